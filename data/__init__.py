@@ -1,0 +1,8 @@
+"""Datasets as tensors in memory, their splits, their binarization and the order of training."""
+
+from aevb.data.datasets import Dataset, load
+from aevb.data.minibatches import Minibatches
+from aevb.data.sources import DATASETS
+from aevb.data.splits import Split
+
+__all__ = ["DATASETS", "Dataset", "Minibatches", "Split", "load"]

@@ -1,0 +1,179 @@
+"""`load`: any source of data as three splits that know how they were made."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from aevb.data.binarization import check_binarize
+from aevb.data.partitions import Partition
+from aevb.data.sources import Source, read
+from aevb.data.splits import Split, make_split
+
+__all__ = ["Dataset", "load"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Three splits and where they come from; made by `load`.
+
+    Args:
+        name: Name of the dataset, or stem of its file.
+        train: The training split.
+        validation: The split on which choices are made.
+        test: The split on which results are reported.
+        source: The path it was read from, or what stands in for one.
+        split_rule: How the splits were chosen, in words.
+        divisor: What scales the raw values.
+        dtype: NumPy's name of the dtype of the raw values.
+        sha256: Fingerprint of the raw values of the three splits.
+
+    Example:
+        >>> load("digits", binarize="dynamic")
+        Dataset('digits': train 1297, validation 250, test 250, shape (8, 8), binarize='dynamic')
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    source: str
+    split_rule: str
+    divisor: float
+    dtype: str
+    sha256: str
+
+    def __repr__(self) -> str:
+        """One line: name, sizes, shape and binarization."""
+        sizes = ", ".join(f"{split.name} {len(split)}" for split in self._splits)
+        return (
+            f"Dataset({self.name!r}: {sizes}, shape {self.shape}, "
+            f"binarize={self.train.binarize!r})"
+        )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one datapoint."""
+        return self.train.shape
+
+    def to(self, device: torch.device | str) -> Dataset:
+        """The same dataset with its values on another device.
+
+        Args:
+            device: The device.
+
+        Returns:
+            A dataset that presents the same numbers.
+
+        Example:
+            >>> load("digits").to("cpu").test.device
+            device(type='cpu')
+        """
+        train, validation, test = (split.to(device) for split in self._splits)
+        return replace(self, train=train, validation=validation, test=test)
+
+    def record(self) -> dict[str, Any]:
+        """What a run must write down to say which data it saw.
+
+        Returns:
+            Values that JSON can hold. `divisor`, `dtype` and `sha256` describe the raw values, so
+            they do not depend on `binarize` and `seed`.
+
+        Example:
+            >>> record = load("digits").record()
+            >>> record["sizes"], record["divisor"], record["dtype"], record["shape"]
+            ({'train': 1297, 'validation': 250, 'test': 250}, 16.0, 'uint8', [8, 8])
+        """
+        return {
+            "name": self.name,
+            "source": self.source,
+            "sizes": {split.name: len(split) for split in self._splits},
+            "split_rule": self.split_rule,
+            "binarize": self.train.binarize,
+            "seed": self.train.seed,
+            "divisor": self.divisor,
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "sha256": self.sha256,
+        }
+
+    @property
+    def _splits(self) -> tuple[Split, Split, Split]:
+        return self.train, self.validation, self.test
+
+
+def load(
+    source: Source,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    binarize: str = "none",
+    download: bool = True,
+    seed: int = 0,
+) -> Dataset:
+    """Loads a dataset into memory and splits it into train, validation and test.
+
+    Named datasets have their usual splits. Anything else is split 80/10/10 by a permutation that
+    depends on the number of datapoints alone, unless an `.npz` file holds `train` and `test`.
+
+    The dtype says what values are: uint8 are pixels and presented divided by 255, bool are binary
+    values, other integers are counts and presented as they are, and so are floats.
+
+    References:
+        | Auto-Encoding Variational Bayes (Kingma & Welling, 2013): MNIST and Frey faces
+        | https://arxiv.org/abs/1312.6114
+
+    Args:
+        source: One of `DATASETS`; the path of an `.npy` or `.npz` file, or of a folder of images
+            of one size and mode; or a tensor or array of shape `(N, *shape)`. A file or folder
+            named like a dataset is reached as a `Path` or with "./" before it.
+        root: The folder of the named datasets; None for `$AEVB_DATA`, else the user's cache.
+        binarize: "none", "fixed" (one draw for training and evaluation) or "dynamic" (training
+            draws at every presentation). See `Split`.
+        download: Whether to download a named dataset that is not in `root`.
+        seed: Seed of the binary draws. It does not change the splits.
+
+    Returns:
+        The dataset, on the CPU. Greyscale images have shape `(H, W)`, colour images `(3, H, W)`.
+
+    Raises:
+        FileNotFoundError: If a named dataset is missing and was not, or could not be, downloaded.
+        ValueError: If the source is unknown, damaged or no data, or cannot be binarized.
+
+    Example:
+        >>> digits = load("digits")
+        >>> digits.train.gather(torch.arange(100)).shape
+        torch.Size([100, 8, 8])
+        >>> load(torch.zeros(50, 3)).test.evaluation().shape
+        torch.Size([5, 3])
+    """
+    check_binarize(binarize)
+    raw = read(source, root=root, download=download)
+    parts = raw.partition
+    train, validation, test = (
+        make_split(torch.from_numpy(array), raw.divisor, name, binarize, seed)
+        for name, array in zip(("train", "validation", "test"), parts[:3], strict=True)
+    )
+    return Dataset(
+        name=raw.name,
+        train=train,
+        validation=validation,
+        test=test,
+        source=raw.source,
+        split_rule=parts.rule,
+        divisor=raw.divisor,
+        dtype=str(parts.train.dtype),
+        sha256=_fingerprint(parts),
+    )
+
+
+def _fingerprint(parts: Partition) -> str:
+    digest = hashlib.sha256()
+    for array in (parts.train, parts.validation, parts.test):
+        digest.update(f"{array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

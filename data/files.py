@@ -1,0 +1,116 @@
+"""A user's own `.npy` and `.npz` files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aevb.data.partitions import Partition, by_permutation, by_position, tenths
+from aevb.data.values import MIN_DATAPOINTS, Values, interpret
+
+__all__ = ["read_npy", "read_npz"]
+
+PARTS = ("train", "validation", "test")
+NPZ_FORM = "exactly one array, or the arrays train, test and, if there is one, validation"
+
+
+def read_npy(path: Path) -> tuple[float, Partition]:
+    """Reads one array and splits it 80/10/10.
+
+    Args:
+        path: A file written by `numpy.save`, with an array of shape `(N, *shape)`.
+
+    Returns:
+        The divisor of the values, and the parts.
+
+    Raises:
+        ValueError: If the file cannot be decoded, holds pickled objects, or its array is no data.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "x.npy"
+        >>> np.save(path, np.zeros((20, 3)))
+        >>> read_npy(path)[1].train.shape
+        (16, 3)
+    """
+    arrays = _arrays(path)
+    if list(arrays) != [""]:
+        raise ValueError(f"{path} is an archive of arrays; expected one array (name it .npz)")
+    values = interpret(arrays[""], str(path))
+    return values.divisor, by_permutation(values.array, tenths(len(values.array)), str(path))
+
+
+def read_npz(path: Path) -> tuple[float, Partition]:
+    """Reads an archive of one array, split 80/10/10, or of arrays that are the parts already.
+
+    Without `validation`, the last 10% of `train` (rounded down) become it.
+
+    Args:
+        path: A file written by `numpy.savez`, with arrays of shape `(N, *shape)`.
+
+    Returns:
+        The divisor of the values, and the parts.
+
+    Raises:
+        ValueError: If the file cannot be decoded, holds pickled objects or other arrays than
+            those, or its arrays are no data or differ in shape or meaning.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "x.npz"
+        >>> np.savez(path, train=np.zeros((20, 3)), test=np.zeros((5, 3)))
+        >>> read_npz(path)[1].validation.shape
+        (2, 3)
+    """
+    arrays = _arrays(path)
+    names = set(arrays)
+    if len(names) == 1:
+        name = names.pop()
+        values = interpret(arrays[name], f"{path} [{name}]")
+        return values.divisor, by_permutation(values.array, tenths(len(values.array)), str(path))
+    if not {"train", "test"} <= names <= set(PARTS):
+        raise ValueError(f"{path} holds the arrays {sorted(names)}; expected {NPZ_FORM}")
+    parts = {
+        name: interpret(
+            arrays[name], f"{path} [{name}]", minimum=MIN_DATAPOINTS if name == "train" else 1
+        )
+        for name in PARTS
+        if name in arrays
+    }
+    _check_alike(path, arrays, parts)
+    return parts["train"].divisor, _given(path, {name: parts[name].array for name in parts})
+
+
+def _given(path: Path, parts: dict[str, NDArray[Any]]) -> Partition:
+    if "validation" in parts:
+        return Partition(**parts, rule="the file's own train, validation and test")
+    held_out = len(parts["train"]) // 10
+    sizes = (len(parts["train"]) - held_out, held_out, len(parts["test"]))
+    return by_position(parts["train"], parts["test"], sizes, str(path))
+
+
+def _check_alike(path: Path, arrays: dict[str, NDArray[Any]], parts: dict[str, Values]) -> None:
+    forms = {name: (arrays[name].dtype, part.array.shape[1:]) for name, part in parts.items()}
+    if len(set(forms.values())) > 1:
+        found = ", ".join(f"{name}: {dtype} {shape}" for name, (dtype, shape) in forms.items())
+        raise ValueError(f"{path} holds {found}; expected one dtype and one shape per datapoint")
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Every array of a file by name; the one array of a `.npy` file has the empty name."""
+    try:
+        # Opened here, since numpy.load forgets to close an archive that it cannot read.
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"": loaded}
+            return {name: loaded[name] for name in loaded.files}
+    # A damaged file may provoke ValueError, EOFError, OSError, BadZipFile, zlib.error, KeyError...
+    except Exception as error:
+        raise ValueError(
+            f"{path} cannot be decoded ({error}); expected arrays written by numpy.save or "
+            "numpy.savez, without pickled objects"
+        ) from error

@@ -1,0 +1,122 @@
+"""How the datapoints of a source are shared out to train, validation and test."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Partition", "by_permutation", "by_position", "tenths"]
+
+# One constant for every shuffled dataset: the split is part of the dataset, not of the experiment,
+# so it does not follow the seed of a run.
+PERMUTATION_SEED = 0
+
+
+class Partition(NamedTuple):
+    """The three parts of a dataset, and the rule in words that made them.
+
+    Args:
+        train: Stored values with shape `(N_train, *shape)`.
+        validation: Stored values with shape `(N_validation, *shape)`.
+        test: Stored values with shape `(N_test, *shape)`.
+        rule: How the parts were chosen, for the record of a run.
+
+    Example:
+        >>> part = np.zeros((10, 2))
+        >>> Partition(part, part, part, "given by the user").rule
+        'given by the user'
+    """
+
+    train: NDArray[Any]
+    validation: NDArray[Any]
+    test: NDArray[Any]
+    rule: str
+
+
+def tenths(count: int) -> tuple[int, int, int]:
+    """Sizes of an 80/10/10 split; what does not divide by ten goes to train.
+
+    Args:
+        count: Number of datapoints.
+
+    Returns:
+        The numbers of train, validation and test datapoints.
+
+    Example:
+        >>> tenths(1999)
+        (1601, 199, 199)
+    """
+    return count - 2 * (count // 10), count // 10, count // 10
+
+
+def by_permutation(array: NDArray[Any], sizes: tuple[int, int, int], where: str) -> Partition:
+    r"""Shuffles by a permutation that depends on the number of datapoints alone, then cuts.
+
+    The permutation sorts the raw 64-bit outputs of PCG64, a stream that NumPy keeps the same
+    across its releases, which it does not promise of `Generator.permutation`.
+
+    References:
+        | NEP 19: Random number generator policy (Kern, 2018)
+        | https://numpy.org/neps/nep-0019-rng-policy.html
+
+    Args:
+        array: Values with shape `(N, *shape)`.
+        sizes: The numbers of train, validation and test datapoints, which sum to `N`.
+        where: The source of the array, for the error messages.
+
+    Returns:
+        The parts, which are copies.
+
+    Raises:
+        ValueError: If `sizes` do not sum to `N`.
+
+    Example:
+        >>> by_permutation(np.zeros((10, 2)), (8, 1, 1), "zeros").train.shape
+        (8, 2)
+    """
+    if sum(sizes) != len(array):
+        raise ValueError(f"{where} holds {len(array)} datapoints; expected {sum(sizes)}")
+    keys = np.random.PCG64(PERMUTATION_SEED).random_raw(len(array))
+    order = np.argsort(keys, kind="stable")
+    train, validation, test = np.split(order, np.cumsum(sizes)[:2])
+    rule = (
+        f"fixed permutation (PCG64, seed {PERMUTATION_SEED}) of all {len(array):,} datapoints: "
+        f"first {sizes[0]:,} train, next {sizes[1]:,} validation, last {sizes[2]:,} test"
+    )
+    return Partition(array[train], array[validation], array[test], rule)
+
+
+def by_position(
+    training: NDArray[Any], test: NDArray[Any], sizes: tuple[int, int, int], where: str
+) -> Partition:
+    """Keeps the order of the two files: validation is the end of the training file.
+
+    Args:
+        training: The training file's values with shape `(N_train + N_validation, *shape)`.
+        test: The test file's values with shape `(N_test, *shape)`.
+        sizes: The numbers of train, validation and test datapoints.
+        where: The source of the arrays, for the error messages.
+
+    Returns:
+        The parts, which are views.
+
+    Raises:
+        ValueError: If the arrays do not hold as many datapoints as `sizes` say.
+
+    Example:
+        >>> by_position(np.zeros((6, 2)), np.zeros((3, 2)), (5, 1, 3), "zeros").rule
+        'training file in its order: first 5 train, last 1 validation; test file: 3 test'
+    """
+    found, expected = (len(training), len(test)), (sizes[0] + sizes[1], sizes[2])
+    if found != expected:
+        raise ValueError(
+            f"{where} holds {found[0]} training and {found[1]} test datapoints; "
+            f"expected {expected[0]} and {expected[1]}"
+        )
+    rule = (
+        f"training file in its order: first {sizes[0]:,} train, last {sizes[1]:,} validation; "
+        f"test file: {sizes[2]:,} test"
+    )
+    return Partition(training[: sizes[0]], training[sizes[0] :], test, rule)

@@ -1,0 +1,244 @@
+"""One part of a dataset: stored as it came, presented scaled and, if asked, binarized."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from aevb.data.binarization import (
+    bernoulli,
+    check_binarize,
+    check_probabilities,
+    draw_once,
+    presented_dtype,
+    scale,
+)
+
+__all__ = ["Split", "make_split"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Split:
+    r"""The datapoints of one part of a dataset, in memory in their stored form.
+
+    With pixels \(p = \text{values} / \text{divisor}\), training sees (`gather`) and evaluation
+    sees (`evaluation`, `batches`)
+
+    - "none": \(x = p\), both times;
+    - "dynamic": \(x \sim \text{Bernoulli}(p)\), drawn anew at every call for training, and drawn
+      once for evaluation;
+    - "fixed": \(x \sim \text{Bernoulli}(p)\), drawn once and the same for both; `values` are then
+      this draw. `aevb.data.load` makes it.
+
+    The draw for evaluation comes from a CPU generator seeded by (`seed`, `name`): it is the same
+    at every call and on every device.
+
+    References:
+        | On the quantitative analysis of deep belief networks (Salakhutdinov & Murray, 2008)
+        | https://www.cs.toronto.edu/~rsalakhu/papers/dbn_ais.pdf
+
+    Args:
+        values: Stored values with shape `(N, *shape)`.
+        name: "train", "validation" or "test".
+        divisor: What scales the stored values: 255 for 8-bit pixels.
+        binarize: "none", "fixed" or "dynamic".
+        seed: Seed of the draw for evaluation.
+
+    Raises:
+        ValueError: If `binarize` is unknown, or the values cannot be binarized.
+
+    Example:
+        >>> pixels = torch.tensor([[0, 255], [255, 51]], dtype=torch.uint8)
+        >>> split = Split(pixels, divisor=255.0)
+        >>> split.gather(torch.tensor([1]))
+        tensor([[1.0000, 0.2000]])
+        >>> len(split), split.shape
+        (2, (2,))
+    """
+
+    values: Tensor
+    name: str = "train"
+    divisor: float = 1.0
+    binarize: str = "none"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses what could not be presented."""
+        if self.values.ndim < 2 or self.values.numel() == 0:
+            found = tuple(self.values.shape)
+            raise ValueError(f"values has shape {found}; expected (N, *shape), not empty")
+        if self.divisor <= 0:
+            raise ValueError(f"divisor is {self.divisor}; expected a positive number")
+        check_binarize(self.binarize)
+        if self.binarize != "none":
+            check_probabilities(self.values, self.divisor, self.binarize)
+        if self.binarize == "fixed" and (self.values.dtype, self.divisor) != (torch.uint8, 1):
+            raise ValueError(
+                f"values has dtype {self.values.dtype} and divisor {self.divisor}; expected the "
+                "draw itself (uint8, divisor 1) with binarize='fixed': use aevb.data.load"
+            )
+
+    def __len__(self) -> int:
+        """Number of datapoints."""
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        """One line: name, size, storage, binarization and device."""
+        return (
+            f"Split({self.name!r}, {len(self)} x {self.shape}, {self.values.dtype}, "
+            f"divisor={self.divisor:g}, binarize={self.binarize!r}, device='{self.device}')"
+        )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one datapoint."""
+        return tuple(self.values.shape[1:])
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the values."""
+        return self.values.device
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same split with its values on another device.
+
+        Args:
+            device: The device.
+
+        Returns:
+            A split that presents the same numbers.
+
+        Example:
+            >>> Split(torch.zeros(3, 2)).to("cpu").device
+            device(type='cpu')
+        """
+        return replace(self, values=self.values.to(device))
+
+    def gather(self, indices: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Presents datapoints for training.
+
+        Args:
+            indices: Positions in `0..N-1` with shape `(B,)`, int64 or int32, on any device.
+            generator: Source of the "dynamic" draw, on the device of the values; None for torch's
+                global generator.
+
+        Returns:
+            Scaled or binarized values with shape `(B, *shape)`, on the device of the values;
+            float64 if the values are, else float32.
+
+        Raises:
+            ValueError: If the indices are no such positions (their range is checked on the CPU
+                only, so as not to wait for a GPU), or the generator is on another device.
+
+        Example:
+            >>> Split(torch.ones(9, 28, 28), binarize="dynamic").gather(torch.arange(4)).shape
+            torch.Size([4, 28, 28])
+        """
+        _check_indices(indices, len(self))
+        rows = self.values.index_select(0, indices.to(self.device, non_blocking=True))
+        pixels = scale(rows, self.divisor, self._dtype)
+        return bernoulli(pixels, generator) if self.binarize == "dynamic" else pixels
+
+    def evaluation(self, limit: int | None = None) -> Tensor:
+        """Presents the split for evaluation, the same numbers at every call.
+
+        Args:
+            limit: At most so many datapoints, the first ones; None for all.
+
+        Returns:
+            Scaled or binarized values with shape `(min(limit, N), *shape)`, a copy in the dtype
+            of `gather`.
+
+        Raises:
+            ValueError: If `limit` is below 1.
+
+        Example:
+            >>> Split(torch.zeros(9, 28, 28)).evaluation(limit=5).shape
+            torch.Size([5, 28, 28])
+        """
+        return self._rows(0, self._limited(limit))
+
+    def batches(self, batch_size: int, limit: int | None = None) -> Iterator[Tensor]:
+        """Presents the split for evaluation in consecutive chunks.
+
+        Args:
+            batch_size: Datapoints per chunk; the last chunk may be shorter.
+            limit: At most so many datapoints in all; None for all.
+
+        Returns:
+            An iterator over chunks of shape `(B, *shape)`, which joined equal `evaluation(limit)`.
+
+        Raises:
+            ValueError: If `batch_size` or `limit` is below 1.
+
+        Example:
+            >>> [len(chunk) for chunk in Split(torch.zeros(7, 2)).batches(3)]
+            [3, 3, 1]
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+        stop = self._limited(limit)
+        starts = range(0, stop, batch_size)
+        return (self._rows(start, min(start + batch_size, stop)) for start in starts)
+
+    def _limited(self, limit: int | None) -> int:
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit is {limit}; expected at least 1, or None for all")
+        return len(self) if limit is None else min(limit, len(self))
+
+    def _rows(self, start: int, stop: int) -> Tensor:
+        if self.binarize == "dynamic":
+            return scale(self._draw[start:stop], 1.0, self._dtype)
+        return scale(self.values[start:stop], self.divisor, self._dtype)
+
+    @cached_property
+    def _draw(self) -> Tensor:
+        draw = draw_once(self.values, self.divisor, self.name, self.seed)
+        return draw.to(self.device)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return presented_dtype(self.values)
+
+
+def make_split(values: Tensor, divisor: float, name: str, binarize: str, seed: int) -> Split:
+    """Builds a split from raw values, drawing its binary values if they are to be fixed.
+
+    Args:
+        values: Raw values with shape `(N, *shape)`.
+        divisor: What scales them.
+        name: "train", "validation" or "test".
+        binarize: "none", "fixed" or "dynamic".
+        seed: Seed of the draw.
+
+    Returns:
+        The split.
+
+    Raises:
+        ValueError: If `binarize` is unknown, or the values cannot be binarized.
+
+    Example:
+        >>> make_split(torch.full((3, 2), 255), 255.0, "test", "fixed", 0).values.sum()
+        tensor(6)
+    """
+    check_binarize(binarize)
+    if binarize == "fixed":
+        check_probabilities(values, divisor, binarize)
+        values, divisor = draw_once(values, divisor, name, seed), 1.0
+    return Split(values, name, divisor, binarize, seed)
+
+
+def _check_indices(indices: Tensor, count: int) -> None:
+    if indices.ndim != 1 or indices.dtype not in (torch.int64, torch.int32):
+        raise ValueError(
+            f"indices has shape {tuple(indices.shape)} and dtype {indices.dtype}; "
+            "expected shape (B,) and int64"
+        )
+    if indices.device.type == "cpu" and len(indices):
+        low, high = (int(bound) for bound in torch.aminmax(indices))
+        if low < 0 or high >= count:
+            raise ValueError(f"indices lie between {low} and {high}; expected 0..{count - 1}")

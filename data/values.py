@@ -1,0 +1,149 @@
+"""What the numbers of an array are (pixels, binary values, counts or reals), told by its dtype."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["MIN_DATAPOINTS", "Values", "from_tensor", "interpret"]
+
+MIN_DATAPOINTS = 10  # the fewest that leave one datapoint for each tenth of an 80/10/10 split
+
+MAX_COUNT = 2**24  # float32 has 24 significant bits: every integer up to here is exact
+
+FORMS = (
+    "uint8 (pixels 0..255), bool (binary values), integers (counts) "
+    "or float16, float32, float64 (reals)"
+)
+
+
+class Values(NamedTuple):
+    """Values as they are stored, and what divides them when they are presented to a model.
+
+    Args:
+        array: Stored values with shape `(N, *shape)`.
+        divisor: The presented values are `array / divisor`: 255 for pixels, 1 otherwise.
+
+    Example:
+        >>> Values(np.zeros((10, 2), dtype=np.uint8), divisor=255.0).divisor
+        255.0
+    """
+
+    array: NDArray[Any]
+    divisor: float
+
+
+def interpret(array: NDArray[Any], where: str, *, minimum: int = MIN_DATAPOINTS) -> Values:
+    """Checks an array and brings it to the form in which its values are stored.
+
+    The dtype says what the values are. uint8 are pixels, stored as they are and presented divided
+    by 255. bool are binary values, stored as uint8 zeros and ones. Other integers are counts,
+    stored in at most 32 bits and presented unscaled. float64 stays float64, smaller floats become
+    float32, and both are presented as they are.
+
+    Args:
+        array: Values with shape `(N, *shape)`.
+        where: The file or argument that holds them, for the error messages.
+        minimum: The fewest datapoints to accept.
+
+    Returns:
+        The stored values with shape `(N, *shape)` and their divisor.
+
+    Raises:
+        ValueError: If there are no datapoint axes, too few datapoints, no values in a datapoint,
+            values that are NaN or infinite, or a dtype or range that cannot be presented exactly.
+
+    Example:
+        >>> interpret(np.eye(10, dtype=bool), "mask.npy").array.dtype
+        dtype('uint8')
+    """
+    _check_shape(array, where, minimum)
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if array.dtype == np.uint8:
+        return Values(_pixels(array, where), 255.0)
+    if kind == "b":
+        return Values(array.astype(np.uint8), 1.0)
+    if kind in "iu":
+        return Values(_counts(array, where), 1.0)
+    if kind == "f" and size <= 8:
+        _check_finite(array, where)
+        return Values(array.astype(np.float64 if size == 8 else np.float32, copy=False), 1.0)
+    raise ValueError(f"{where} has dtype {array.dtype}; expected {FORMS}")
+
+
+def from_tensor(tensor: Tensor, where: str) -> NDArray[Any]:
+    """Views a tensor of any device and float dtype as a NumPy array of the same values.
+
+    Args:
+        tensor: A dense tensor with shape `(N, *shape)`.
+        where: The argument that holds it, for the error messages.
+
+    Returns:
+        The values with shape `(N, *shape)`; bfloat16 widened to float32, which is exact.
+
+    Raises:
+        ValueError: If the tensor is sparse or has a dtype that NumPy lacks.
+
+    Example:
+        >>> from_tensor(torch.ones(10, 2, dtype=torch.bfloat16), "source").dtype
+        dtype('float32')
+    """
+    if tensor.layout != torch.strided:
+        raise ValueError(f"{where} has layout {tensor.layout}; expected a dense tensor")
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    try:
+        return tensor.resolve_conj().resolve_neg().numpy()
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{where} has dtype {tensor.dtype}; expected {FORMS}") from error
+
+
+def _check_shape(array: NDArray[Any], where: str, minimum: int) -> None:
+    if isinstance(array, np.ma.MaskedArray):
+        raise ValueError(f"{where} is a masked array; expected all values, without a mask")
+    if array.ndim < 2:
+        raise ValueError(f"{where} has shape {array.shape}; expected (N, *shape)")
+    if 0 in array.shape[1:]:
+        raise ValueError(
+            f"{where} has shape {array.shape}: its datapoints are empty; expected (N, *shape) "
+            "with at least one value per datapoint"
+        )
+    if len(array) < minimum:
+        raise ValueError(f"{where} holds {len(array)} datapoints; expected at least {minimum}")
+
+
+def _pixels(array: NDArray[Any], where: str) -> NDArray[Any]:
+    # Binary data saved as uint8 would be presented as 0 and 1/255, a mistake no model reports.
+    if array.max() == 1:
+        raise ValueError(
+            f"{where} holds uint8 values that are all 0 or 1; expected pixels 0..255 as uint8, "
+            "or binary values as bool (array.astype(bool))"
+        )
+    return array
+
+
+def _counts(array: NDArray[Any], where: str) -> NDArray[Any]:
+    low, high = int(array.min()), int(array.max())
+    if low < -MAX_COUNT or high > MAX_COUNT:
+        raise ValueError(
+            f"{where} holds integers from {low} to {high}; expected magnitudes up to 2**24, the "
+            "largest that float32 presents exactly (give larger ones as float64)"
+        )
+    small = array.dtype.kind == "i" and array.dtype.itemsize <= 2
+    return array.astype(array.dtype.newbyteorder("=") if small else np.int32, copy=False)
+
+
+def _check_finite(array: NDArray[Any], where: str) -> None:
+    finite = np.isfinite(array)
+    if finite.all():
+        return
+    first = tuple(int(i) for i in np.unravel_index(int(finite.argmin()), array.shape))
+    raise ValueError(
+        f"{where} holds {finite.size - int(finite.sum())} values that are NaN or infinite, the "
+        f"first ({array[first]}) at index {first}; expected finite values"
+    )

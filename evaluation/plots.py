@@ -1,0 +1,88 @@
+"""Pictures of a run, drawn without a display and without matplotlib's global state."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+__all__ = ["image_grid", "training_curve"]
+
+
+def training_curve(history: list[dict[str, Any]], path: Path) -> None:
+    """Training objective and validation ELBO over epochs.
+
+    Args:
+        history: Rows of :class:`aevb.inference.Run`.
+        path: Picture to write.
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    epochs = [row["epoch"] for row in history]
+    for key, label in (("train_objective", "training"), ("validation_elbo", "validation ELBO")):
+        values = [math.nan if row[key] is None else row[key] for row in history]
+        if not all(map(math.isnan, values)):
+            axes.plot(epochs, values, label=label)
+    # the first epochs climb so far that they would flatten all that follows
+    later = [row["train_objective"] for row in history[len(history) // 10 :]]
+    if len(later) > 2:
+        margin = 0.05 * (max(later) - min(later)) or 1.0
+        axes.set_ylim(bottom=min(later) - margin)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("nats per datapoint")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def image_grid(images: Tensor, path: Path, columns: int, title: str = "") -> None:
+    """Datapoints side by side, on one grey or colour scale.
+
+    Args:
+        images: ``(N, height, width)``, ``(N, 3, height, width)`` or ``(N, features)``; features
+            are drawn as a strip.
+        path: Picture to write.
+        columns: Datapoints in a row.
+        title: Line above.
+
+    Raises:
+        ValueError: If there is nothing to draw or the shape is no picture's.
+    """
+    pixels = _as_pictures(images.detach().cpu().float().numpy())
+    count, height, width = pixels.shape[:3]
+    rows = math.ceil(count / columns)
+    gap = 1 if height > 1 else 0
+    low, high = float(pixels.min()), float(pixels.max())
+    low, high = (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
+    sheet = np.full((rows * (height + gap), columns * (width + gap), *pixels.shape[3:]), high)
+    for number, picture in enumerate(pixels):
+        top, left = divmod(number, columns)
+        top, left = top * (height + gap), left * (width + gap)
+        sheet[top : top + height, left : left + width] = picture
+    if sheet.ndim == 3 and high > low:
+        sheet = (sheet - low) / (high - low)
+    tall = sheet.shape[0] / sheet.shape[1]
+    figure = Figure(figsize=(6, max(1.0, 6 * tall) + 0.3), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(sheet, cmap="gray", vmin=low, vmax=high, interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
+    if title:
+        axes.set_title(title, fontsize=10)
+    figure.savefig(path, dpi=150)
+
+
+def _as_pictures(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """``(N, H, W)`` or ``(N, H, W, 3)``."""
+    if not len(images):
+        raise ValueError("images: expected at least one datapoint; got none")
+    if images.ndim == 2:
+        return images[:, None, :]
+    if images.ndim == 3:
+        return images
+    if images.ndim == 4 and images.shape[1] in (1, 3):
+        moved = np.moveaxis(images, 1, -1)
+        return moved[..., 0] if moved.shape[-1] == 1 else moved
+    raise ValueError(
+        f"images: expected (N, H, W), (N, 3, H, W) or (N, features); got shape {images.shape}"
+    )

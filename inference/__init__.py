@@ -1,0 +1,30 @@
+"""How it is computed: training, estimation and sampling for any Pyro program pair."""
+
+from aevb.inference.checkpoint import load_checkpoint, save_checkpoint
+from aevb.inference.devices import pick_device
+from aevb.inference.diagnosis import NonFiniteLossError
+from aevb.inference.fit import fit
+from aevb.inference.importance import ImportanceEvidence, importance_evidence
+from aevb.inference.objectives import ELBO, Objective
+from aevb.inference.program import Program, ProgramPair
+from aevb.inference.psis import pareto_khat
+from aevb.inference.training import CHECKPOINT, Run
+from aevb.inference.validation import mean_elbo
+
+__all__ = [
+    "CHECKPOINT",
+    "ELBO",
+    "ImportanceEvidence",
+    "NonFiniteLossError",
+    "Objective",
+    "Program",
+    "ProgramPair",
+    "Run",
+    "fit",
+    "importance_evidence",
+    "load_checkpoint",
+    "mean_elbo",
+    "pareto_khat",
+    "pick_device",
+    "save_checkpoint",
+]

@@ -1,0 +1,140 @@
+"""Where the arguments of a training step come from: whole data or shuffled minibatches."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aevb.data import Minibatches, Split
+
+__all__ = ["Data", "Feed", "evaluation_batches"]
+
+Data = Split | Tensor | tuple[Any, ...]
+
+
+class Feed:
+    """Successive arguments of ``model`` and ``guide``, with a state that resumes exactly.
+
+    Args:
+        data: A split, a tensor whose rows are datapoints, or the tuple of all arguments.
+        batch_size: Datapoints of one step; None gives the whole data at every step.
+        seed: Seed of the order and of the binarization.
+        device: Where the data are kept and gathered.
+
+    Raises:
+        ValueError: If ``batch_size`` is given and the arguments are not tensors of equal length.
+
+    Example:
+        >>> feed = Feed(torch.arange(5.0), batch_size=2, seed=0, device=torch.device("cpu"))
+        >>> [len(feed.next()[0]) for _ in range(3)], feed.epoch
+        ([2, 2, 1], 1)
+    """
+
+    def __init__(
+        self, data: Data, batch_size: int | None, seed: int, device: torch.device
+    ) -> None:
+        self.data = _on_device(data, device)
+        self.num_datapoints = _length(self.data, required=batch_size is not None)
+        self.batch_size = batch_size
+        source = torch.Generator().manual_seed(seed)
+        order_seed, binarization_seed = torch.randint(2**31, (2,), generator=source).tolist()
+        self.generator = torch.Generator(device).manual_seed(binarization_seed)
+        self.device = device
+        self.order = (
+            None
+            if batch_size is None
+            else Minibatches(self.num_datapoints, batch_size=batch_size, seed=order_seed)
+        )
+        self._steps = 0
+
+    @property
+    def epoch(self) -> int:
+        """Completed passes over the data."""
+        return self._steps if self.order is None else self.order.epoch
+
+    @property
+    def presented(self) -> int:
+        """Datapoints that the steps so far have seen, repetitions included."""
+        if self.order is None:
+            return self._steps * self.num_datapoints
+        return self.order.epoch * self.num_datapoints + self.order.position
+
+    @property
+    def at_epoch_end(self) -> bool:
+        """Whether the last step completed a pass."""
+        return self.order is None or self.order.position == 0
+
+    def next(self) -> tuple[Any, ...]:
+        """The arguments of the next step."""
+        self._steps += 1
+        order = self.order
+        indices = None if order is None else order.next_indices().to(self.device)
+        if isinstance(self.data, Split):
+            rows = torch.arange(len(self.data), device=self.device) if indices is None else indices
+            return (self.data.gather(rows, self.generator),)
+        if isinstance(self.data, Tensor):
+            return (self.data if indices is None else self.data[indices],)
+        return self.data if indices is None else tuple(part[indices] for part in self.data)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Order, position and random states."""
+        order = None if self.order is None else self.order.state_dict()
+        return {"order": order, "generator": self.generator.get_state(), "steps": self._steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict` of an equal feed."""
+        if self.order is not None:
+            self.order.load_state_dict(state["order"])
+        self.generator.set_state(state["generator"].cpu())
+        self._steps = state["steps"]
+
+
+def evaluation_batches(
+    data: Data, batch_size: int | None, device: torch.device
+) -> Iterator[tuple[Any, ...]]:
+    """The evaluation copy of the data, in order, as arguments of the programs.
+
+    Args:
+        data: As for :class:`Feed`.
+        batch_size: Datapoints at once; None for all.
+        device: Where they go.
+
+    Yields:
+        One tuple of arguments for each batch.
+    """
+    data = _on_device(data, device)
+    size = _length(data, required=batch_size is not None) if batch_size is None else batch_size
+    if isinstance(data, Split):
+        for x in data.batches(size):
+            yield (x.to(device),)
+        return
+    if batch_size is None and not isinstance(data, Tensor):
+        yield data
+        return
+    parts = data if isinstance(data, tuple) else (data,)
+    for start in range(0, _length(data, required=True), size):
+        yield tuple(part[start : start + size] for part in parts)
+
+
+def _on_device(data: Data, device: torch.device) -> Data:
+    if isinstance(data, Split | Tensor):
+        return data.to(device)
+    if not isinstance(data, tuple):
+        raise ValueError(
+            f"data: expected a split, a tensor or the tuple of all arguments; got {type(data)}"
+        )
+    return tuple(part.to(device) if isinstance(part, Tensor) else part for part in data)
+
+
+def _length(data: Data, required: bool) -> int:
+    if isinstance(data, Split | Tensor):
+        return len(data)
+    lengths = {len(part) if isinstance(part, Tensor) and part.ndim else None for part in data}
+    if required and (len(lengths) != 1 or None in lengths):
+        raise ValueError(
+            "batch_size: minibatches need arguments that are tensors of equal length; got lengths "
+            f"{sorted(map(str, lengths))}"
+        )
+    sizes = [length for length in lengths if length is not None]
+    return max(sizes, default=1)

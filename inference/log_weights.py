@@ -1,0 +1,216 @@
+"""Vectorized runs of a Pyro program pair: draws of the guide and their log-weights."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import distributions as dist
+from pyro import poutine
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["Layout", "draw", "log_joint", "num_samples_that_fit", "read_layout"]
+
+Callables = tuple[Callable[..., Any], Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the sites of a program pair lie in plates.
+
+    Attributes:
+        nesting: Plates of the deepest site; the plate of draws goes to its left.
+        num_datapoints: Size of the rightmost ``"data"`` plate if every site lies in it, so that
+            each datapoint has a posterior of its own; None for one joint posterior.
+    """
+
+    nesting: int
+    num_datapoints: int | None
+
+
+def read_layout(model: Callable[..., Any], guide: Callable[..., Any], *args: Any) -> Layout:
+    """Run both programs once and see where their sites lie.
+
+    Args:
+        model: Joint distribution.
+        guide: Posterior.
+        args: Arguments of both.
+
+    Raises:
+        ValueError: If a site is scaled or subsampled, or latent in one program only.
+    """
+    with torch.no_grad():
+        guide_trace = poutine.trace(guide).get_trace(*args)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+    latent = {name for name, _ in _sites(guide_trace)}
+    unguided = [
+        name
+        for name, site in _sites(model_trace)
+        if not site["is_observed"] and name not in latent
+    ]
+    if unguided:
+        raise ValueError(f"guide: has no site for the model's latents {unguided}")
+    frames: list[tuple[Any, ...]] = []
+    for name, site in [*_sites(guide_trace), *_sites(model_trace)]:
+        if not isinstance(site["scale"], int | float) or site["scale"] != 1:
+            raise ValueError(
+                f"site {name!r} is scaled by {site['scale']}: the evidence of subsampled or "
+                "tempered programs is not defined; call them with all data and no scale"
+            )
+        frames.append(tuple(f for f in site["cond_indep_stack"] if f.vectorized))
+    nesting = max((-frame.dim for stack in frames for frame in stack), default=0)
+    sizes = {f.size if f.name == "data" and f.dim == -1 else None for s in frames for f in s}
+    own = all(any(f.name == "data" and f.dim == -1 for f in stack) for stack in frames)
+    counts = [size for size in sizes if size is not None]
+    return Layout(nesting, counts[0] if own and counts else None)
+
+
+def draw(
+    guide: Callable[..., Any], layout: Layout, num_samples: int, *args: Any
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Draws of the guide and their log q.
+
+    Args:
+        guide: Posterior.
+        layout: From :func:`read_layout`.
+        num_samples: S, drawn at once in an outer plate.
+        args: Arguments of the guide.
+
+    Returns:
+        The value of each latent site, ``(S, *plates, *event)``, and log q, ``(S, B)``, or
+        ``(S, 1)`` for a joint posterior, float64, in nats.
+    """
+    with torch.no_grad():
+        trace = poutine.trace(_in_plate(guide, layout, num_samples)).get_trace(*args)
+    latents = {}
+    for name, site in _sites(trace):
+        batch = _batch_shape(site, layout, num_samples)
+        event = site["fn"].event_shape
+        latents[name] = site["value"].expand(batch + event)
+    return latents, _log_prob(trace, layout, num_samples)
+
+
+def log_joint(
+    model: Callable[..., Any], layout: Layout, latents: dict[str, Tensor], *args: Any
+) -> Tensor:
+    """Log p(x, z) of given latents.
+
+    Args:
+        model: Joint distribution.
+        layout: From :func:`read_layout`.
+        latents: As :func:`draw` returns them.
+        args: Arguments of the model.
+
+    Returns:
+        ``(S, B)``, or ``(S, 1)`` for a joint posterior, float64, in nats.
+    """
+    num_samples = len(next(iter(latents.values())))
+    conditioned = poutine.condition(model, data=latents)
+    with torch.no_grad():
+        trace = poutine.trace(_in_plate(conditioned, layout, num_samples)).get_trace(*args)
+    return _log_prob(trace, layout, num_samples)
+
+
+def num_samples_that_fit(
+    model: Callable[..., Any],
+    layout: Layout,
+    latents: dict[str, Tensor],
+    budget: int,
+    *args: Any,
+) -> int:
+    """How many draws of the latents the model can take at once.
+
+    One draw is run and every byte that an operation returns is added up, which bounds the peak
+    from above whatever is freed in between.
+
+    Args:
+        model: Joint distribution.
+        layout: From :func:`read_layout`.
+        latents: As :func:`draw` returns them.
+        budget: Bytes.
+        args: Arguments of the model.
+
+    Returns:
+        At least 1.
+    """
+    first = {name: value[:1] for name, value in latents.items()}
+    with _BytesReturned() as counter:
+        log_joint(model, layout, first, *args)
+    return max(1, budget // max(1, counter.total))
+
+
+class _BytesReturned(TorchDispatchMode):
+    """Adds up the sizes of all tensors that operations return."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        result = func(*args, **(kwargs or {}))
+        for value in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(value, Tensor) and value._base is None:
+                self.total += value.numel() * value.element_size()
+        return result
+
+
+def _sites(trace: poutine.Trace) -> list[tuple[str, Any]]:
+    return [
+        (name, site)
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and type(site["fn"]).__name__ != "_Subsample"
+    ]
+
+
+def _in_plate(program: Callable[..., Any], layout: Layout, size: int) -> Callable[..., Any]:
+    def vectorized(*args: Any) -> Any:
+        with pyro.plate("_draws", size, dim=-layout.nesting - 1):
+            return program(*args)
+
+    return vectorized
+
+
+def _batch_shape(site: Any, layout: Layout, num_samples: int) -> torch.Size:
+    """The plates of a site with the draws in front, whatever its distribution left out."""
+    shape = [num_samples] + [1] * layout.nesting
+    for frame in site["cond_indep_stack"]:
+        if frame.vectorized:
+            shape[frame.dim] = frame.size
+    return torch.Size(shape)
+
+
+def _log_prob(trace: poutine.Trace, layout: Layout, num_samples: int) -> Tensor:
+    """Sum over sites and over all plates but those of draws and datapoints."""
+    total: Tensor | None = None
+    for name, site in _sites(trace):
+        log_prob = _float64_log_prob(site["fn"], site["value"])
+        if site["mask"] is not None:
+            log_prob = torch.where(torch.as_tensor(site["mask"]), log_prob, 0.0)
+        log_prob = log_prob.expand(_batch_shape(site, layout, num_samples))
+        keep = 2 if layout.num_datapoints is not None else 1
+        middle = list(range(1, log_prob.ndim - keep + 1))
+        log_prob = log_prob.sum(middle) if middle else log_prob
+        log_prob = log_prob.reshape(num_samples, -1)
+        if bool(torch.isnan(log_prob).any()):
+            raise ValueError(f"site {name!r} has log-probability NaN")
+        total = log_prob if total is None else total + log_prob
+    if total is None:
+        return torch.zeros(num_samples, layout.num_datapoints or 1, dtype=torch.float64)
+    return total
+
+
+def _float64_log_prob(fn: Any, value: Tensor) -> Tensor:
+    """log-probability whose sum over event dimensions is accumulated in float64."""
+    dims = 0
+    while isinstance(fn, dist.Independent | torch.distributions.Independent):
+        dims += fn.reinterpreted_batch_ndims
+        fn = fn.base_dist
+    log_prob = fn.log_prob(value)
+    if dims == 0 or math.prod(log_prob.shape[-dims:]) == 1:
+        return log_prob.double().reshape(log_prob.shape[: log_prob.ndim - dims])
+    result: Tensor = log_prob.sum(tuple(range(-dims, 0)), dtype=torch.float64)
+    return result

@@ -1,0 +1,92 @@
+"""The record of a run while it trains: history, metrics.csv, TensorBoard and a progress bar."""
+
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+__all__ = ["COLUMNS", "MetricsLog", "progress_bar"]
+
+COLUMNS = (
+    "epoch",
+    "step",
+    "train_objective",
+    "validation_elbo",
+    "learning_rate",
+    "seconds",
+    "datapoints_per_second",
+)
+
+
+class MetricsLog:
+    """Rows of metrics, kept in memory and, with a folder, in ``metrics.csv`` and TensorBoard.
+
+    Args:
+        out: Run folder, or None to keep the rows in memory only.
+        history: Rows of an earlier part of the run; the file is rewritten to hold just these, so
+            that rows written after the checkpoint do not appear twice.
+
+    Example:
+        >>> log = MetricsLog(None, [])
+        >>> log.add({"epoch": 1, "train_objective": -100.0})
+        >>> log.history
+        [{'epoch': 1, 'train_objective': -100.0}]
+    """
+
+    def __init__(self, out: Path | None, history: list[dict[str, Any]]) -> None:
+        self.history = list(history)
+        self._csv = None if out is None else out / "metrics.csv"
+        self._board: Any = None
+        if self._csv is not None and out is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            purge = self.history[-1]["step"] + 1 if self.history else None
+            self._board = SummaryWriter(str(out / "tensorboard"), purge_step=purge)
+            rows = "".join(_line(row) for row in self.history)
+            self._csv.write_text(",".join(COLUMNS) + "\n" + rows)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append one row."""
+        self.history.append(row)
+        if self._csv is not None:
+            with self._csv.open("a") as file:
+                file.write(_line(row))
+            for name in COLUMNS[2:]:
+                if row.get(name) is not None:
+                    self._board.add_scalar(name, row[name], row["step"])
+
+    def close(self) -> None:
+        """Flush what TensorBoard holds back."""
+        if self._board is not None:
+            self._board.close()
+
+
+def progress_bar(total: int, unit: str, done: int, show: bool | None) -> "tqdm[Any]":
+    """A bar with rate and time left on standard error; hidden where that is no terminal.
+
+    Args:
+        total: Units in the whole run.
+        unit: What is counted.
+        done: Units already finished.
+        show: True or False to force it; None to look at standard error.
+    """
+    hidden = not sys.stderr.isatty() if show is None else not show
+    return tqdm(
+        total=total,
+        initial=done,
+        unit=f" {unit}s",
+        unit_scale=total >= 1000,
+        disable=hidden,
+        dynamic_ncols=True,
+    )
+
+
+def _line(row: dict[str, Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(
+        ["" if row.get(name) is None else row[name] for name in COLUMNS]
+    )
+    return text.getvalue()

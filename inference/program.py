@@ -1,0 +1,179 @@
+"""A user's Pyro model and guide as one module that owns their parameters."""
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+from torch.distributions import constraints, transform_to
+
+__all__ = ["Program", "ProgramPair", "data_plate_size", "prepare"]
+
+
+@runtime_checkable
+class ProgramPair(Protocol):
+    """A module with two Pyro programs, ``model(*args)`` and ``guide(*args)``."""
+
+    def model(self, *args: Any) -> Any:
+        """The joint distribution of data and latents."""
+
+    def guide(self, *args: Any) -> Any:
+        """The posterior of the latents."""
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """What training changes."""
+
+
+class Program(nn.Module):
+    r"""Any Pyro model and guide, with their parameters held by this module.
+
+    ``pyro.param``, ``pyro.module``, ``PyroModule`` and autoguides work inside the two programs.
+    Their parameters are created at the first call and live here rather than in Pyro's global
+    store, which is neither read nor written, so two programs never share weights by accident.
+
+    Args:
+        model: Pyro callable of the joint distribution.
+        guide: Pyro callable with the same arguments; every latent site of the model appears in it.
+
+    Example:
+        >>> import pyro, torch
+        >>> from pyro.distributions import Normal
+        >>> def model(x):
+        ...     mean = pyro.sample("mean", Normal(0.0, 10.0))
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("x", Normal(mean, 1.0), obs=x)
+        >>> guide = pyro.infer.autoguide.AutoNormal(model)
+        >>> program = Program(model, guide)
+        >>> _ = program.guide(torch.zeros(5))
+        >>> sorted(name for name, _ in program.named_parameters())
+        ['guide_program.locs.mean', 'guide_program.scales.mean_unconstrained']
+    """
+
+    def __init__(self, model: Callable[..., Any], guide: Callable[..., Any]) -> None:
+        super().__init__()
+        for name, program in (("model", model), ("guide", guide)):
+            if not callable(program):
+                raise ValueError(f"{name}: expected a Pyro callable; got {program!r}")
+        self.model_program = model
+        self.guide_program = guide
+        self.param_sites = nn.ParameterDict()
+        self._constraints: dict[str, constraints.Constraint] = {}
+
+    def model(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model with this module's parameters."""
+        with self._own_parameters():
+            return self.model_program(*args, **kwargs)
+
+    def guide(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the guide with this module's parameters."""
+        with self._own_parameters():
+            return self.guide_program(*args, **kwargs)
+
+    @contextmanager
+    def _own_parameters(self) -> Iterator[None]:
+        # The scope is an empty store for PyroModules, which write to it past every handler.
+        with pyro.get_param_store().scope(), _LocalParameters(self):
+            yield
+
+    def own_parameter(self, name: str, initial: Any, constraint: Any) -> Tensor | None:
+        """The constrained value of the ``pyro.param`` site ``name``, created when first met.
+
+        Args:
+            name: Site name.
+            initial: Tensor or callable without arguments, or None where the site only reads.
+            constraint: Constraint of the site at creation.
+
+        Returns:
+            The value, or None where the parameter belongs to a submodule or to nobody.
+        """
+        key = name.replace(".", "/")  # nn.ParameterDict refuses dots
+        if key not in self.param_sites:
+            if initial is None or any(initial is p for p in self.parameters()):
+                return None
+            value = initial() if callable(initial) else initial
+            self.param_sites[key] = _unconstrained(value, constraint)
+            self._constraints[key] = constraint
+        parameter = self.param_sites[key]
+        value = transform_to(self._constraints[key])(parameter)
+        if value is parameter:
+            value = parameter.view_as(parameter)
+        value.unconstrained = weakref.ref(parameter)
+        return value
+
+
+class _LocalParameters(Messenger):
+    """Answers ``pyro.param`` from a program's own parameters."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self.program = program
+
+    def _pyro_param(self, msg: Any) -> None:
+        if msg["done"] or msg["value"] is not None:
+            return
+        initial = msg["args"][1] if len(msg["args"]) > 1 else None
+        constraint = msg["kwargs"].get("constraint", constraints.real)
+        value = self.program.own_parameter(msg["name"], initial, constraint)
+        if value is not None:
+            msg["value"] = value
+            msg["done"] = True
+
+
+def prepare(program: ProgramPair, *args: Any) -> tuple[poutine.Trace, poutine.Trace]:
+    """Run guide and model once, so that lazy parameters exist and mistakes show.
+
+    Args:
+        program: The pair to run.
+        args: Arguments of a training step.
+
+    Returns:
+        The traces of model and guide, with log-probabilities.
+
+    Raises:
+        ValueError: If a parameter site uses a tensor that the program does not own, so that
+            training would leave it unchanged; or as Pyro's validation finds.
+    """
+    with torch.no_grad(), pyro.validation_enabled(True):
+        guide_trace = poutine.trace(program.guide).get_trace(*args)
+        replayed = poutine.replay(program.model, trace=guide_trace)
+        model_trace = poutine.trace(replayed).get_trace(*args)
+        guide_trace.compute_log_prob()
+        model_trace.compute_log_prob()
+    owned = {id(parameter) for parameter in program.parameters()}
+    for trace in (guide_trace, model_trace):
+        for name in trace.param_nodes:
+            reference = getattr(trace.nodes[name]["value"], "unconstrained", None)
+            if reference is not None and id(reference()) not in owned:
+                raise ValueError(
+                    f"parameter {name!r} belongs to Pyro's global store or to another module, and "
+                    "would not be trained: create it inside the program with an initial value"
+                )
+    return model_trace, guide_trace
+
+
+def data_plate_size(trace: poutine.Trace) -> int | None:
+    """Datapoints that ``pyro.plate("data", ...)`` stands for, subsampled ones included.
+
+    Args:
+        trace: Trace of a model.
+
+    Returns:
+        The full size of the plate, or None where no site lies in a plate of that name.
+    """
+    for site in trace.nodes.values():
+        for frame in site.get("cond_indep_stack", ()):
+            if frame.name == "data":
+                return int(frame.full_size or frame.size)
+    return None
+
+
+def _unconstrained(value: Any, constraint: Any) -> nn.Parameter:
+    if isinstance(value, nn.Parameter) and constraint is constraints.real:
+        return value  # pyro.module announces a module's own parameter: keep its identity
+    start = transform_to(constraint).inv(torch.as_tensor(value).detach()).contiguous().clone()
+    return nn.Parameter(start)

@@ -1,0 +1,79 @@
+"""Every random state of the process, as values that a checkpoint can hold."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["capture", "capture_torch", "restore", "restore_torch", "seeded"]
+
+
+def capture(device: torch.device) -> dict[str, Any]:
+    """The states of torch (CPU, and ``device`` if CUDA), NumPy's global one and Python's.
+
+    Example:
+        >>> state = capture(torch.device("cpu"))
+        >>> first = torch.rand(3)
+        >>> restore(state, torch.device("cpu"))
+        >>> bool((torch.rand(3) == first).all())
+        True
+    """
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    return {
+        **capture_torch(device),
+        "python": [version, list(words), gauss],
+        "numpy": [
+            str(kind),
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            position,
+            has_gauss,
+            cached,
+        ],
+    }
+
+
+def capture_torch(device: torch.device) -> dict[str, Any]:
+    """The states of torch alone: cheap enough for every step."""
+    state = {"torch": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_torch(state: dict[str, Any], device: torch.device) -> None:
+    """Put back what :func:`capture_torch` returned."""
+    torch.set_rng_state(state["torch"].cpu())
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+
+
+def restore(state: dict[str, Any], device: torch.device) -> None:
+    """Put back what :func:`capture` returned."""
+    restore_torch(state, device)
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    words32 = keys.cpu().numpy().astype(np.uint32)
+    np.random.set_state((kind, words32, position, has_gauss, cached))  # noqa: NPY002
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch inside the block and leave its global state outside as it was.
+
+    Example:
+        >>> with seeded(0, torch.device("cpu")):
+        ...     a = torch.rand(())
+        >>> with seeded(0, torch.device("cpu")):
+        ...     b = torch.rand(())
+        >>> bool(a == b)
+        True
+    """
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield

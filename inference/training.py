@@ -1,0 +1,352 @@
+"""One training run in progress: steps, rows of metrics, patience, checkpoints."""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from aevb.inference import randomness
+from aevb.inference.checkpoint import load_checkpoint, save_checkpoint
+from aevb.inference.diagnosis import NonFiniteLossError, find_non_finite, non_finite_parameter
+from aevb.inference.feeds import Data, Feed, evaluation_batches
+from aevb.inference.interrupts import Interrupts
+from aevb.inference.metrics import MetricsLog, progress_bar
+from aevb.inference.objectives import Objective
+from aevb.inference.program import data_plate_size, prepare
+from aevb.inference.validation import mean_elbo
+
+__all__ = ["CHECKPOINT", "Optimizer", "Run", "Schedule", "Training"]
+
+CHECKPOINT = "checkpoint.safetensors"
+
+# What a checkpoint holds besides weights, optimizer, schedule, order and random states.
+_COUNTERS = (
+    "step",
+    "seconds",
+    "stopped",
+    "objective_sum",
+    "objective_count",
+    "row_seconds",
+    "best",
+    "rows_since_best",
+)
+
+Optimizer = Callable[..., torch.optim.Optimizer]
+Schedule = Callable[[torch.optim.Optimizer], Any]
+
+
+@dataclass
+class Run:
+    """What :func:`fit` gives back.
+
+    Attributes:
+        program: The trained pair; with early stopping, at its best validation ELBO.
+        history: One row of metrics per logged epoch, as in ``metrics.csv``.
+        epoch: Completed epochs.
+        step: Completed steps.
+        stopped: ``"finished"``, ``"patience"``, ``"SIGINT"`` or ``"SIGTERM"``.
+        seconds: Time spent training, earlier parts of a resumed run included.
+        out: The run folder, or None.
+    """
+
+    program: Any
+    history: list[dict[str, Any]]
+    epoch: int
+    step: int
+    stopped: str
+    seconds: float
+    out: Path | None
+
+
+@dataclass
+class Training:
+    """One run in progress; everything that changes is in :meth:`state_dict`."""
+
+    program: Any
+    feed: Feed
+    validation: Data | None
+    objective: Objective
+    weight_prior_scale: float | None
+    patience: int | None
+    seed: int
+    device: torch.device
+    folder: Path | None
+    log_every: int
+    step: int = 0
+    seconds: float = 0.0
+    stopped: str | None = None
+    objective_sum: float = 0.0  # since the last row of metrics, in nats
+    objective_count: float = 0.0
+    row_seconds: float = 0.0
+    best: dict[str, Any] = field(default_factory=dict)
+    rows_since_best: int = 0
+
+    def prepare(self, data: Data, batch_size: int | None) -> None:
+        """Create lazy parameters and check the data against the program, before any step."""
+        batches = evaluation_batches(data, batch_size, self.device)
+        check = getattr(self.program, "check_data", None)
+        for number, args in enumerate(batches):
+            if check is not None:
+                check(*args)
+            if number == 0 or check is None:
+                model_trace, _ = prepare(self.program, *args)
+            if number == 0:
+                self.plate_size = data_plate_size(model_trace)
+        if check is not None and self.validation is not None:
+            for args in evaluation_batches(self.validation, batch_size, self.device):
+                check(*args)
+        self.per_datapoint = self.plate_size is not None or batch_size is not None
+
+    def set_optimizer(
+        self, optimizer: Optimizer, learning_rate: float, schedule: Schedule | None
+    ) -> None:
+        """Make the optimizer, now that every parameter exists."""
+        self.parameters = [p for p in self.program.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise ValueError("program: has no trainable parameters")
+        self.optimizer = optimizer(self.parameters, lr=learning_rate)
+        self.schedule = None if schedule is None else schedule(self.optimizer)
+        self.estimator: Any = self.objective.estimator()
+
+    def begin(self, resume: bool) -> None:
+        """Start from the checkpoint or from nothing."""
+        history: list[dict[str, Any]] = []
+        path = self.checkpoint_path
+        if path is not None and path.exists():
+            if not resume:
+                raise ValueError(
+                    f"out: {self.folder} already holds a run; resume it or choose another folder"
+                )
+            history = self._load(path)
+        self.log = MetricsLog(self.folder, history)
+        if self.folder is not None and not history:
+            self.save()
+
+    @property
+    def checkpoint_path(self) -> Path | None:
+        """Where checkpoints go."""
+        return None if self.folder is None else self.folder / CHECKPOINT
+
+    def run(
+        self, epochs: int | None, steps: int | None, interval: float, show: bool | None
+    ) -> Run:
+        """Make steps until the work, the patience or the user's is at an end."""
+        if self.stopped != "patience":
+            self.stopped = None
+        goal, unit = self._goal(epochs, steps)
+        saved = time.monotonic()
+        with (
+            progress_bar(goal, unit, self._presented(unit), show) as bar,
+            Interrupts() as interrupts,
+            pyro.validation_enabled(False),
+        ):
+            while self.stopped is None:
+                if self._presented(unit) >= goal:
+                    self.stopped = "finished"
+                    break
+                self.train_step()
+                if self.feed.at_epoch_end:
+                    self.end_epoch()
+                    if self.log.history:
+                        bar.set_postfix_str(_summary(self.log.history[-1]), refresh=False)
+                bar.update(self._presented(unit) - bar.n)
+                if interrupts.requested is not None:
+                    self.stopped = self.stopped or interrupts.requested.name
+                if time.monotonic() - saved > interval:
+                    self.save()
+                    saved = time.monotonic()
+        return self.finish()
+
+    def _goal(self, epochs: int | None, steps: int | None) -> tuple[int, str]:
+        """How far to go, and in which unit."""
+        if steps is not None:
+            return steps, "step"
+        if self.feed.batch_size is None:
+            return epochs or 0, "step"
+        return (epochs or 0) * self.feed.num_datapoints, "datapoint"
+
+    def _presented(self, unit: str) -> int:
+        return self.step if unit == "step" else self.feed.presented
+
+    def train_step(self) -> None:
+        """One minibatch: estimate, gradients, update."""
+        start = time.perf_counter()
+        args = self.feed.next()
+        count = self._count(args)
+        before = randomness.capture_torch(self.device)
+        bound = math.nan
+
+        def closure() -> Tensor:
+            nonlocal bound
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self.estimator.differentiable_loss(
+                self.program.model, self.program.guide, *args
+            )
+            bound = -float(loss.detach())
+            if not math.isfinite(bound):
+                randomness.restore_torch(before, self.device)
+                site = find_non_finite(self.program, args)
+                raise NonFiniteLossError(self.step + 1, site, self._last_checkpoint())
+            loss = loss / count
+            if self.weight_prior_scale is not None:
+                loss = loss + self._weight_penalty()
+            loss.backward()
+            return loss
+
+        self.optimizer.step(closure)  # type: ignore[arg-type]
+        self.step += 1
+        self.objective_sum += bound
+        self.objective_count += count
+        elapsed = time.perf_counter() - start
+        self.seconds += elapsed
+        self.row_seconds += elapsed
+
+    def end_epoch(self) -> None:
+        """Schedule, and if it is time, validation and a row of metrics."""
+        row = self.add_row() if self.feed.epoch % self.log_every == 0 else None
+        if isinstance(self.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            if row is not None:
+                metric = row["validation_elbo"]
+                self.schedule.step(-(row["train_objective"] if metric is None else metric))
+        elif self.schedule is not None:
+            self.schedule.step()
+
+    def add_row(self) -> dict[str, Any]:
+        """Validate, record, and see whether patience has run out."""
+        validation = None
+        if self.validation is not None:
+            validation = mean_elbo(
+                self.program,
+                self.validation,
+                batch_size=1000 if self.feed.batch_size else None,
+                seed=self.seed,
+                device=self.device,
+            )
+        rate = self.objective_count / self.row_seconds if self.row_seconds else 0.0
+        row = {
+            "epoch": self.feed.epoch,
+            "step": self.step,
+            "train_objective": self.objective_sum / max(self.objective_count, 1),
+            "validation_elbo": validation,
+            "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
+            "seconds": round(self.seconds, 3),
+            "datapoints_per_second": round(rate, 1),
+        }
+        self.objective_sum = self.objective_count = self.row_seconds = 0.0
+        self.log.add(row)
+        if self.patience is not None and validation is not None:
+            self._compare_with_best(validation)
+        return row
+
+    def finish(self) -> Run:
+        """Write the last checkpoint and hand over the program."""
+        if self.objective_count and self.stopped == "finished":
+            self.add_row()
+        self.save()
+        self.log.close()
+        if self.best and self.stopped in ("finished", "patience"):
+            self.program.load_state_dict(self.best["weights"])
+        return Run(
+            program=self.program,
+            history=self.log.history,
+            epoch=self.feed.epoch,
+            step=self.step,
+            stopped=self.stopped or "finished",
+            seconds=self.seconds,
+            out=self.folder,
+        )
+
+    def save(self) -> None:
+        """Write a checkpoint, if there is a folder and the weights are good."""
+        path = self.checkpoint_path
+        if path is None:
+            return
+        broken = non_finite_parameter(self.program)
+        if broken:
+            raise NonFiniteLossError(self.step, broken, self._last_checkpoint())
+        save_checkpoint(path, self.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs."""
+        return {
+            "settings": self._settings(),
+            "weights": self.program.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "feed": self.feed.state_dict(),
+            "random": randomness.capture(self.device),
+            "history": self.log.history,
+            "counters": {name: getattr(self, name) for name in _COUNTERS},
+        }
+
+    def _load(self, path: Path) -> list[dict[str, Any]]:
+        state = load_checkpoint(path, self.device)
+        for name, value in self._settings().items():
+            if state["settings"].get(name) != value:
+                raise ValueError(
+                    f"{path}: was written with {name}={state['settings'].get(name)!r}; "
+                    f"got {value!r}"
+                )
+        self.program.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self.feed.load_state_dict(state["feed"])
+        for name, value in state["counters"].items():
+            setattr(self, name, value)
+        randomness.restore(state["random"], self.device)
+        history: list[dict[str, Any]] = state["history"]
+        return history
+
+    def _settings(self) -> dict[str, Any]:
+        """What must not change between the parts of one run."""
+        return {
+            "objective": repr(self.objective),
+            "optimizer": type(self.optimizer).__name__,
+            "schedule": type(self.schedule).__name__,
+            "batch_size": self.feed.batch_size,
+            "num_datapoints": self.feed.num_datapoints,
+            "weight_prior_scale": self.weight_prior_scale,
+            "seed": self.seed,
+            "parameters": {name: list(p.shape) for name, p in self.program.named_parameters()},
+        }
+
+    def _count(self, args: tuple[Any, ...]) -> float:
+        """Datapoints that the bound of one step is a sum over."""
+        if self.feed.batch_size is not None:
+            return float(len(args[0]))
+        return float(self.plate_size or 1)
+
+    def _weight_penalty(self) -> Tensor:
+        """−log N(θ; 0, s²I) / N without its constant."""
+        scale = self.weight_prior_scale or 1.0
+        squares = torch.stack([p.square().sum() for p in self.parameters]).sum()
+        return 0.5 * squares / (scale**2 * self.feed.num_datapoints)
+
+    def _compare_with_best(self, validation: float) -> None:
+        if not self.best or validation > self.best["validation_elbo"]:
+            weights = copy.deepcopy(self.program.state_dict())
+            self.best = {"validation_elbo": validation, "weights": weights}
+            self.rows_since_best = 0
+        else:
+            self.rows_since_best += 1
+        if self.rows_since_best >= (self.patience or math.inf):
+            self.stopped = "patience"
+
+    def _last_checkpoint(self) -> Path | None:
+        path = self.checkpoint_path
+        return path if path is not None and path.exists() else None
+
+
+def _summary(row: dict[str, Any]) -> str:
+    validation = row["validation_elbo"]
+    shown = row["train_objective"] if validation is None else validation
+    name = "objective" if validation is None else "validation ELBO"
+    return f"{name} {shown:.2f}, {row['datapoints_per_second']:,.0f} datapoints/s"

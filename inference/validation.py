@@ -1,0 +1,54 @@
+"""The ELBO of held-out data during training."""
+
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer import Trace_ELBO
+from torch import nn
+
+from aevb.inference import randomness
+from aevb.inference.feeds import Data, evaluation_batches
+from aevb.inference.program import ProgramPair, data_plate_size, prepare
+
+__all__ = ["mean_elbo"]
+
+
+def mean_elbo(
+    program: ProgramPair,
+    data: Data,
+    *,
+    batch_size: int | None = 1000,
+    seed: int = 0,
+    device: torch.device | None = None,
+) -> float:
+    """The ELBO of the evaluation copy of ``data``, with one draw of the latents per datapoint.
+
+    Args:
+        program: Model and guide.
+        data: As for :func:`fit`.
+        batch_size: Datapoints at once; None for programs that take all data together.
+        seed: Of the draws; torch's global state outside is left as it was.
+        device: Where the program is; by default the CPU.
+
+    Returns:
+        Nats per datapoint, for programs with a ``"data"`` plate or minibatches; else nats.
+    """
+    target = device or torch.device("cpu")
+    module = program if isinstance(program, nn.Module) else None
+    training = module is not None and module.training
+    estimator = Trace_ELBO()
+    total, count = 0.0, 0.0
+    with randomness.seeded(seed, target), torch.no_grad(), pyro.validation_enabled(False):
+        if module is not None:
+            module.eval()
+        for args in evaluation_batches(data, batch_size, target):
+            total -= estimator.loss(program.model, program.guide, *args)
+            count += len(args[0]) if batch_size else (_plate_size(program, args) or 1)
+        if module is not None:
+            module.train(training)
+    return total / count
+
+
+def _plate_size(program: ProgramPair, args: tuple[Any, ...]) -> int | None:
+    return data_plate_size(prepare(program, *args)[0])

@@ -1,0 +1,134 @@
+"""Where the standard deviation of a likelihood comes from."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import log
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["FixedScale", "LearnedScale", "PerPixelScale", "PredictedScale", "Scale"]
+
+
+class Scale(ABC):
+    """A choice of standard deviation, without shapes; ``build`` gives it those."""
+
+    @abstractmethod
+    def build(self, in_features: int, out_features: int) -> nn.Module:
+        """A module whose ``forward(features)`` is positive, ``(*batch, out_features)`` or shorter.
+
+        Args:
+            in_features: Width of the decoder's features.
+            out_features: Number of observed features.
+        """
+
+
+@dataclass(frozen=True)
+class FixedScale(Scale):
+    """One known standard deviation for every feature, in units of the data.
+
+    Raises:
+        ValueError: If ``value`` is not positive.
+
+    Example:
+        >>> import torch
+        >>> FixedScale(0.5).build(10, 3)(torch.zeros(2, 10))
+        tensor([0.5000, 0.5000, 0.5000])
+    """
+
+    value: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no standard deviation."""
+        if not self.value > 0:
+            raise ValueError(f"FixedScale: value must be positive; got {self.value}")
+
+    def build(self, in_features: int, out_features: int) -> nn.Module:
+        """No parameters; ``forward`` gives ``(out_features,)``."""
+        return _SharedScale(torch.tensor(log(self.value)), out_features, trainable=False)
+
+
+@dataclass(frozen=True)
+class LearnedScale(Scale):
+    """One standard deviation for every feature, learned as a parameter.
+
+    Args:
+        initial: Its value before training, in units of the data.
+
+    Example:
+        >>> import torch
+        >>> scale = LearnedScale().build(10, 3)
+        >>> scale(torch.zeros(2, 10)).shape, sum(p.numel() for p in scale.parameters())
+        (torch.Size([3]), 1)
+    """
+
+    initial: float = 1.0
+
+    def build(self, in_features: int, out_features: int) -> nn.Module:
+        """One parameter; ``forward`` gives ``(out_features,)``."""
+        return _SharedScale(torch.tensor(log(self.initial)), out_features, trainable=True)
+
+
+@dataclass(frozen=True)
+class PerPixelScale(Scale):
+    """A standard deviation for each feature, the same for every datapoint, learned.
+
+    Args:
+        initial: Their value before training, in units of the data.
+
+    Example:
+        >>> import torch
+        >>> scale = PerPixelScale().build(10, 3)
+        >>> scale(torch.zeros(2, 10)).shape, sum(p.numel() for p in scale.parameters())
+        (torch.Size([3]), 3)
+    """
+
+    initial: float = 1.0
+
+    def build(self, in_features: int, out_features: int) -> nn.Module:
+        """``out_features`` parameters; ``forward`` gives ``(out_features,)``."""
+        start = torch.full((out_features,), log(self.initial))
+        return _SharedScale(start, out_features, trainable=True)
+
+
+@dataclass(frozen=True)
+class PredictedScale(Scale):
+    r"""A standard deviation for each feature and datapoint, from a linear log-variance head.
+
+    References:
+        Auto-Encoding Variational Bayes (Kingma & Welling, 2013), appendix C.2,
+        https://arxiv.org/abs/1312.6114
+
+    Example:
+        >>> import torch
+        >>> PredictedScale().build(10, 3)(torch.zeros(2, 10)).shape
+        torch.Size([2, 3])
+    """
+
+    def build(self, in_features: int, out_features: int) -> nn.Module:
+        """One linear head; ``forward``: ``(*batch, in_features)`` → ``(*batch, out_features)``."""
+        return _PredictedScale(in_features, out_features)
+
+
+class _SharedScale(nn.Module):
+    log_scale: Tensor
+
+    def __init__(self, log_scale: Tensor, out_features: int, trainable: bool) -> None:
+        super().__init__()
+        self.out_features = out_features
+        if trainable:
+            self.log_scale = nn.Parameter(log_scale)
+        else:
+            self.register_buffer("log_scale", log_scale, persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.log_scale.exp().expand(self.out_features)
+
+
+class _PredictedScale(nn.Module):
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.log_variance = nn.Linear(in_features, out_features)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.exp(0.5 * self.log_variance(features))

@@ -1,0 +1,128 @@
+"""The command line: flags and YAML from the commands' type hints, errors in one line."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+import aevb
+from aevb import commands
+from aevb.explanations import explain
+from aevb.runs import CONFIG
+
+__all__ = ["main"]
+
+_HELP = {
+    "train": "train a model, evaluate it and draw its pictures",
+    "evaluate": "estimate the evidence of a run",
+    "sample": "draw from the model of a run",
+}
+# Arguments that the commands get from here and not from the user.
+_WIRED = {"write_config", "reopen"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: Words of the command line; by default those of the process.
+
+    Returns:
+        Exit code: 0, 1 if the work failed, 2 if the command was not understood, and 130 or 143
+        after Ctrl-C or SIGTERM.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a user's own classes are found from the working directory
+    parser, parsers = _parser()
+    try:
+        config = parser.parse_args(_with_saved_config(words))
+        return _run(config, parsers)
+    except (ArgumentError, ValueError, OSError) as error:
+        print(f"aevb: error: {explain(error, words, parsers)}", file=sys.stderr)  # noqa: T201
+        return 2
+    except ArithmeticError as error:
+        print(f"aevb: error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+    parser = ArgumentParser(
+        prog="aevb", description="Deep latent-variable models, trained and judged."
+    )
+    parser.exit_on_error = False
+    parser.add_argument("--version", action="version", version=f"aevb {aevb.__version__}")
+    subcommands = parser.add_subcommands(required=True, dest="command")
+    parsers = {}
+    for name, text in _HELP.items():
+        child = ArgumentParser(description=text, exit_on_error=False)
+        child.add_argument("--config", action="config", help="YAML file with any of these flags")
+        child.add_argument("--json", action="store_true", help="print one JSON object, no more")
+        command: Callable[..., Any] = getattr(commands, name)
+        child.add_function_arguments(command, as_positional=True, skip=set(_WIRED))
+        subcommands.add_subcommand(name, child, help=text)
+        parsers[name] = child
+    return parser, parsers
+
+
+def _with_saved_config(words: list[str]) -> list[str]:
+    """Put the configuration of the run to be resumed in front of the flags that change it."""
+    if words[:1] != ["train"]:
+        return words
+    for position, word in enumerate(words):
+        flag, _, value = word.partition("=")
+        if flag == "--resume":
+            folder = Path(value or (words[position + 1 :] or [""])[0])
+            saved = folder / CONFIG
+            if not saved.is_file():
+                raise FileNotFoundError(f"--resume: {folder} is no run folder: it has no {CONFIG}")
+            return ["train", "--config", str(saved), *words[1:]]
+    return words
+
+
+def _run(config: Namespace, parsers: dict[str, ArgumentParser]) -> int:
+    name = config.command
+    parser, settings = parsers[name], config[name]
+    as_json = settings.pop("json")
+    settings.pop("config", None)
+    wired = {
+        "write_config": lambda path: _write_config(parser, settings, path),
+        "reopen": lambda folder: _reopen(parsers["train"], folder),
+    }
+    command: Callable[..., dict[str, Any]] = getattr(commands, name)
+    used = {key: wired[key] for key in _WIRED & set(command.__annotations__)}
+    result = command(**vars(parser.instantiate(settings)), **used)
+    print(json.dumps(result) if as_json else _table(result))  # noqa: T201
+    return {"SIGINT": 130, "SIGTERM": 143}.get(result.get("stopped", ""), 0)
+
+
+def _write_config(parser: ArgumentParser, settings: Namespace, path: Path) -> None:
+    """Save the resolved configuration so that it works from any folder."""
+    saved = settings.clone()
+    saved.resume = saved.out = None
+    if saved.data_root is not None:
+        saved.data_root = str(Path(saved.data_root).resolve())
+    if Path(saved.data).exists():
+        saved.data = str(Path(saved.data).resolve())
+    path.write_text(parser.dump(saved, skip_none=False))
+
+
+def _reopen(parser: ArgumentParser, folder: Path) -> Any:
+    """The instantiated configuration of a run folder."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is no run folder: it has no {CONFIG}")
+    settings = parser.parse_path(path)
+    return parser.instantiate(settings)
+
+
+def _table(result: dict[str, Any]) -> str:
+    width = max(map(len, result))
+    return "\n".join(f"{name:<{width}}  {_shown(value)}" for name, value in result.items())
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,247 @@
+"""What ``aevb train``, ``aevb evaluate`` and ``aevb sample`` do."""
+
+import math
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+
+from aevb import data as datasets
+from aevb import evaluation, inference
+from aevb.inference import ELBO, Objective
+from aevb.models import VAE, LatentVariableModel
+from aevb.runs import CONFIG, SavedRun, open_run, save_weights, write_json, write_record
+
+__all__ = ["evaluate", "sample", "train"]
+
+Reopen = Callable[[Path], Any]
+
+
+def train(
+    write_config: Callable[[Path], None],
+    data: str = "digits",
+    data_root: Path | None = None,
+    binarize: Literal["none", "fixed", "dynamic"] = "dynamic",
+    model: Callable[[tuple[int, ...]], LatentVariableModel] = VAE,
+    objective: Objective = ELBO(),
+    optimizer: Callable[[Any, float], torch.optim.Optimizer] = torch.optim.Adam,
+    learning_rate: float = 1e-3,
+    schedule: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
+    weight_prior_scale: float | None = None,
+    epochs: int = 200,
+    batch_size: int = 100,
+    patience: int | None = None,
+    log_every: int = 1,
+    num_samples: int = 1000,
+    limit: int | None = 1000,
+    seed: int = 0,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    out: Path | None = None,
+    resume: Path | None = None,
+) -> dict[str, Any]:
+    """Train a model, evaluate it on the test split, and draw its pictures.
+
+    Args:
+        write_config: Writes the resolved configuration to a file.
+        data: digits, mnist, fashion-mnist, kmnist, cifar10, svhn, frey-face, or the path of a
+            .npy or .npz array or of an image folder.
+        data_root: Folder with the data; otherwise AEVB_DATA or the user's cache.
+        binarize: none; fixed, drawn once; or dynamic, redrawn at every presentation.
+        model: A model by name or import path; its parts are flags below it.
+        objective: Bound to maximize.
+        optimizer: Any class of torch.optim.
+        learning_rate: Initial step size.
+        schedule: Any class of torch.optim.lr_scheduler, stepped once an epoch.
+        weight_prior_scale: Standard deviation of a Gaussian prior over the weights (AEVB: 1).
+        epochs: Passes over the training split, in all.
+        batch_size: Datapoints of a minibatch.
+        patience: Stop after so many validations without a better one; keep the best weights.
+        log_every: Epochs between rows of metrics.
+        num_samples: Importance samples of the final evaluation.
+        limit: Test datapoints of the final evaluation; null for all.
+        seed: Of everything random.
+        device: Where to compute; auto takes CUDA where there is one.
+        out: Run folder; by default runs/DATA-TIME.
+        resume: Continue the run in this folder, with its configuration.
+
+    Returns:
+        The final evaluation.
+    """
+    target = inference.pick_device(device)
+    dataset = datasets.load(data, root=data_root, binarize=binarize, seed=seed)
+    torch.manual_seed(seed)
+    built = model(dataset.shape)
+    folder = resume or out or Path("runs") / f"{Path(data).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    if resume is None and (folder / inference.CHECKPOINT).exists():
+        raise ValueError(f"out: {folder} already holds a run; continue it with --resume {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(folder / CONFIG)
+    write_record(folder, dataset, target)
+    run = inference.fit(
+        built,
+        dataset.train,
+        objective=objective,
+        optimizer=lambda parameters, lr: optimizer(parameters, lr),
+        learning_rate=learning_rate,
+        schedule=schedule,
+        weight_prior_scale=weight_prior_scale,
+        epochs=epochs,
+        batch_size=batch_size,
+        validation=dataset.validation if len(dataset.validation) else None,
+        patience=patience,
+        seed=seed,
+        device=target,
+        out=folder,
+        resume=True,
+        log_every=log_every,
+    )
+    summary = {
+        "run": str(folder),
+        "epochs": run.epoch,
+        "steps": run.step,
+        "stopped": run.stopped,
+        "seconds": round(run.seconds, 1),
+    }
+    if run.stopped.startswith("SIG"):
+        return summary
+    save_weights(folder, built)
+    saved = SavedRun(folder, None, built.eval(), dataset, run.epoch, run.stopped)
+    figures = _evaluate(saved, "test", num_samples, limit, seed, target)
+    _draw(saved, run.history, target)
+    return {**summary, **figures}
+
+
+def evaluate(
+    run: Path,
+    reopen: Reopen,
+    num_samples: int = 5000,
+    split: Literal["train", "validation", "test"] = "test",
+    limit: int | None = None,
+    seed: int = 0,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    data_root: Path | None = None,
+) -> dict[str, Any]:
+    """Estimate the evidence of a trained model by importance sampling.
+
+    Args:
+        run: Run folder.
+        reopen: Reads the configuration of a run folder.
+        num_samples: Importance samples for each datapoint.
+        split: train, validation or test.
+        limit: Only the first so many datapoints.
+        seed: Of the draws.
+        device: Where to compute.
+        data_root: Folder with the data, if it has moved.
+
+    Returns:
+        Means in nats per datapoint, with their errors and settings.
+    """
+    target = inference.pick_device(device)
+    saved = open_run(run, reopen(run), data_root, target)
+    return _evaluate(saved, split, num_samples, limit, seed, target)
+
+
+def sample(
+    run: Path,
+    reopen: Reopen,
+    num: int = 64,
+    seed: int = 0,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    data_root: Path | None = None,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Draw from the model: a picture of E[x|z] at z from the prior, and the array of it.
+
+    Args:
+        run: Run folder.
+        reopen: Reads the configuration of a run folder.
+        num: Number of draws.
+        seed: Of the draws.
+        device: Where to compute.
+        data_root: Folder with the data, if it has moved.
+        out: Picture to write, .png; the array goes beside it as .npy. By default in the run.
+
+    Returns:
+        The files written.
+    """
+    if num < 1:
+        raise ValueError(f"num: must be at least 1; got {num}")
+    target = inference.pick_device(device)
+    saved = open_run(run, reopen(run), data_root, target)
+    torch.manual_seed(seed)
+    means = evaluation.prior_means(saved.model.model, num).cpu()
+    picture = out or run / f"samples-{num}-seed{seed}.png"
+    evaluation.image_grid(means, picture, _columns(num), f"{num} samples, seed {seed}")
+    array = picture.with_suffix(".npy")
+    _save_array(array, means)
+    return {
+        "run": str(run),
+        "num": num,
+        "seed": seed,
+        "picture": str(picture),
+        "array": str(array),
+    }
+
+
+def _evaluate(
+    saved: SavedRun,
+    split: str,
+    num_samples: int,
+    limit: int | None,
+    seed: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Evidence of one split; also written into the run folder."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: must be at least 1; got {limit}")
+    x = getattr(saved.dataset, split).evaluation(limit).to(device)
+    start = time.perf_counter()
+    model = saved.model
+    evidence = inference.importance_evidence(
+        model.model, model.guide, x, num_samples=num_samples, seed=seed
+    )
+    figures = {
+        **evaluation.summarize(evidence),
+        "estimator": "importance sampling, guide as proposal",
+        "unit": "nats per datapoint",
+        "split": split,
+        "data": saved.dataset.name,
+        "binarize": saved.dataset.train.binarize,
+        "model": " ".join(repr(model).split()),
+        "epoch": saved.epoch,
+        "run": str(saved.folder),
+        "evaluation_seconds": round(time.perf_counter() - start, 1),
+    }
+    write_json(saved.folder / f"evidence-{split}-{len(x)}x{num_samples}-seed{seed}.json", figures)
+    return figures
+
+
+def _draw(saved: SavedRun, history: list[dict[str, Any]], device: torch.device) -> None:
+    """The pictures of a run."""
+    folder, model = saved.folder, saved.model
+    evaluation.training_curve(history, folder / "loss.png")
+    torch.manual_seed(0)
+    samples = evaluation.prior_means(model.model, 64)
+    evaluation.image_grid(samples, folder / "samples.png", 8, "E[x|z], z from the prior")
+    x = saved.dataset.test.evaluation(40).to(device)
+    pairs = torch.stack([x, evaluation.reconstructions(model.model, model.guide, x)], dim=1)
+    evaluation.image_grid(
+        pairs.flatten(0, 1), folder / "reconstructions.png", 10, "test data and reconstructions"
+    )
+    if getattr(model, "latent_dim", None) == 2:
+        plane = evaluation.latent_manifold(model.model)
+        evaluation.image_grid(plane, folder / "manifold.png", 20, "E[x|z] over the latent plane")
+
+
+def _columns(num: int) -> int:
+    return max(1, math.isqrt(num))
+
+
+def _save_array(path: Path, values: torch.Tensor) -> None:
+    import numpy as np
+
+    np.save(path, values.numpy(), allow_pickle=False)

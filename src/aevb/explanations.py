@@ -1,0 +1,87 @@
+"""Errors of the command line in one line that names the valid choices."""
+
+import difflib
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+
+from aevb import inference, models
+
+__all__ = ["explain"]
+
+# Which names a flag takes, by the last word of the flag.
+_FAMILIES: dict[str, tuple[Any, type]] = {
+    "model": (models, models.LatentVariableModel),
+    "prior": (models, models.Prior),
+    "likelihood": (models, models.Likelihood),
+    "posterior": (models, models.Posterior),
+    "scale": (models, models.Scale),
+    "objective": (inference, inference.Objective),
+    "optimizer": (torch.optim, torch.optim.Optimizer),
+    "schedule": (torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler),
+}
+
+
+def explain(error: Exception, words: Sequence[str], parsers: Mapping[str, ArgumentParser]) -> str:
+    """Say in one line what is wrong and what would be right.
+
+    Args:
+        error: What parsing or the command raised.
+        words: The command line.
+        parsers: Parser of each command.
+    """
+    text = str(error)
+    if found := re.search(r"unrecognized arguments: (\S+)", text):
+        return _unknown_flag(found[1], words, parsers)
+    if found := re.search(r"invalid choice: '?([^' ]*)'? \(choose from (.*)\)", text):
+        return f"unknown command {found[1]!r}; valid: {', '.join(parsers)}"
+    if "Missing required" in text or 'expected "command"' in text or "subcommand" in text:
+        return f"{' '.join(text.split())}; commands: {', '.join(parsers)}"
+    keys = re.findall(r'Parser key "([\w.]+)"', text)
+    flag = "--" + ".".join(keys)
+    if found := re.search(r"Option '([\w.]+)' is not accepted\..*?class_path='([\w.]+)'", text):
+        return _unknown_option(flag, found[1], found[2])
+    if found := re.search(r"Expected a dot import path string: ([\w.]+)", text):
+        return _unknown_name(flag, found[1].strip())
+    if found := re.search(r"Literal\[(.*?)\]\. Got value: (.*)", text):
+        return f"{flag}: got {found[2]!r}; valid: {found[1]}"
+    if found := re.search(r"Expected a (?:<class ')?([\w.]+).*Got value: (.*)", text):
+        return f"{flag}: expected {found[1]}; got {found[2]!r}"
+    return " ".join(text.split())
+
+
+def _unknown_flag(flag: str, words: Sequence[str], parsers: Mapping[str, ArgumentParser]) -> str:
+    command = next((word for word in words if word in parsers), None)
+    if command is None:
+        return f"unknown flag {flag}; commands: {', '.join(parsers)}"
+    actions = parsers[command]._actions
+    known = [o for a in actions for o in a.option_strings if o.startswith("--")]
+    known = [option for option in known if not option.endswith((".help", "+"))]
+    close = difflib.get_close_matches(flag.split("=")[0], known, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"unknown flag {flag} of {command}{hint}; valid: {' '.join(known)}"
+
+
+def _unknown_option(flag: str, option: str, class_path: str) -> str:
+    module, _, name = class_path.rpartition(".")
+    owner = getattr(__import__(module, fromlist=[name]), name)
+    valid = [key for key in inspect.signature(owner).parameters if key not in ("shape", "params")]
+    return f"{flag}: {name} has no option {option!r}; valid: {', '.join(valid)}"
+
+
+def _unknown_name(flag: str, name: str) -> str:
+    family = _FAMILIES.get(flag.rsplit(".", 1)[-1].lstrip("-"))
+    if family is None:
+        return f"{flag}: expected an import path; got {name!r}"
+    module, base = family
+    names = [
+        key
+        for key, value in vars(module).items()
+        if inspect.isclass(value) and issubclass(value, base) and not inspect.isabstract(value)
+        if value is not base and not key.startswith("_")
+    ]
+    return f"{flag}: unknown name {name!r}; valid: {', '.join(sorted(names))}, or an import path"

@@ -1,0 +1,99 @@
+"""Run folders: what a training run leaves behind, and how it is taken up again."""
+
+import json
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from aevb import data, inference, models
+
+__all__ = ["CONFIG", "SavedRun", "open_run", "save_weights", "write_json", "write_record"]
+
+CONFIG = "config.yaml"
+RECORD = "record.json"
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass
+class SavedRun:
+    """A run folder, opened for evaluation.
+
+    Attributes:
+        folder: Where it is.
+        settings: The resolved arguments of ``aevb train``, as ``config.yaml`` holds them, with the
+            objects built.
+        model: The model with the run's weights: the best ones if it stopped early, else the last.
+        dataset: The data that it was trained on.
+        epoch: Completed epochs.
+        stopped: As in :class:`aevb.inference.Run`; None if the run was cut off and may be resumed.
+    """
+
+    folder: Path
+    settings: Any
+    model: models.LatentVariableModel
+    dataset: data.Dataset
+    epoch: int
+    stopped: str | None
+
+
+def open_run(
+    folder: Path, settings: Any, data_root: Path | None, device: torch.device
+) -> SavedRun:
+    """Rebuild the model of a run and load its weights.
+
+    Args:
+        folder: Run folder.
+        settings: Its instantiated configuration.
+        data_root: Where the data are now; None for where they were.
+        device: Where the model goes.
+
+    Raises:
+        FileNotFoundError: If the folder holds no checkpoint.
+        ValueError: If the checkpoint is corrupt.
+    """
+    path = folder / inference.CHECKPOINT
+    state = inference.load_checkpoint(path, device)
+    dataset = data.load(
+        settings.data,
+        root=data_root or settings.data_root,
+        binarize=settings.binarize,
+        seed=settings.seed,
+    )
+    model = settings.model(dataset.shape).to(device)
+    counters = state["counters"]
+    best = counters["best"] if counters["stopped"] in ("finished", "patience") else {}
+    model.load_state_dict(best["weights"] if best else state["weights"])
+    rows = state["history"]
+    epoch = rows[-1]["epoch"] if rows else 0
+    return SavedRun(folder, settings, model.eval(), dataset, epoch, counters["stopped"])
+
+
+def save_weights(folder: Path, model: torch.nn.Module) -> None:
+    """Write the weights alone, for other programs to load."""
+    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS)
+
+
+def write_record(folder: Path, dataset: data.Dataset, device: torch.device) -> None:
+    """Write what the run was made of and with: data, split, versions, machine."""
+    packages = ("aevb", "torch", "torchvision", "pyro-ppl", "arviz", "numpy", "scikit-learn")
+    versions = {name: metadata.version(name) for name in packages}
+    machine = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }
+    record = {"data": dataset.record(), "versions": versions, "machine": machine}
+    write_json(folder / RECORD, record)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,77 @@
+"""The layering of the folders, read from their imports."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FORBIDDEN = {
+    "data": {"models", "inference", "evaluation"},
+    "models": {"inference", "evaluation"},
+    "inference": {"models", "evaluation"},
+    "evaluation": set[str](),
+}
+SHELL = {"cli", "commands", "runs", "explanations", "__main__"}
+
+
+def imported(path: Path) -> set[str]:
+    """Names of all modules that a file imports, wherever the import stands."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module or "")
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def violations(layer: str, names: set[str]) -> set[str]:
+    """Imports of a layer that its place forbids."""
+    forbidden = {f"aevb.{other}" for other in FORBIDDEN[layer] | SHELL}
+    bare = set(FORBIDDEN)
+    return {
+        name
+        for name in names
+        if any(name == f or name.startswith(f + ".") for f in forbidden)
+        or name.split(".")[0] in bare
+    }
+
+
+@pytest.mark.parametrize("layer", sorted(FORBIDDEN))
+def test_layer_imports_only_what_lies_below_it(layer: str) -> None:
+    files = sorted((ROOT / layer).rglob("*.py"))
+    assert len(files) > 1
+    found = {str(file): violations(layer, imported(file)) for file in files}
+    assert not {file: names for file, names in found.items() if names}
+
+
+def test_a_forbidden_import_would_be_found(tmp_path: Path) -> None:
+    file = tmp_path / "bad.py"
+    file.write_text("def f():\n    from aevb.inference import fit\n    import models\n")
+    assert violations("models", imported(file)) >= {"aevb.inference", "models"}
+
+
+def test_every_public_name_is_exported_and_documented() -> None:
+    import aevb
+
+    for layer in FORBIDDEN:
+        module = getattr(aevb, layer)
+        for name in module.__all__:
+            value = getattr(module, name)
+            if callable(value):
+                assert value.__doc__, f"aevb.{layer}.{name} has no docstring"
+
+
+def test_packaging_lists_every_package_folder() -> None:
+    import tomllib
+
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {
+        f"aevb.{path.parent.relative_to(ROOT).as_posix().replace('/', '.')}"
+        for layer in FORBIDDEN
+        for path in (ROOT / layer).rglob("__init__.py")
+    }
+    assert folders | {"aevb"} == set(setup["packages"])

@@ -1,0 +1,311 @@
+"""Importance-sampled evidence against closed forms, a naive loop and its own chunks."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pytest
+import torch
+from pyro import distributions as dist
+from pyro.infer.autoguide import AutoDelta, AutoNormal
+from torch import Tensor
+
+from aevb import models
+from aevb.inference import Program, importance_evidence, pareto_khat
+from aevb.inference.importance import estimates_from_log_weights
+from aevb.inference.log_weights import draw, log_joint, num_samples_that_fit, read_layout
+
+from oracles import (
+    STANDARD_ERRORS,
+    linear_gaussian,
+    mean_field_gap,
+    mean_field_guide,
+    naive_log_weights,
+    simulate,
+)
+
+
+def test_exact_posterior_gives_the_evidence_at_every_draw() -> None:
+    fa = linear_gaussian()
+    x = simulate(fa, 9)
+    evidence = importance_evidence(fa.model, fa.guide, x, num_samples=40)
+    exact = fa.log_evidence(x).detach()
+    torch.testing.assert_close(evidence.log_evidence, exact, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(evidence.elbo, exact, rtol=1e-10, atol=1e-10)
+    assert bool((evidence.standard_error < 1e-10).all())
+    torch.testing.assert_close(evidence.ess, torch.full((9,), 40.0, dtype=torch.float64))
+    assert bool((evidence.khat == 0).all())
+
+
+def covers(scale_factor: float = 1.0, drop_entropy: bool = False) -> Tensor:
+    """Error of the evidence of a mean-field guide in standard errors, ``(B,)``."""
+    fa = linear_gaussian()
+    x = simulate(fa, 50)
+    guide = mean_field_guide(fa, scale_factor)
+    evidence = importance_evidence(fa.model, guide, x, num_samples=20_000, seed=1)
+    estimate = evidence.log_evidence
+    if drop_entropy:  # the broken twin: weights without a constant of log q
+        estimate = estimate - 0.5 * math.log(2 * math.pi)
+    assert float(evidence.ess.min()) > 1000, "too few effective samples to test with"
+    error: Tensor = (estimate - fa.log_evidence(x).detach()) / evidence.standard_error
+    return error
+
+
+def test_mean_field_guide_covers_the_exact_evidence() -> None:
+    # a wider guide has bounded weights, so that the delta-method error is valid
+    assert float(covers(scale_factor=1.5).abs().max()) < STANDARD_ERRORS
+
+
+def test_standard_error_has_the_size_of_the_errors() -> None:
+    # z-scores of 50 datapoints: their sum of squares is chi-squared with 50 degrees of freedom,
+    # which lies in [19.2, 106] with probability 1 - 1e-6 or more
+    squares = float(covers(scale_factor=1.5).square().sum())
+    assert 19.2 < squares < 106.0
+
+
+def test_evidence_with_a_missing_constant_is_found_out() -> None:
+    assert float(covers(scale_factor=1.5, drop_entropy=True).abs().max()) > STANDARD_ERRORS
+
+
+def test_elbo_of_the_draws_is_below_the_evidence_by_the_closed_form_gap() -> None:
+    fa = linear_gaussian()
+    x = simulate(fa, 20)
+    evidence = importance_evidence(fa.model, mean_field_guide(fa), x, num_samples=20_000)
+    gap = (fa.log_evidence(x) - mean_field_gap(fa, x)).detach()
+    error = (evidence.elbo - gap) / evidence.elbo_standard_error
+    assert float(error.abs().max()) < STANDARD_ERRORS
+    broken = (evidence.elbo - fa.log_evidence(x).detach()) / evidence.elbo_standard_error
+    assert float(broken.abs().max()) > STANDARD_ERRORS
+
+
+def test_vectorized_weights_follow_the_same_law_as_a_naive_loop() -> None:
+    fa = linear_gaussian()
+    x = simulate(fa, 3)
+    guide = mean_field_guide(fa, 1.5)
+    with torch.no_grad():
+        slow = naive_log_weights(fa.model, guide, x, 400)
+        layout = read_layout(fa.model, guide, x)
+        latents, log_q = draw(guide, layout, 4000, x)
+        fast = log_joint(fa.model, layout, latents, x) - log_q
+    error = (slow.var(0) / 400 + fast.var(0) / 4000).sqrt()
+    assert bool(((slow.mean(0) - fast.mean(0)).abs() < STANDARD_ERRORS * error).all())
+
+
+@pytest.mark.parametrize("budget", [1, 20_000, 10**9])
+def test_memory_budget_does_not_change_the_result(budget: int) -> None:
+    fa = linear_gaussian()
+    x = simulate(fa, 300)  # two blocks of datapoints, two of samples
+    arguments = {"num_samples": 600, "seed": 3}
+    reference = importance_evidence(fa.model, mean_field_guide(fa), x, **arguments)
+    small = importance_evidence(
+        fa.model, mean_field_guide(fa), x, **arguments, memory_budget=budget
+    )
+    for name in ("log_evidence", "standard_error", "ess", "elbo"):
+        torch.testing.assert_close(
+            getattr(small, name), getattr(reference, name), rtol=1e-10, atol=1e-10
+        )
+
+
+def test_budget_bounds_the_draws_at_once() -> None:
+    vae = models.VAE((28, 28), latent_dim=5, hidden=[50])
+    x = torch.ones(20, 28, 28)
+    layout = read_layout(vae.model, vae.guide, x)
+    latents, _ = draw(vae.guide, layout, 100, x)
+    pixels = 20 * 28 * 28 * 4  # bytes of one draw of the logits
+    fits = num_samples_that_fit(vae.model, layout, latents, 100 * pixels, x)
+    assert 1 <= fits <= 100 / 2  # logits and at least one more array of their size
+    assert num_samples_that_fit(vae.model, layout, latents, 1, x) == 1
+
+
+def test_seed_decides_the_draws_and_nothing_else_does() -> None:
+    fa = linear_gaussian()
+    x = simulate(fa, 4)
+    state = torch.get_rng_state()
+    one, two, other = (
+        importance_evidence(fa.model, mean_field_guide(fa), x, num_samples=50, seed=seed)
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one.log_evidence, two.log_evidence)
+    assert not torch.equal(one.log_evidence, other.log_evidence)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_neighbours_in_the_batch_have_independent_draws() -> None:
+    fa = linear_gaussian()
+    x = simulate(fa, 1).expand(600, 6)
+    evidence = importance_evidence(fa.model, mean_field_guide(fa), x, num_samples=30)
+    assert evidence.log_evidence.unique().numel() == 600
+
+
+def test_float32_weights_are_summed_in_float64() -> None:
+    """Summed in float32, 100,000 equal terms of a site would be off by far more than 1e-9."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            pyro.sample(
+                "x", dist.Normal(z.unsqueeze(-1) * 0, 1.0).expand_by([]).to_event(1), obs=x
+            )
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+
+    x = torch.full((1, 100_000), 0.1)
+    evidence = importance_evidence(model, guide, x, num_samples=2)
+    term = float(dist.Normal(torch.zeros(()), 1.0).log_prob(torch.tensor(0.1)))
+    assert float(evidence.log_evidence) == pytest.approx(100_000 * term, rel=1e-12)
+
+
+def global_model(x: Tensor) -> None:
+    mean = pyro.sample("mean", dist.Normal(x.new_zeros(()), 2.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+
+
+def wide_guide(x: Tensor) -> None:
+    variance = 1 / (1 / 4 + len(x))
+    pyro.sample("mean", dist.Normal(x.sum() * variance, 1.5 * variance**0.5))
+
+
+def test_global_latents_have_one_joint_evidence() -> None:
+    x = torch.randn(8, dtype=torch.float64)
+    evidence = importance_evidence(global_model, wide_guide, x, num_samples=20_000)
+    covariance = torch.eye(8, dtype=torch.float64) + 4.0
+    exact = dist.MultivariateNormal(torch.zeros(8, dtype=torch.float64), covariance).log_prob(x)
+    assert evidence.log_evidence.shape == (1,)
+    assert abs(float(evidence.log_evidence - exact)) < STANDARD_ERRORS * float(
+        evidence.standard_error
+    )
+
+
+def test_nested_plates_sum_to_the_datapoint() -> None:
+    """Features in a second plate are summed into their datapoint's weight."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            with pyro.plate("features", x.shape[1], dim=-2):
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x.mT)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x), dim=-1):
+            variance = 1 / (1 + x.shape[1])
+            pyro.sample("z", dist.Normal(x.sum(1) * variance, variance**0.5))
+
+    x = torch.randn(7, 3, dtype=torch.float64)
+    evidence = importance_evidence(model, guide, x, num_samples=5)
+    covariance = torch.eye(3, dtype=torch.float64) + 1.0
+    exact = dist.MultivariateNormal(torch.zeros(3, dtype=torch.float64), covariance).log_prob(x)
+    torch.testing.assert_close(evidence.log_evidence, exact, rtol=1e-10, atol=1e-10)
+
+
+def test_masked_terms_are_left_out() -> None:
+    mask = torch.tensor([True, False, True])
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            with pyro.poutine.mask(mask=mask):
+                pyro.sample("x", dist.Normal(x.new_zeros(()), 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+
+    x = torch.randn(3, dtype=torch.float64)
+    evidence = importance_evidence(model, guide, x, num_samples=4)
+    expected = torch.where(mask, dist.Normal(0.0, 1.0).log_prob(x), 0.0)
+    torch.testing.assert_close(evidence.log_evidence, expected)
+
+
+@pytest.mark.parametrize("make", [AutoNormal, AutoDelta])
+def test_autoguides_are_proposals_too(make: Callable[..., Any]) -> None:
+    program = Program(global_model, make(global_model))
+    x = torch.randn(8)
+    program.guide(x)
+    evidence = importance_evidence(program.model, program.guide, x, num_samples=100)
+    assert bool(torch.isfinite(evidence.log_evidence).all())
+
+
+def test_a_plate_of_written_size_is_not_cut() -> None:
+    fa = linear_gaussian()
+    x = simulate(fa, 300)
+
+    def model(data: Tensor) -> None:
+        with pyro.plate("data", 300):
+            z = pyro.sample("z", dist.Normal(data.new_zeros(3), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(fa.decoder(z), fa.noise(z)).to_event(1), obs=data)
+
+    whole = importance_evidence(model, fa.guide, x, num_samples=30)
+    torch.testing.assert_close(whole.log_evidence, fa.log_evidence(x).detach())
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 24])
+def test_few_samples_leave_undefined_figures_undefined(num_samples: int) -> None:
+    fa = linear_gaussian()
+    x = simulate(fa, 2)
+    evidence = importance_evidence(fa.model, mean_field_guide(fa), x, num_samples=num_samples)
+    assert bool(torch.isnan(evidence.khat).all())
+    assert bool(torch.isnan(evidence.standard_error).all()) == (num_samples == 1)
+    assert bool(torch.isfinite(evidence.log_evidence).all())
+
+
+def test_khat_recovers_the_tail_of_pareto_weights() -> None:
+    """The log-weights of Pareto variables with shape 1/k have tail index k."""
+    torch.manual_seed(0)
+    shapes = torch.tensor([0.2, 0.5, 1.0])
+    uniform = torch.rand(100_000, 3, dtype=torch.float64)
+    khat = torch.from_numpy(pareto_khat(-shapes * torch.log(uniform)))
+    # asymptotic sd of the generalized Pareto shape from n exceedances: (1 + k)/√n,
+    # with n = 3√S of the S weights
+    error = (1 + shapes) / math.sqrt(3 * math.sqrt(100_000))
+    assert bool(((khat - shapes).abs() < STANDARD_ERRORS * error).all())
+    assert bool(((khat - shapes.flip(0)).abs()[[0, 2]] > STANDARD_ERRORS * error[[0, 2]]).all())
+
+
+def test_both_arviz_lines_give_the_same_khat() -> None:
+    array_stats = pytest.importorskip("arviz_stats.base", reason="ArviZ 1.x is absent").array_stats
+    torch.manual_seed(0)
+    weights = torch.randn(2000, 4, dtype=torch.float64) * torch.tensor([0.3, 1.0, 2.0, 4.0])
+    new = [float(array_stats.psislw(-weights[:, i].numpy())[1]) for i in range(4)]
+    assert pareto_khat(weights).tolist() == pytest.approx(new, abs=1e-6)
+
+
+def test_estimates_are_shift_invariant_and_survive_extreme_weights() -> None:
+    weights = torch.tensor([[-1e5, 3.0], [-1e5 + 1, -math.inf], [-1e5 - 2, -math.inf]])
+    estimates = estimates_from_log_weights(weights.double())
+    shifted = estimates_from_log_weights(weights.double() + 1000)
+    torch.testing.assert_close(estimates["ess"], shifted["ess"])
+    assert float(estimates["ess"][1]) == pytest.approx(1.0)
+    assert float(estimates["log_evidence"][1]) == pytest.approx(3.0 - math.log(3))
+
+
+def test_scaled_sites_are_refused() -> None:
+    fa = linear_gaussian()
+    x = simulate(fa, 4)
+    with pytest.raises(ValueError, match="site 'z' is scaled by 10"):
+        importance_evidence(pyro.poutine.scale(fa.model, 10.0), fa.guide, x, num_samples=5)
+
+
+def test_a_guide_without_a_latent_is_refused() -> None:
+    fa = linear_gaussian()
+    x = simulate(fa, 4)
+    with pytest.raises(ValueError, match=r"no site for the model's latents \['z'\]"):
+        importance_evidence(fa.model, lambda x: None, x, num_samples=5)
+
+
+def test_nan_names_its_site() -> None:
+    fa = linear_gaussian()
+    x = simulate(fa, 4)
+    x[1, 2] = math.nan
+    with pytest.raises(ValueError, match="site '[xz]' has log-probability NaN"):
+        importance_evidence(fa.model, mean_field_guide(fa), x, num_samples=5)
+
+
+@pytest.mark.parametrize("num_samples", [0, -3])
+def test_num_samples_must_be_positive(num_samples: int) -> None:
+    fa = linear_gaussian()
+    with pytest.raises(ValueError, match="num_samples: must be at least 1"):
+        importance_evidence(fa.model, fa.guide, simulate(fa, 2), num_samples=num_samples)
