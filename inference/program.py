@@ -51,7 +51,7 @@ class Program(nn.Module):
         >>> program = Program(model, guide)
         >>> _ = program.guide(torch.zeros(5))
         >>> sorted(name for name, _ in program.named_parameters())
-        ['guide_program.locs.mean', 'guide_program.scales.mean_unconstrained']
+        ['guide_program.locs.mean_unconstrained', 'guide_program.scales.mean_unconstrained']
     """
 
     def __init__(self, model: Callable[..., Any], guide: Callable[..., Any]) -> None:

@@ -40,8 +40,10 @@ def pareto_khat(log_weights: Tensor) -> NDArray[np.float64]:
         varied = spread > 1e-9 * np.maximum(1.0, np.abs(columns).max(axis=0))
         khat[~varied] = 0.0
         fit = _fitter()
-        for column in np.flatnonzero(varied):
-            khat[column] = fit(np.ascontiguousarray(columns[:, column]))
+        # the fit's grid computes 1 / exp(large), rightly 0
+        with np.errstate(over="ignore"):
+            for column in np.flatnonzero(varied):
+                khat[column] = fit(np.ascontiguousarray(columns[:, column]))
     return khat.reshape(samples.shape[1:])
 
 

@@ -7,7 +7,6 @@ import pyro
 import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
-from torch.distributions import constraints
 
 from aevb.models.model import LatentVariableModel
 from aevb.models.parameters import declare
@@ -110,7 +109,7 @@ class LinearGaussian(LatentVariableModel, ABC):
     def check_data(self, x: Tensor) -> None:
         """See :meth:`LatentVariableModel.check_data`."""
         self.check_shape(x)
-        if not bool(constraints.real.check(x).all()):
+        if not bool(torch.isfinite(x).all()):
             raise ValueError(f"{type(self).__name__} needs finite numbers; got NaN or infinity")
 
     def _scale(self) -> Tensor:

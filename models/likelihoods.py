@@ -46,7 +46,7 @@ class Likelihood(ABC):
         Raises:
             ValueError: Says what the likelihood needs, what it got, and the remedy.
         """
-        inside = self.support.check(x)
+        inside = self.support.check(x) & torch.isfinite(x)  # real.check lets infinity pass
         if not bool(inside.all()):
             name = type(self).__name__
             raise ValueError(f"{name} needs {_words(self.support)}; got {_seen(x)}: {self.remedy}")

@@ -1,0 +1,57 @@
+"""Every example in a docstring runs and prints what it says."""
+
+import doctest
+import importlib
+import pkgutil
+from types import ModuleType
+
+import pytest
+
+import aevb
+
+
+def modules() -> list[str]:
+    """All modules of the package, by their installed names."""
+    names = []
+    for layer in ("data", "models", "inference", "evaluation"):
+        package: ModuleType = importlib.import_module(f"aevb.{layer}")
+        names += [f"aevb.{layer}.{m.name}" for m in pkgutil.iter_modules(package.__path__)]
+    return names + [f"aevb.{m.name}" for m in pkgutil.iter_modules(aevb.__path__[:1])]
+
+
+@pytest.mark.parametrize("name", modules())
+def test_examples_print_what_they_say(name: str) -> None:
+    module = importlib.import_module(name)
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    result = doctest.testmod(module, optionflags=options, verbose=False)
+    assert result.failed == 0
+
+
+def test_public_callables_of_the_layers_have_examples() -> None:
+    """Abstract classes, records and errors have nothing to run."""
+    missing = []
+    for layer in ("data", "models", "inference", "evaluation"):
+        package = importlib.import_module(f"aevb.{layer}")
+        for name in package.__all__:
+            value = getattr(package, name)
+            if callable(value) and ">>>" not in (value.__doc__ or ""):
+                missing.append(f"{layer}.{name}")
+    exempt = {
+        "evaluation.image_grid",  # writes pictures
+        "evaluation.prior_means",  # shown under prior_samples
+        "evaluation.training_curve",
+        "inference.ImportanceEvidence",
+        "inference.NonFiniteLossError",
+        "inference.Objective",
+        "inference.ProgramPair",
+        "inference.Run",
+        "inference.load_checkpoint",  # shown under save_checkpoint
+        "inference.mean_elbo",
+        "models.LatentVariableModel",
+        "models.Likelihood",
+        "models.LinearGaussian",
+        "models.Posterior",
+        "models.Prior",
+        "models.Scale",
+    }
+    assert set(missing) <= exempt
