@@ -68,7 +68,7 @@ def importance_evidence(
     *args: Any,
     num_samples: int = 1000,
     seed: int = 0,
-    memory_budget: int = 256 * 2**20,
+    memory_budget: int = 128 * 2**20,
 ) -> ImportanceEvidence:
     r"""Estimate log p(x) of each datapoint with the guide as proposal.
 

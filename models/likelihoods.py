@@ -74,8 +74,7 @@ class Bernoulli(Likelihood):
         >>> Bernoulli().check(torch.full((1, 4), 0.5))
         Traceback (most recent call last):
             ...
-        ValueError: Bernoulli needs values in {0, 1}; got 1 distinct value from 0.5 to 0.5: use \
-binarize='dynamic' or 'fixed', or Bernoulli(relaxed=True) as in the AEVB paper
+        ValueError: Bernoulli needs values in {0, 1}; got 1 distinct value from 0.5 to 0.5: use...
     """
 
     relaxed: bool = False
