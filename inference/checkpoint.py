@@ -72,10 +72,15 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 def _encode(node: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     """The JSON form of ``node``; tensors are moved to ``tensors`` under their place."""
     if isinstance(node, Tensor):
-        # safetensors refuses tensors that share memory, as tied weights do
-        tensors[place] = node.detach().cpu().contiguous().clone()
-        return {"tensor": place}
+        # safetensors refuses tensors that share memory, as tied weights do; the number tells
+        # apart places that read alike, such as keys 1 and "1"
+        name = f"{place} #{len(tensors)}"
+        tensors[name] = node.detach().cpu().contiguous().clone()
+        return {"tensor": name}
     if isinstance(node, dict):
+        for key in node:
+            if not (key is None or isinstance(key, bool | int | float | str)):
+                raise TypeError(f"cannot save {place}: its key {key!r} is no plain value")
         # as pairs, because JSON keys are strings and an optimizer's are integers
         items = [[key, _encode(value, f"{place}.{key}", tensors)] for key, value in node.items()]
         return {"dict": items}

@@ -6,6 +6,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.infer import ELBO
 
 from aevb.inference.program import ProgramPair
 
@@ -29,7 +30,7 @@ class NonFiniteLossError(ArithmeticError):
         super().__init__(f"loss is not finite at step {step}: {site}; {saved}")
 
 
-def find_non_finite(program: ProgramPair, args: tuple[Any, ...]) -> str:
+def find_non_finite(program: ProgramPair, estimator: ELBO, args: tuple[Any, ...]) -> str:
     """Name the first parameter or site that is not finite.
 
     The caller puts the random state back to that of the failing step, so that the same draws are
@@ -37,6 +38,7 @@ def find_non_finite(program: ProgramPair, args: tuple[Any, ...]) -> str:
 
     Args:
         program: Model and guide.
+        estimator: Pyro loss of the failing step, which knows how many draws it makes and how.
         args: Arguments of the failing step.
 
     Returns:
@@ -46,12 +48,11 @@ def find_non_finite(program: ProgramPair, args: tuple[Any, ...]) -> str:
     if parameter:
         return parameter
     with torch.no_grad(), pyro.validation_enabled(False):
-        guide = poutine.trace(program.guide).get_trace(*args)
-        found = _first_site(guide, "guide")
-        if found is None:
-            replayed = poutine.replay(program.model, trace=guide)
-            found = _first_site(poutine.trace(replayed).get_trace(*args), "model")
-    return found or "no single site: every one is finite by itself"
+        for model, guide in estimator._get_traces(program.model, program.guide, args, {}):
+            found = _first_site(guide, "guide") or _first_site(model, "model")
+            if found:
+                return found
+    return "no single site: every one is finite by itself"
 
 
 def non_finite_parameter(program: ProgramPair) -> str | None:

@@ -63,7 +63,7 @@ def restore(state: dict[str, Any], device: torch.device) -> None:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch inside the block and leave its global state outside as it was.
+    """Seed torch, NumPy and Python inside the block; their states outside stay as they were.
 
     Example:
         >>> with seeded(0, torch.device("cpu")):
@@ -73,7 +73,11 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         >>> bool(a == b)
         True
     """
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+    before = capture(device)
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)
+    try:
         yield
+    finally:
+        restore(before, device)

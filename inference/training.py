@@ -3,6 +3,7 @@
 import copy
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from aevb.inference import randomness
@@ -88,6 +90,12 @@ class Training:
     best: dict[str, Any] = field(default_factory=dict)
     rows_since_best: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse a prior without width."""
+        scale = self.weight_prior_scale
+        if scale is not None and not scale > 0:
+            raise ValueError(f"weight_prior_scale: must be positive; got {scale}")
+
     def prepare(self, data: Data, batch_size: int | None) -> None:
         """Create lazy parameters and check the data against the program, before any step."""
         batches = evaluation_batches(data, batch_size, self.device)
@@ -96,9 +104,10 @@ class Training:
             if check is not None:
                 check(*args)
             if number == 0 or check is None:
-                model_trace, _ = prepare(self.program, *args)
+                traces = prepare(self.program, *args)
             if number == 0:
-                self.plate_size = data_plate_size(model_trace)
+                self.plate_size = data_plate_size(traces[0])
+                self.plate_nesting = max(map(_plate_nesting, traces))
         if check is not None and self.validation is not None:
             for args in evaluation_batches(self.validation, batch_size, self.device):
                 check(*args)
@@ -113,7 +122,13 @@ class Training:
             raise ValueError("program: has no trainable parameters")
         self.optimizer = optimizer(self.parameters, lr=learning_rate)
         self.schedule = None if schedule is None else schedule(self.optimizer)
+        self.learning_rate = learning_rate
         self.estimator: Any = self.objective.estimator()
+        if self.estimator.max_plate_nesting == math.inf:
+            # Pyro would find it by an extra run of the programs at the first step, whose draws a
+            # resumed run would make once more
+            outer = self.estimator.vectorize_particles and self.estimator.num_particles > 1
+            self.estimator.max_plate_nesting = self.plate_nesting + outer
 
     def begin(self, resume: bool) -> None:
         """Start from the checkpoint or from nothing."""
@@ -146,7 +161,10 @@ class Training:
             progress_bar(goal, unit, self._presented(unit), show) as bar,
             Interrupts() as interrupts,
             pyro.validation_enabled(False),
+            warnings.catch_warnings(),
         ):
+            # Pyro warns of what is raised here as an error with more to say
+            warnings.filterwarnings("ignore", "Encountered (NaN|[+-]?inf)", UserWarning)
             while self.stopped is None:
                 if self._presented(unit) >= goal:
                     self.stopped = "finished"
@@ -192,11 +210,11 @@ class Training:
             bound = -float(loss.detach())
             if not math.isfinite(bound):
                 randomness.restore_torch(before, self.device)
-                site = find_non_finite(self.program, args)
+                site = find_non_finite(self.program, self.estimator, args)
                 raise NonFiniteLossError(self.step + 1, site, self._last_checkpoint())
             loss = loss / count
             if self.weight_prior_scale is not None:
-                loss = loss + self._weight_penalty()
+                loss = loss + self._weight_penalty(self.weight_prior_scale)
             loss.backward()
             return loss
 
@@ -229,6 +247,10 @@ class Training:
                 seed=self.seed,
                 device=self.device,
             )
+            if math.isnan(validation):
+                raise NonFiniteLossError(
+                    self.step, "the validation ELBO is nan", self._last_checkpoint()
+                )
         rate = self.objective_count / self.row_seconds if self.row_seconds else 0.0
         row = {
             "epoch": self.feed.epoch,
@@ -264,14 +286,12 @@ class Training:
         )
 
     def save(self) -> None:
-        """Write a checkpoint, if there is a folder and the weights are good."""
-        path = self.checkpoint_path
-        if path is None:
-            return
+        """Refuse broken weights; write good ones into a checkpoint, if there is a folder."""
         broken = non_finite_parameter(self.program)
         if broken:
             raise NonFiniteLossError(self.step, broken, self._last_checkpoint())
-        save_checkpoint(path, self.state_dict())
+        if self.checkpoint_path is not None:
+            save_checkpoint(self.checkpoint_path, self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs."""
@@ -287,13 +307,12 @@ class Training:
         }
 
     def _load(self, path: Path) -> list[dict[str, Any]]:
-        state = load_checkpoint(path, self.device)
+        # on the CPU: an optimizer leaves step counts where they are, and on a GPU each is a wait
+        state = load_checkpoint(path)
         for name, value in self._settings().items():
-            if state["settings"].get(name) != value:
-                raise ValueError(
-                    f"{path}: was written with {name}={state['settings'].get(name)!r}; "
-                    f"got {value!r}"
-                )
+            written = state["settings"].get(name, value)
+            if written != value:
+                raise ValueError(f"{path}: was written with {name}={written!r}; got {value!r}")
         self.program.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
@@ -310,6 +329,7 @@ class Training:
         return {
             "objective": repr(self.objective),
             "optimizer": type(self.optimizer).__name__,
+            "learning_rate": self.learning_rate,
             "schedule": type(self.schedule).__name__,
             "batch_size": self.feed.batch_size,
             "num_datapoints": self.feed.num_datapoints,
@@ -324,11 +344,14 @@ class Training:
             return float(len(args[0]))
         return float(self.plate_size or 1)
 
-    def _weight_penalty(self) -> Tensor:
+    def _weight_penalty(self, scale: float) -> Tensor:
         """−log N(θ; 0, s²I) / N without its constant."""
-        scale = self.weight_prior_scale or 1.0
+        if self.feed.batch_size is None:
+            num_datapoints = float(self.plate_size or 1)
+        else:
+            num_datapoints = float(self.feed.num_datapoints)
         squares = torch.stack([p.square().sum() for p in self.parameters]).sum()
-        return 0.5 * squares / (scale**2 * self.feed.num_datapoints)
+        return 0.5 * squares / (scale**2 * num_datapoints)
 
     def _compare_with_best(self, validation: float) -> None:
         if not self.best or validation > self.best["validation_elbo"]:
@@ -343,6 +366,13 @@ class Training:
     def _last_checkpoint(self) -> Path | None:
         path = self.checkpoint_path
         return path if path is not None and path.exists() else None
+
+
+def _plate_nesting(trace: poutine.Trace) -> int:
+    """How many dimensions on the left of the events the plates of a program take up."""
+    sites = [site for site in trace.nodes.values() if site["type"] == "sample"]
+    frames = [frame for site in sites for frame in site["cond_indep_stack"] if frame.vectorized]
+    return max((-frame.dim for frame in frames), default=0)
 
 
 def _summary(row: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 import aevb
 from aevb import commands
+from aevb.data.sources import DATASETS
 from aevb.explanations import explain
 from aevb.runs import CONFIG
 
@@ -22,6 +23,8 @@ _HELP = {
 }
 # Arguments that the commands get from here and not from the user.
 _WIRED = {"write_config", "reopen"}
+# Flags that may differ between the parts of one run; with any other, it would be another run.
+_CHANGEABLE = {"data_root", "device", "epochs", "limit", "log_every", "num_samples", "patience"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ArithmeticError as error:
         print(f"aevb: error: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    except KeyboardInterrupt:
+        print("aevb: interrupted", file=sys.stderr)  # noqa: T201
+        return 130
 
 
 def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
@@ -74,8 +80,8 @@ def _with_saved_config(words: list[str]) -> list[str]:
         return words
     for position, word in enumerate(words):
         flag, _, value = word.partition("=")
-        if flag == "--resume":
-            folder = Path(value or (words[position + 1 :] or [""])[0])
+        if flag == "--resume" and (value or len(words) > position + 1):
+            folder = Path(value or words[position + 1])
             saved = folder / CONFIG
             if not saved.is_file():
                 raise FileNotFoundError(f"--resume: {folder} is no run folder: it has no {CONFIG}")
@@ -105,9 +111,23 @@ def _write_config(parser: ArgumentParser, settings: Namespace, path: Path) -> No
     saved.resume = saved.out = None
     if saved.data_root is not None:
         saved.data_root = str(Path(saved.data_root).resolve())
-    if Path(saved.data).exists():
+    if saved.data not in DATASETS and Path(saved.data).exists():
         saved.data = str(Path(saved.data).resolve())
-    path.write_text(parser.dump(saved, skip_none=False))
+    if settings.resume is not None:
+        _refuse_changes(parser.parse_path(path), saved, path.parent)
+    path.write_text(parser.dump(saved, skip_unset=False))
+
+
+def _refuse_changes(old: Namespace, new: Namespace, folder: Path) -> None:
+    before, after = (dict(settings.items()) for settings in (old, new))
+    for key in before | after:
+        known = key in _CHANGEABLE or key in ("json", "config")
+        if not known and before.get(key) != after.get(key):
+            flag = key.replace(".init_args", "").removesuffix(".class_path")
+            raise ValueError(
+                f"--{flag}: the run in {folder} was started with {before.get(key)!r}; "
+                f"got {after.get(key)!r}"
+            )
 
 
 def _reopen(parser: ArgumentParser, folder: Path) -> Any:

@@ -29,7 +29,7 @@ def train(
     model: Callable[[tuple[int, ...]], LatentVariableModel] = VAE,
     objective: Objective = ELBO(),
     optimizer: Callable[[Any, float], torch.optim.Optimizer] = torch.optim.Adam,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 3e-3,
     schedule: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
     weight_prior_scale: float | None = None,
     epochs: int = 200,
@@ -72,6 +72,7 @@ def train(
         The final evaluation.
     """
     target = inference.pick_device(device)
+    _check_evaluation(num_samples, limit)  # now, and not when the training is done
     dataset = datasets.load(data, root=data_root, binarize=binarize, seed=seed)
     torch.manual_seed(seed)
     built = model(dataset.shape)
@@ -196,8 +197,7 @@ def _evaluate(
     device: torch.device,
 ) -> dict[str, Any]:
     """Evidence of one split; also written into the run folder."""
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit: must be at least 1; got {limit}")
+    _check_evaluation(num_samples, limit)
     x = getattr(saved.dataset, split).evaluation(limit).to(device)
     start = time.perf_counter()
     model = saved.model
@@ -218,6 +218,12 @@ def _evaluate(
     }
     write_json(saved.folder / f"evidence-{split}-{len(x)}x{num_samples}-seed{seed}.json", figures)
     return figures
+
+
+def _check_evaluation(num_samples: int, limit: int | None) -> None:
+    for name, value in (("num_samples", num_samples), ("limit", limit)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}: must be at least 1; got {value}")
 
 
 def _draw(saved: SavedRun, history: list[dict[str, Any]], device: torch.device) -> None:

@@ -25,6 +25,12 @@ _FAMILIES: dict[str, tuple[Any, type]] = {
     "schedule": (torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler),
 }
 
+_IMPORT_PROBLEMS = (
+    r"No module named '[^']+'|module '[^']+' has no attribute '[^']+'"
+    r"|Unexpected import object <[^>]+>"
+    r"|Import path \S+ does not correspond to a subclass of \w+"
+)
+
 
 def explain(error: Exception, words: Sequence[str], parsers: Mapping[str, ArgumentParser]) -> str:
     """Say in one line what is wrong and what would be right.
@@ -37,6 +43,8 @@ def explain(error: Exception, words: Sequence[str], parsers: Mapping[str, Argume
     text = str(error)
     if found := re.search(r"unrecognized arguments: (\S+)", text):
         return _unknown_flag(found[1], words, parsers)
+    if found := re.search(r"does not accept option '(\S+)'", text):  # of a YAML file
+        return _unknown_flag(f"--{found[1]}", words, parsers)
     if found := re.search(r"invalid choice: '?([^' ]*)'? \(choose from (.*)\)", text):
         return f"unknown command {found[1]!r}; valid: {', '.join(parsers)}"
     if "Missing required" in text or 'expected "command"' in text or "subcommand" in text:
@@ -44,12 +52,19 @@ def explain(error: Exception, words: Sequence[str], parsers: Mapping[str, Argume
     keys = re.findall(r'Parser key "([\w.]+)"', text)
     flag = "--" + ".".join(keys)
     if found := re.search(r"Option '([\w.]+)' is not accepted\..*?class_path='([\w.]+)'", text):
-        return _unknown_option(flag, found[1], found[2])
+        inner = re.findall(r"Problem with given class_path '([\w.]+)'", text)
+        return _unknown_option(flag, found[1], inner[-1] if inner else found[2])
     if found := re.search(r"Expected a dot import path string: ([\w.]+)", text):
-        return _unknown_name(flag, found[1].strip())
+        return _unknown_name(flag, f"unknown name {found[1].rstrip('.')!r}")
+    if found := re.search(_IMPORT_PROBLEMS, text):
+        return _unknown_name(flag, found[0])
+    found = re.search(r"following arguments are required: (\w+(?:, \w+)*)", text)
+    if found and keys:
+        return f"{flag}: needs {', '.join(f'{flag}.{name}' for name in found[1].split(', '))}"
     if found := re.search(r"Literal\[(.*?)\]\. Got value: (.*)", text):
         return f"{flag}: got {found[2]!r}; valid: {found[1]}"
-    if found := re.search(r"Expected a (?:<class ')?([\w.]+).*Got value: (.*)", text):
+    wrong_type = r"Expected a (?:<class ')?([\w.]+).*?Got value: (.*?)(?:\. Got|$)"
+    if found := re.search(wrong_type, text):
         return f"{flag}: expected {found[1]}; got {found[2]!r}"
     return " ".join(text.split())
 
@@ -73,10 +88,10 @@ def _unknown_option(flag: str, option: str, class_path: str) -> str:
     return f"{flag}: {name} has no option {option!r}; valid: {', '.join(valid)}"
 
 
-def _unknown_name(flag: str, name: str) -> str:
+def _unknown_name(flag: str, problem: str) -> str:
     family = _FAMILIES.get(flag.rsplit(".", 1)[-1].lstrip("-"))
     if family is None:
-        return f"{flag}: expected an import path; got {name!r}"
+        return f"{flag}: {problem}; expected an import path"
     module, base = family
     names = [
         key
@@ -84,4 +99,4 @@ def _unknown_name(flag: str, name: str) -> str:
         if inspect.isclass(value) and issubclass(value, base) and not inspect.isabstract(value)
         if value is not base and not key.startswith("_")
     ]
-    return f"{flag}: unknown name {name!r}; valid: {', '.join(sorted(names))}, or an import path"
+    return f"{flag}: {problem}; valid: {', '.join(sorted(names))}, or an import path"

@@ -1,0 +1,268 @@
+"""A whole training step as one graph: traced, or traced and compiled."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from aevb.inference import randomness
+from aevb.inference.kernels import choose_matmul_kernels
+from aevb.inference.tracing import NotTraceableError, trace_graph
+from aevb.inference.updates import (
+    can_update_in_graph,
+    learning_rate_tensors,
+    state_tensors,
+    update,
+)
+
+__all__ = ["GraphStep", "StepDefinition", "compile_graph", "graph_step"]
+
+_log = logging.getLogger(__name__)
+
+# Rounding of the gradients, relative to the largest entry: sums of thousands of float32 terms in
+# another order agree to about 1e-5.
+_AGREEMENT = {torch.float32: 1e-3, torch.float64: 1e-9}
+
+
+@dataclass(frozen=True)
+class StepDefinition:
+    """A training step in terms of tensors.
+
+    Attributes:
+        gradients: Maps the step's inputs to the bound (a scalar, in nats) and to the gradient of
+            each parameter, None where the loss does not depend on it.
+        optimizer: Has made an ordinary step before, so that its state exists.
+        parameters: Trainable parameters, in the optimizer's order.
+        buffers: Other tensors of the program, which a step may change.
+    """
+
+    gradients: Callable[..., tuple[Tensor, list[Tensor | None]]]
+    optimizer: torch.optim.Optimizer
+    parameters: list[Tensor]
+    buffers: list[Tensor]
+
+    def changed_in_place(self) -> list[Tensor]:
+        """What a step updates."""
+        return [*self.parameters, *self.buffers, *state_tensors(self.optimizer)]
+
+
+class GraphStep:
+    """One training step as a graph; called like the eager one.
+
+    Attributes:
+        level: ``"traced"`` or ``"compiled"``.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        held: list[Tensor],
+        rates: list[Tensor],
+        optimizer: torch.optim.Optimizer,
+        level: str,
+    ) -> None:
+        self.level = level
+        self._function = function
+        self._held = held
+        self._rates = rates
+        self._groups = optimizer.param_groups
+        self._filled = [float(rate) for rate in rates]
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Make the step; returns the bound as a scalar tensor, in nats."""
+        for number, group in enumerate(self._groups):
+            if group["lr"] != self._filled[number]:
+                self._filled[number] = group["lr"]
+                self._rates[number].fill_(group["lr"])
+        with torch.no_grad():
+            bound: Tensor = self._function(*self._held, *inputs)[0]
+        return bound
+
+
+def graph_step(definition: StepDefinition, level: str, *inputs: Tensor) -> GraphStep:
+    """Trace a step, check the graph against eager execution, and compile it if asked.
+
+    Nothing is left changed: weights, optimizer state and random state are put back.
+
+    Args:
+        definition: The step.
+        level: ``"traced"`` or ``"compiled"``.
+        inputs: Example inputs; later ones have the same shapes.
+
+    Raises:
+        NotTraceableError: If there is no such graph, or it computes something else than the
+            program does.
+    """
+    optimizer = definition.optimizer
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise NotTraceableError("LBFGS evaluates the loss several times a step")
+    device = definition.parameters[0].device
+    in_graph = can_update_in_graph(optimizer)
+    rates = learning_rate_tensors(optimizer) if in_graph else []
+    held = [*definition.changed_in_place(), *rates]
+    num_held = len(held)
+    used: list[int] = []  # parameters that the loss depends on
+
+    def step(*flat: Tensor) -> tuple[Tensor, ...]:
+        bound, grads = definition.gradients(*flat[num_held:])
+        used[:] = [i for i, grad in enumerate(grads) if grad is not None]
+        # the update may write over a gradient, and the check below wants it as it was
+        kept = [grad.clone() for grad in grads if grad is not None]
+        if in_graph:
+            update(optimizer, rates, grads, fused=level == "traced")
+        return (bound, *kept)
+
+    with _everything_restored(definition, device):
+        graph = trace_graph(step, [*held, *inputs])
+    held += _constants_to_inputs(graph, len(held))
+    _check(definition, graph, held, used, inputs)
+    if in_graph:
+        _return_bound_only(graph)
+    if device.type == "cpu":
+        with _everything_restored(definition, device):
+            _choose_kernels(graph, [*held, *inputs])
+    function: Callable[..., Any] = graph
+    if level == "compiled":
+        with _everything_restored(definition, device):
+            function = compile_graph(graph, [*held, *inputs])
+            function(*held, *inputs)
+    if not in_graph:
+        function = _with_ordinary_update(function, definition, used)
+    return GraphStep(function, held, rates, optimizer, level)
+
+
+def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
+    """Compile a traced graph with inductor, leaving process-wide switches as they were.
+
+    Args:
+        graph: From :func:`aevb.inference.tracing.trace_graph`.
+        inputs: Example inputs.
+
+    Returns:
+        A function called like the graph. Its random draws are those of the graph, because they
+        come from the same generators.
+    """
+    import torch._inductor.config as inductor  # noqa: PLC0415 (slow to import)
+    from torch._inductor import compile as inductor_compile  # noqa: PLC0415
+
+    # Merely building a compiler switches argument validation off for the whole process.
+    validate = torch.distributions.Distribution._validate_args
+    precision = torch.get_float32_matmul_precision()
+    try:
+        with inductor.patch(fallback_random=True), torch.no_grad():
+            compiled = inductor_compile(graph, list(inputs))
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(validate)
+        torch.set_float32_matmul_precision(precision)
+    return compiled
+
+
+@contextmanager
+def _everything_restored(definition: StepDefinition, device: torch.device) -> Iterator[None]:
+    """Run a real step inside without a trace of it afterwards."""
+    tensors = definition.changed_in_place()
+    copies = [tensor.detach().clone() for tensor in tensors]
+    random = randomness.capture_torch(device)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, copy in zip(tensors, copies, strict=True):
+                tensor.copy_(copy)
+        randomness.restore_torch(random, device)
+
+
+def _constants_to_inputs(graph: GraphModule, position: int) -> list[Tensor]:
+    """Turn tensors that the program closes over into inputs, so that the graph follows them."""
+    constants: list[Tensor] = []
+    nodes = list(graph.graph.nodes)
+    before = [node for node in nodes if node.op == "placeholder"][position:]
+    for node in nodes:
+        if node.op != "get_attr":
+            continue
+        constant = getattr(graph, str(node.target))
+        with graph.graph.inserting_before(before[0] if before else nodes[0]):
+            placeholder = graph.graph.placeholder(f"constant_{len(constants)}")
+        node.replace_all_uses_with(placeholder)
+        graph.graph.erase_node(node)
+        constants.append(constant)
+    graph.graph.lint()
+    graph.recompile()
+    return constants
+
+
+def _check(
+    definition: StepDefinition,
+    graph: GraphModule,
+    held: list[Tensor],
+    used: list[int],
+    inputs: tuple[Tensor, ...],
+) -> None:
+    """Compare the graph with the program itself at two fresh draws of everything random."""
+    device = definition.parameters[0].device
+    for seed in (1, 2):
+        with _everything_restored(definition, device):
+            torch.manual_seed(seed)
+            bound, grads = definition.gradients(*inputs)
+        with _everything_restored(definition, device), torch.no_grad():
+            torch.manual_seed(seed)
+            traced_bound, *traced = graph(*held, *inputs)
+        if used != [i for i, grad in enumerate(grads) if grad is not None]:
+            raise NotTraceableError("the set of parameters in use changes between steps")
+        wanted = [bound.detach(), *(grads[i] for i in used)]
+        for reference, value in zip(wanted, [traced_bound, *traced], strict=True):
+            if reference is None or not torch.isfinite(reference).all():
+                continue
+            size = float(reference.abs().max())
+            error = float((reference - value).abs().max())
+            if error > _AGREEMENT.get(reference.dtype, 1e-2) * max(size, 1e-6):
+                raise NotTraceableError(
+                    f"its graph is not the program: a gradient of size {size:.3g} differs by "
+                    f"{error:.3g}, as when Python decides differently at each step"
+                )
+
+
+def _return_bound_only(graph: GraphModule) -> None:
+    for node in graph.graph.nodes:
+        if node.op == "output":
+            node.args = ((node.args[0][0],),)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def _choose_kernels(graph: GraphModule, inputs: list[Tensor]) -> None:
+    """Run the graph once to see shapes and strides, then choose."""
+    values: dict[torch.fx.Node, Any] = {}
+
+    class Recorder(torch.fx.Interpreter):
+        def run_node(self, n: torch.fx.Node) -> Any:
+            values[n] = super().run_node(n)
+            return values[n]
+
+    with torch.no_grad():
+        Recorder(graph, garbage_collect_values=False).run(*inputs)
+    changed = choose_matmul_kernels(graph, values)
+    _log.debug("%d matrix products sent to oneDNN", changed)
+
+
+def _with_ordinary_update(
+    gradients: Callable[..., Any], definition: StepDefinition, used: list[int]
+) -> Callable[..., Any]:
+    """A graph of gradients followed by the optimizer's own step."""
+    parameters = [definition.parameters[i] for i in used]
+
+    def step(*inputs: Tensor) -> tuple[Tensor]:
+        bound, *grads = gradients(*inputs)
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.grad = grad
+        definition.optimizer.step()
+        for parameter in parameters:
+            parameter.grad = None
+        return (bound,)
+
+    return step

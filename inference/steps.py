@@ -1,0 +1,170 @@
+"""Training steps: eager as Pyro runs them, or as a graph, or the one the work ahead pays for."""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from aevb.inference.compile import GraphStep, StepDefinition, graph_step
+from aevb.inference.tracing import NotTraceableError
+
+__all__ = ["LEVELS", "EagerStep", "Step", "Stepper"]
+
+LEVELS = ("auto", "eager", "traced", "compiled")
+
+_log = logging.getLogger(__name__)
+
+# What a graph costs before it saves anything, in seconds: tracing takes 0.2 to 1 and inductor 5 to
+# 20 on two cores. `auto` makes one where the work ahead is several times its price.
+_WORTH_TRACING = 3.0
+_WORTH_COMPILING = 60.0
+# Steps before `auto` looks at the clock; the first ones pay for allocation and caches.
+_TRIAL = 6
+
+
+class Step(Protocol):
+    """One training step; returns the bound of its minibatch, in nats."""
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Estimate, differentiate, update."""
+
+
+class EagerStep:
+    """The step as Pyro and torch run it, operation by operation.
+
+    Args:
+        definition: The step.
+        before_update: Called with the bound and the inputs before the weights change; may raise.
+    """
+
+    def __init__(
+        self,
+        definition: StepDefinition,
+        before_update: Callable[[Tensor, tuple[Tensor, ...]], None],
+    ) -> None:
+        self.definition = definition
+        self.before_update = before_update
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """See :class:`Step`."""
+        optimizer = self.definition.optimizer
+        bounds: list[Tensor] = []
+
+        def closure() -> Tensor:
+            bound, grads = self.definition.gradients(*inputs)
+            self.before_update(bound, inputs)
+            for parameter, grad in zip(self.definition.parameters, grads, strict=True):
+                parameter.grad = grad
+            bounds.append(bound)
+            return -bound
+
+        optimizer.step(closure)  # type: ignore[arg-type]
+        for parameter in self.definition.parameters:
+            parameter.grad = None
+        return bounds[-1]
+
+
+class Stepper:
+    """Chooses among eager, traced and compiled steps, and logs the choice with its reason.
+
+    Args:
+        definition: The step.
+        eager: The same step without a graph.
+        level: ``"eager"``, ``"traced"``, ``"compiled"``, or ``"auto"``, which times a few steps
+            and makes a graph only if the work ahead repays it.
+        device: Where it runs.
+
+    Attributes:
+        level: How steps are made at present.
+    """
+
+    def __init__(
+        self, definition: StepDefinition, eager: EagerStep, level: str, device: torch.device
+    ) -> None:
+        self.level = "eager"
+        self._definition = definition
+        self._eager = eager
+        self._wanted = level
+        self._device = device
+        self._graphs: dict[Any, GraphStep] = {}
+        self._seconds: list[float] = []
+        self._settled = level == "eager"
+
+    def __call__(self, steps_ahead: int, *inputs: Tensor) -> Tensor:
+        """Make one step.
+
+        Args:
+            steps_ahead: Steps to be made after this one.
+            inputs: Tensors of this step; there is one graph for each set of shapes.
+        """
+        if self._settled:
+            return self._make(inputs)
+        start = time.perf_counter()
+        bound = self._make(inputs)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self._seconds.append(time.perf_counter() - start)
+        self._decide(steps_ahead)
+        return bound
+
+    def _make(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        if self.level == "eager":
+            return self._eager(*inputs)
+        key = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
+        step = self._graphs.get(key)
+        if step is None:
+            # the last batch of an epoch is seldom worth a compilation of its own
+            level = "traced" if self._graphs else self.level
+            step = self._graph(level, inputs)
+            if step is None:
+                return self._eager(*inputs)
+            self._graphs[key] = step
+        return step(*inputs)
+
+    def _graph(self, level: str, inputs: tuple[Tensor, ...]) -> GraphStep | None:
+        try:
+            return graph_step(self._definition, level, *inputs)
+        except NotTraceableError as error:
+            self._settle("eager")
+            warnings.warn(f"training steps run eagerly: {error}", stacklevel=2)
+        except Exception as error:
+            if level != "compiled":
+                raise
+            self._settle("traced")
+            reason = " ".join(str(error).split())[:300]
+            warnings.warn(f"steps are traced, for the compiler failed: {reason}", stacklevel=2)
+            return self._graph("traced", inputs)
+        return None
+
+    def _decide(self, steps_ahead: int) -> None:
+        """After some steps at one level, go on to the next or stay."""
+        # an ordinary step comes first, because it makes the optimizer's state
+        if self._wanted != "auto" or self._device.type == "cuda":
+            self._settle("compiled" if self._wanted == "auto" else self._wanted)
+            _log.info("training steps: %s", self.level)
+            return
+        if len(self._seconds) < _TRIAL:
+            return
+        seconds = steps_ahead * min(self._seconds[2:])
+        price = _WORTH_TRACING if self.level == "eager" else _WORTH_COMPILING
+        if seconds < price:
+            _log.info(
+                "training steps: %s, because only %.1f s of work are ahead", self.level, seconds
+            )
+            self._settle(self.level)
+        elif self.level == "eager":
+            self.level = "traced"
+            self._seconds.clear()
+        else:
+            self._settle("compiled")
+            _log.info("training steps: compiled, because %.0f s of work are ahead", seconds)
+
+    def _settle(self, level: str) -> None:
+        self._settled = True
+        self.level = level
+        if level != "traced":
+            self._graphs.clear()

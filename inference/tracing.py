@@ -1,0 +1,123 @@
+"""Pyro programs recorded as graphs of tensor operations."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+__all__ = ["NotTraceableError", "refuse_untraceable_sites", "trace_graph", "traceable_pyro"]
+
+
+class NotTraceableError(RuntimeError):
+    """A program has no single graph of tensor operations; the message says which site and why."""
+
+
+def trace_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> GraphModule:
+    """Record what ``function`` does to tensors, in-place changes of its inputs included.
+
+    The recorder sits below Python, autograd and Pyro's handlers, so none of them is left in the
+    graph. The function really runs once: the caller puts back what it changes.
+
+    Args:
+        function: Called as ``function(*inputs)``; may use the very tensors of ``inputs`` by other
+            references, as a module uses its parameters.
+        inputs: Tensors that become the arguments of the graph, by identity.
+
+    Returns:
+        A module called like the function.
+
+    Raises:
+        NotTraceableError: If Python needs the value of a tensor, as for data-dependent branches.
+
+    Example:
+        >>> a, b = torch.ones(2), torch.ones(2)
+        >>> graph = trace_graph(lambda a, b: a.add_(b), [a, b])
+        >>> graph(torch.zeros(2), torch.ones(2))
+        tensor([1., 1.])
+    """
+    sites = _LastSite()
+    try:
+        with sites, traceable_pyro():
+            graph = make_fx(function)(*inputs)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        where = f"after site {sites.name!r}: " if sites.name else ""
+        raise NotTraceableError(f"{where}{type(error).__name__}: {reason}") from error
+    # an optimizer's profiler annotations are no tensor operations, and compilers refuse them
+    for node in reversed(list(graph.graph.nodes)):
+        if node.op == "call_function" and str(node.target).startswith("profiler."):
+            graph.graph.erase_node(node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
+@contextmanager
+def traceable_pyro() -> Iterator[None]:
+    """Keep Pyro's losses in tensors: no ``.item()``, no look at values, no argument checks."""
+
+    def keep(value: Any) -> Any:
+        return value.detach() if isinstance(value, Tensor) else value
+
+    replaced = []
+    for name, module in list(sys.modules.items()):
+        if name.startswith("pyro.infer"):
+            for function, substitute in (("torch_item", keep), ("warn_if_nan", _nothing)):
+                if hasattr(module, function):
+                    replaced.append((module, function, getattr(module, function)))
+                    setattr(module, function, substitute)
+    try:
+        with pyro.validation_enabled(False):
+            yield
+    finally:
+        for module, function, original in replaced:
+            setattr(module, function, original)
+
+
+def refuse_untraceable_sites(*traces: poutine.Trace) -> None:
+    """Look for sites whose gradient estimator is not a graph of the program's own operations.
+
+    Args:
+        traces: Traces of model and guide.
+
+    Raises:
+        NotTraceableError: For enumerated sites, and for latents of the guide that cannot be
+            reparameterized, whose score-function estimator Pyro builds differently.
+    """
+    for trace in traces:
+        for name, site in trace.nodes.items():
+            if site["type"] != "sample" or site["is_observed"]:
+                continue
+            if site["infer"].get("enumerate"):
+                raise NotTraceableError(f"site {name!r} is enumerated")
+            subsample = type(site["fn"]).__name__ == "_Subsample"
+            if not subsample and not getattr(site["fn"], "has_rsample", False):
+                kind = type(site["fn"]).__name__
+                raise NotTraceableError(
+                    f"site {name!r} ({kind}) needs a score-function estimator, because its draws "
+                    "cannot be reparameterized"
+                )
+
+
+class _LastSite(Messenger):
+    """Remembers the site that ran last, to say where a trace broke off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name: str | None = None
+
+    def _process_message(self, msg: Any) -> None:
+        if msg["type"] in ("sample", "param"):
+            self.name = msg["name"]
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    del args, kwargs

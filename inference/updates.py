@@ -1,0 +1,153 @@
+"""Optimizer updates inside a graph, where the learning rate is a tensor."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["can_update_in_graph", "learning_rate_tensors", "state_tensors", "update"]
+
+# Their step can be recorded as it is: with `capturable` its arithmetic stays in tensors.
+_CAPTURABLE = (
+    torch.optim.Adam,
+    torch.optim.Adamax,
+    torch.optim.AdamW,
+    torch.optim.NAdam,
+    torch.optim.RAdam,
+)
+_FUSED = (torch.optim.Adam, torch.optim.AdamW)
+
+
+def can_update_in_graph(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether :func:`update` knows the optimizer.
+
+    Example:
+        >>> can_update_in_graph(torch.optim.LBFGS([torch.zeros(2, requires_grad=True)]))
+        False
+    """
+    return type(optimizer) in (*_CAPTURABLE, *_RULES)
+
+
+def learning_rate_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """One scalar tensor per parameter group, which the caller fills with the group's rate."""
+    return [
+        torch.full((), float(group["lr"]), dtype=torch.float32, device=group["params"][0].device)
+        for group in optimizer.param_groups
+    ]
+
+
+def state_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Every tensor of the optimizer's state, in a fixed order."""
+    return [
+        value
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        for value in optimizer.state.get(parameter, {}).values()
+        if isinstance(value, Tensor)
+    ]
+
+
+def update(
+    optimizer: torch.optim.Optimizer,
+    rates: list[Tensor],
+    grads: list[Tensor | None],
+    fused: bool,
+) -> None:
+    """One step of the optimizer, in place, in operations that a graph can record.
+
+    Args:
+        optimizer: Has made an ordinary step before, so that its state exists.
+        rates: From :func:`learning_rate_tensors`.
+        grads: Gradient of each parameter, group after group; None leaves it unchanged.
+        fused: Use one fused kernel where the optimizer has one: best without a compiler.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    rule = _RULES.get(type(optimizer))
+    with torch.no_grad():
+        if rule is not None:
+            _apply(rule, optimizer, rates, grads)
+            return
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.grad = grad
+        with _recordable(optimizer, rates, fused and isinstance(optimizer, _FUSED)):
+            optimizer.step()
+        for parameter in parameters:
+            parameter.grad = None
+
+
+def _apply(
+    rule: Callable[..., None],
+    optimizer: torch.optim.Optimizer,
+    rates: list[Tensor],
+    grads: list[Tensor | None],
+) -> None:
+    remaining = iter(grads)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        for parameter in group["params"]:
+            grad = next(remaining)
+            if grad is None:
+                continue
+            grad = -grad if group["maximize"] else grad
+            if group["weight_decay"]:
+                grad = grad + group["weight_decay"] * parameter
+            rule(parameter, grad, optimizer.state[parameter], group, rate)
+
+
+def _sgd(parameter: nn.Parameter, grad: Tensor, state: Any, group: Any, rate: Tensor) -> None:
+    if group["momentum"]:
+        buffer = state["momentum_buffer"]
+        buffer.mul_(group["momentum"]).add_(grad, alpha=1 - group["dampening"])
+        grad = grad + group["momentum"] * buffer if group["nesterov"] else buffer
+    parameter.sub_(rate * grad)
+
+
+def _adagrad(parameter: nn.Parameter, grad: Tensor, state: Any, group: Any, rate: Tensor) -> None:
+    state["step"].add_(1)
+    state["sum"].addcmul_(grad, grad)
+    decayed = rate / (1 + (state["step"] - 1) * group["lr_decay"])
+    parameter.sub_(decayed * grad / (state["sum"].sqrt() + group["eps"]))
+
+
+def _rmsprop(parameter: nn.Parameter, grad: Tensor, state: Any, group: Any, rate: Tensor) -> None:
+    state["step"].add_(1)
+    square = (
+        state["square_avg"].mul_(group["alpha"]).addcmul_(grad, grad, value=1 - group["alpha"])
+    )
+    if group["centered"]:
+        mean = state["grad_avg"].lerp_(grad, 1 - group["alpha"])
+        square = square - mean * mean
+    direction = grad / (square.sqrt() + group["eps"])
+    if group["momentum"]:
+        direction = state["momentum_buffer"].mul_(group["momentum"]).add_(direction)
+    parameter.sub_(rate * direction)
+
+
+# torch takes the learning rate of these as a number, which a graph would keep for ever.
+_RULES: dict[type[torch.optim.Optimizer], Callable[..., None]] = {
+    torch.optim.Adagrad: _adagrad,
+    torch.optim.RMSprop: _rmsprop,
+    torch.optim.SGD: _sgd,
+}
+
+
+@contextmanager
+def _recordable(
+    optimizer: torch.optim.Optimizer, rates: list[Tensor], fused: bool
+) -> Iterator[None]:
+    """Groups set to arithmetic in tensors, and put back as they were."""
+    before = [dict(group) for group in optimizer.param_groups]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group.update(lr=rate, foreach=False, capturable=not fused)
+        if "fused" in group:
+            group["fused"] = fused
+    try:
+        # torch's optimizers then read no scalars and accept `capturable` on every device
+        with mock.patch("torch.compiler.is_compiling", lambda: not fused):
+            yield
+    finally:
+        for group, original in zip(optimizer.param_groups, before, strict=True):
+            group.clear()
+            group.update(original)
