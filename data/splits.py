@@ -139,8 +139,23 @@ class Split:
             torch.Size([4, 28, 28])
         """
         _check_indices(indices, len(self))
-        rows = self.values.index_select(0, indices.to(self.device, non_blocking=True))
-        pixels = scale(rows, self.divisor, self._dtype)
+        return self.present(indices.to(self.device, non_blocking=True), generator)
+
+    def present(self, indices: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """What `gather` does without its checks: nothing but operations on tensors.
+
+        Args:
+            indices: Positions with shape `(B,)`, on the device of the values.
+            generator: As for `gather`.
+
+        Returns:
+            As for `gather`.
+
+        Example:
+            >>> Split(torch.zeros(9, 2)).present(torch.arange(4)).shape
+            torch.Size([4, 2])
+        """
+        pixels = scale(self.values.index_select(0, indices), self.divisor, self._dtype)
         return bernoulli(pixels, generator) if self.binarize == "dynamic" else pixels
 
     def evaluation(self, limit: int | None = None) -> Tensor:

@@ -147,8 +147,8 @@ def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[...,
         A function called like the graph. Its random draws are those of the graph, because they
         come from the same generators.
     """
-    import torch._inductor.config as inductor  # noqa: PLC0415 (slow to import)
-    from torch._inductor import compile as inductor_compile  # noqa: PLC0415
+    import torch._inductor.config as inductor
+    from torch._inductor import compile as inductor_compile
 
     # Merely building a compiler switches argument validation off for the whole process.
     validate = torch.distributions.Distribution._validate_args

@@ -19,7 +19,7 @@ class Feed:
     Args:
         data: A split, a tensor whose rows are datapoints, or the tuple of all arguments.
         batch_size: Datapoints of one step; None gives the whole data at every step.
-        seed: Seed of the order and of the binarization.
+        seed: Seed of the order. Binarization draws from torch's global generator.
         device: Where the data are kept and gathered.
 
     Raises:
@@ -27,7 +27,7 @@ class Feed:
 
     Example:
         >>> feed = Feed(torch.arange(5.0), batch_size=2, seed=0, device=torch.device("cpu"))
-        >>> [len(feed.next()[0]) for _ in range(3)], feed.epoch
+        >>> [len(feed.present(*feed.next())[0]) for _ in range(3)], feed.epoch
         ([2, 2, 1], 1)
     """
 
@@ -37,21 +37,27 @@ class Feed:
         self.data = _on_device(data, device)
         self.num_datapoints = _length(self.data, required=batch_size is not None)
         self.batch_size = batch_size
-        source = torch.Generator().manual_seed(seed)
-        order_seed, binarization_seed = torch.randint(2**31, (2,), generator=source).tolist()
-        self.generator = torch.Generator(device).manual_seed(binarization_seed)
         self.device = device
+        # another stream than the global generator's, which is seeded with the same number
+        source = torch.Generator().manual_seed(seed)
+        order_seed = int(torch.randint(2**31, (), generator=source))
         self.order = (
             None
             if batch_size is None
             else Minibatches(self.num_datapoints, batch_size=batch_size, seed=order_seed)
         )
         self._steps = 0
+        self._epoch_order: Tensor | None = None
 
     @property
     def epoch(self) -> int:
         """Completed passes over the data."""
         return self._steps if self.order is None else self.order.epoch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one pass over the data."""
+        return 1 if self.order is None else self.order.num_batches
 
     @property
     def presented(self) -> int:
@@ -65,29 +71,43 @@ class Feed:
         """Whether the last step completed a pass."""
         return self.order is None or self.order.position == 0
 
-    def next(self) -> tuple[Any, ...]:
-        """The arguments of the next step."""
+    def next(self) -> tuple[Tensor, ...]:
+        """What varies from step to step: the positions of the minibatch, or nothing."""
         self._steps += 1
-        order = self.order
-        indices = None if order is None else order.next_indices().to(self.device)
+        if self.order is None:
+            return ()
+        start = self.order.position
+        if self._epoch_order is None or start == 0:
+            # once an epoch, so that a GPU need not wait for the positions of each step
+            self._epoch_order = self.order.epoch_order().to(self.device)
+        return (self._epoch_order[start : start + len(self.order.next_indices())],)
+
+    def present(self, *inputs: Tensor) -> tuple[Any, ...]:
+        """The arguments of the programs, by operations on tensors alone.
+
+        Args:
+            inputs: From :meth:`next`.
+
+        Returns:
+            Gathered rows of the data, scaled and binarized as they say.
+        """
         if isinstance(self.data, Split):
-            rows = torch.arange(len(self.data), device=self.device) if indices is None else indices
-            return (self.data.gather(rows, self.generator),)
-        if isinstance(self.data, Tensor):
-            return (self.data if indices is None else self.data[indices],)
-        return self.data if indices is None else tuple(part[indices] for part in self.data)
+            rows = inputs[0] if inputs else torch.arange(len(self.data), device=self.device)
+            return (self.data.present(rows),)
+        parts = self.data if isinstance(self.data, tuple) else (self.data,)
+        return tuple(part.index_select(0, inputs[0]) for part in parts) if inputs else parts
 
     def state_dict(self) -> dict[str, Any]:
         """Order, position and random states."""
         order = None if self.order is None else self.order.state_dict()
-        return {"order": order, "generator": self.generator.get_state(), "steps": self._steps}
+        return {"order": order, "steps": self._steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict` of an equal feed."""
         if self.order is not None:
             self.order.load_state_dict(state["order"])
-        self.generator.set_state(state["generator"].cpu())
         self._steps = state["steps"]
+        self._epoch_order = None
 
 
 def evaluation_batches(

@@ -10,6 +10,7 @@ from aevb.inference.devices import pick_device
 from aevb.inference.feeds import Data, Feed
 from aevb.inference.objectives import ELBO, Objective
 from aevb.inference.program import ProgramPair
+from aevb.inference.steps import LEVELS
 from aevb.inference.training import Optimizer, Run, Schedule, Training
 
 __all__ = ["fit"]
@@ -33,6 +34,7 @@ def fit(
     device: str | torch.device = "auto",
     out: str | Path | None = None,
     resume: bool = False,
+    compile: str = "auto",
     log_every: int | None = None,
     checkpoint_seconds: float = 30.0,
     progress: bool | None = None,
@@ -69,6 +71,10 @@ def fit(
         device: ``"auto"`` takes CUDA where there is one.
         out: Run folder for metrics and checkpoints; None writes nothing.
         resume: Continue from the checkpoint in ``out``, if there is one, to the last bit on a CPU.
+        compile: How steps are made: ``"eager"`` as Pyro runs them, ``"traced"`` as one graph of
+            tensor operations, ``"compiled"`` as that graph through inductor, or ``"auto"``, which
+            makes a graph when the work ahead repays it. Programs that have no graph run eagerly,
+            with a warning. Levels agree to rounding, and checkpoints fit all of them.
         log_every: Epochs between rows of metrics (and validations); by default 1, or 100 without
             minibatches.
         checkpoint_seconds: Time between checkpoints; one is always written at the end.
@@ -92,6 +98,8 @@ def fit(
         (3, 6, 'finished')
     """
     _check_arguments(epochs, steps, patience, validation, resume, out)
+    if compile not in LEVELS:
+        raise ValueError(f"compile: expected one of {', '.join(LEVELS)}; got {compile!r}")
     target = pick_device(device)
     folder = None if out is None else Path(out)
     if folder is not None:
@@ -110,6 +118,7 @@ def fit(
             device=target,
             folder=folder,
             log_every=log_every or (1 if batch_size else 100),
+            compile=compile,
         )
         training.prepare(data, batch_size)
         training.set_optimizer(optimizer, learning_rate, schedule)

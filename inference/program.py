@@ -80,6 +80,17 @@ class Program(nn.Module):
         with pyro.get_param_store().scope(), _LocalParameters(self):
             yield
 
+    def leave_to_modules(self) -> None:
+        """Give up the parameters that have turned out to belong to a submodule.
+
+        A lazy ``PyroModule`` announces a parameter first and registers it afterwards.
+        """
+        modules = (m for m in self.modules() if m is not self.param_sites)
+        registered = {id(p) for m in modules for p in m.parameters(recurse=False)}
+        for key, parameter in list(self.param_sites.items()):
+            if id(parameter) in registered:
+                del self.param_sites[key]
+
     def own_parameter(self, name: str, initial: Any, constraint: Any) -> Tensor | None:
         """The constrained value of the ``pyro.param`` site ``name``, created when first met.
 
@@ -91,8 +102,13 @@ class Program(nn.Module):
         Returns:
             The value, or None where the parameter belongs to a submodule or to nobody.
         """
-        key = name.replace(".", "/")  # nn.ParameterDict refuses dots
+        key = "site/" + name.replace(".", "/")  # nn.ParameterDict refuses dots and its own names
         if key not in self.param_sites:
+            if initial is None and name not in pyro.get_param_store():
+                raise ValueError(
+                    f"parameter {name!r} belongs to Pyro's global store or to another module, and "
+                    "would not be trained: create it inside the program with an initial value"
+                )
             if initial is None or any(initial is p for p in self.parameters()):
                 return None
             value = initial() if callable(initial) else initial
@@ -100,8 +116,6 @@ class Program(nn.Module):
             self._constraints[key] = constraint
         parameter = self.param_sites[key]
         value = transform_to(self._constraints[key])(parameter)
-        if value is parameter:
-            value = parameter.view_as(parameter)
         value.unconstrained = weakref.ref(parameter)
         return value
 
@@ -144,6 +158,8 @@ def prepare(program: ProgramPair, *args: Any) -> tuple[poutine.Trace, poutine.Tr
         model_trace = poutine.trace(replayed).get_trace(*args)
         guide_trace.compute_log_prob()
         model_trace.compute_log_prob()
+    if isinstance(program, Program):
+        program.leave_to_modules()
     owned = {id(parameter) for parameter in program.parameters()}
     for trace in (guide_trace, model_trace):
         for name in trace.param_nodes:

@@ -87,7 +87,7 @@ class Stepper:
     ) -> None:
         self.level = "eager"
         self._definition = definition
-        self._eager = eager
+        self.eager = eager
         self._wanted = level
         self._device = device
         self._graphs: dict[Any, GraphStep] = {}
@@ -111,9 +111,23 @@ class Stepper:
         self._decide(steps_ahead)
         return bound
 
+    def state_dict(self) -> dict[str, Any]:
+        """How far the choice has come, so that a resumed run makes its steps in the same way."""
+        return {"level": self.level, "settled": self._settled}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`; an explicit level goes on as what was asked for."""
+        if self._wanted == "auto":
+            self.level, self._settled = state["level"], state["settled"]
+        elif state["level"] != "eager" or self._optimizer_has_state():
+            self._settle(self._wanted)
+
+    def _optimizer_has_state(self) -> bool:
+        return bool(self._definition.optimizer.state)
+
     def _make(self, inputs: tuple[Tensor, ...]) -> Tensor:
         if self.level == "eager":
-            return self._eager(*inputs)
+            return self.eager(*inputs)
         key = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
         step = self._graphs.get(key)
         if step is None:
@@ -121,7 +135,7 @@ class Stepper:
             level = "traced" if self._graphs else self.level
             step = self._graph(level, inputs)
             if step is None:
-                return self._eager(*inputs)
+                return self.eager(*inputs)
             self._graphs[key] = step
         return step(*inputs)
 

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pyro
-import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
@@ -38,6 +37,7 @@ def trace_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Graph
         NotTraceableError: If Python needs the value of a tensor, as for data-dependent branches.
 
     Example:
+        >>> import torch
         >>> a, b = torch.ones(2), torch.ones(2)
         >>> graph = trace_graph(lambda a, b: a.add_(b), [a, b])
         >>> graph(torch.zeros(2), torch.ones(2))

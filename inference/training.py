@@ -16,17 +16,22 @@ from torch import Tensor
 
 from aevb.inference import randomness
 from aevb.inference.checkpoint import load_checkpoint, save_checkpoint
+from aevb.inference.compile import StepDefinition
 from aevb.inference.diagnosis import NonFiniteLossError, find_non_finite, non_finite_parameter
 from aevb.inference.feeds import Data, Feed, evaluation_batches
 from aevb.inference.interrupts import Interrupts
 from aevb.inference.metrics import MetricsLog, progress_bar
 from aevb.inference.objectives import Objective
 from aevb.inference.program import data_plate_size, prepare
+from aevb.inference.steps import EagerStep, Stepper
 from aevb.inference.validation import mean_elbo
 
 __all__ = ["CHECKPOINT", "Optimizer", "Run", "Schedule", "Training"]
 
 CHECKPOINT = "checkpoint.safetensors"
+
+# How long steps go on before signals, progress and the loss are looked at, on a CPU and on a GPU.
+_BURST_SECONDS = (0.05, 0.25)
 
 # What a checkpoint holds besides weights, optimizer, schedule, order and random states.
 _COUNTERS = (
@@ -53,6 +58,7 @@ class Run:
         history: One row of metrics per logged epoch, as in ``metrics.csv``.
         epoch: Completed epochs.
         step: Completed steps.
+        level: How steps were made at the end: ``"eager"``, ``"traced"`` or ``"compiled"``.
         stopped: ``"finished"``, ``"patience"``, ``"SIGINT"`` or ``"SIGTERM"``.
         seconds: Time spent training, earlier parts of a resumed run included.
         out: The run folder, or None.
@@ -62,6 +68,7 @@ class Run:
     history: list[dict[str, Any]]
     epoch: int
     step: int
+    level: str
     stopped: str
     seconds: float
     out: Path | None
@@ -81,6 +88,7 @@ class Training:
     device: torch.device
     folder: Path | None
     log_every: int
+    compile: str
     step: int = 0
     seconds: float = 0.0
     stopped: str | None = None
@@ -89,6 +97,9 @@ class Training:
     row_seconds: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)
     rows_since_best: int = 0
+    step_seconds: float = 1.0  # a guess until the first step is measured
+    memory: dict[str, Any] | None = None
+    random_before: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a prior without width."""
@@ -129,6 +140,10 @@ class Training:
             # resumed run would make once more
             outer = self.estimator.vectorize_particles and self.estimator.num_particles > 1
             self.estimator.max_plate_nesting = self.plate_nesting + outer
+        buffers = list(self.program.buffers()) if hasattr(self.program, "buffers") else []
+        definition = StepDefinition(self.gradients, self.optimizer, self.parameters, buffers)
+        eager = EagerStep(definition, self._refuse_non_finite)
+        self.stepper = Stepper(definition, eager, self.compile, self.device)
 
     def begin(self, resume: bool) -> None:
         """Start from the checkpoint or from nothing."""
@@ -155,10 +170,10 @@ class Training:
         """Make steps until the work, the patience or the user's is at an end."""
         if self.stopped != "patience":
             self.stopped = None
-        goal, unit = self._goal(epochs, steps)
+        goal = self._goal(epochs, steps)
         saved = time.monotonic()
         with (
-            progress_bar(goal, unit, self._presented(unit), show) as bar,
+            progress_bar(goal, "step", self.step, show) as bar,
             Interrupts() as interrupts,
             pyro.validation_enabled(False),
             warnings.catch_warnings(),
@@ -166,15 +181,14 @@ class Training:
             # Pyro warns of what is raised here as an error with more to say
             warnings.filterwarnings("ignore", "Encountered (NaN|[+-]?inf)", UserWarning)
             while self.stopped is None:
-                if self._presented(unit) >= goal:
+                if self.step >= goal:
                     self.stopped = "finished"
                     break
-                self.train_step()
-                if self.feed.at_epoch_end:
+                if self.burst(goal, interval, interrupts):
                     self.end_epoch()
                     if self.log.history:
                         bar.set_postfix_str(_summary(self.log.history[-1]), refresh=False)
-                bar.update(self._presented(unit) - bar.n)
+                bar.update(self.step - bar.n)
                 if interrupts.requested is not None:
                     self.stopped = self.stopped or interrupts.requested.name
                 if time.monotonic() - saved > interval:
@@ -182,49 +196,88 @@ class Training:
                     saved = time.monotonic()
         return self.finish()
 
-    def _goal(self, epochs: int | None, steps: int | None) -> tuple[int, str]:
-        """How far to go, and in which unit."""
-        if steps is not None:
-            return steps, "step"
-        if self.feed.batch_size is None:
-            return epochs or 0, "step"
-        return (epochs or 0) * self.feed.num_datapoints, "datapoint"
+    def _goal(self, epochs: int | None, steps: int | None) -> int:
+        """The number of the last step."""
+        return steps if steps is not None else (epochs or 0) * self.feed.steps_per_epoch
 
-    def _presented(self, unit: str) -> int:
-        return self.step if unit == "step" else self.feed.presented
+    def burst(self, goal: int, interval: float, interrupts: Interrupts) -> bool:
+        """Steps without a pause, up to what has to be done between two of them.
 
-    def train_step(self) -> None:
-        """One minibatch: estimate, gradients, update."""
-        start = time.perf_counter()
-        args = self.feed.next()
-        count = self._count(args)
-        before = randomness.capture_torch(self.device)
-        bound = math.nan
+        On a GPU nothing in the loop waits for the device.
 
-        def closure() -> Tensor:
-            nonlocal bound
-            self.optimizer.zero_grad(set_to_none=True)
+        Returns:
+            Whether the last step completed an epoch.
+        """
+        start, first = time.perf_counter(), self.step
+        pause = min(interval, _BURST_SECONDS[self.device.type == "cuda"])
+        last = min(goal, first + max(1, int(pause / self.step_seconds)))
+        bounds = torch.zeros((), dtype=torch.float64, device=self.device)
+        count = 0.0
+        at_epoch_end = False
+        while self.step < last and not at_epoch_end and interrupts.requested is None:
+            inputs = self.feed.next()
+            if self.stepper.level == "eager":
+                self.random_before = randomness.capture_torch(self.device)
+            elif self.memory is None:
+                self.remember()
+            bounds += self.stepper(goal - self.step - 1, *inputs)
+            self.step += 1
+            count += self._count(inputs)
+            at_epoch_end = self.feed.at_epoch_end and self._epoch_matters()
+        bound = float(bounds)  # the one wait
+        if not math.isfinite(bound):
+            self._find_failure()
+        elapsed = time.perf_counter() - start
+        self.step_seconds = elapsed / max(1, self.step - first)
+        self.objective_sum += bound
+        self.objective_count += count
+        self.seconds += elapsed
+        self.row_seconds += elapsed
+        return at_epoch_end
+
+    def _epoch_matters(self) -> bool:
+        """Whether something is to be done at the end of this epoch."""
+        return self.schedule is not None or self.feed.epoch % self.log_every == 0
+
+    def gradients(self, *inputs: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """The bound of a minibatch, in nats, and the gradient of the loss."""
+        args = self.feed.present(*inputs)
+        with torch.enable_grad():
             loss = self.estimator.differentiable_loss(
                 self.program.model, self.program.guide, *args
             )
-            bound = -float(loss.detach())
-            if not math.isfinite(bound):
-                randomness.restore_torch(before, self.device)
-                site = find_non_finite(self.program, self.estimator, args)
-                raise NonFiniteLossError(self.step + 1, site, self._last_checkpoint())
-            loss = loss / count
+            total = loss / self._count(inputs)
             if self.weight_prior_scale is not None:
-                loss = loss + self._weight_penalty(self.weight_prior_scale)
-            loss.backward()
-            return loss
+                total = total + self._weight_penalty(self.weight_prior_scale)
+            grads = torch.autograd.grad(total, self.parameters, allow_unused=True)
+        return -loss.detach(), list(grads)
 
-        self.optimizer.step(closure)  # type: ignore[arg-type]
-        self.step += 1
-        self.objective_sum += bound
-        self.objective_count += count
-        elapsed = time.perf_counter() - start
-        self.seconds += elapsed
-        self.row_seconds += elapsed
+    def remember(self) -> None:
+        """Keep the present state in memory: a graph shows a bad loss only after its update."""
+        self.memory = copy.deepcopy(self.state_dict())
+
+    def _refuse_non_finite(self, bound: Tensor, inputs: tuple[Tensor, ...]) -> None:
+        """Stop before the weights are spoilt, and say where it began."""
+        if math.isfinite(float(bound)):
+            return
+        randomness.restore_torch(self.random_before, self.device)
+        site = find_non_finite(self.program, self.estimator, self.feed.present(*inputs))
+        raise NonFiniteLossError(self.step + 1, site, self._last_checkpoint())
+
+    def _find_failure(self) -> None:
+        """Go back to the last good state in memory and make the steps since then eagerly."""
+        reached = self.step
+        if self.memory is not None:
+            self._restore(self.memory)
+            while self.step < reached:
+                inputs = self.feed.next()
+                self.random_before = randomness.capture_torch(self.device)
+                self.stepper.eager(*inputs)
+                self.step += 1
+                if self.feed.at_epoch_end and self.schedule is not None:
+                    self.schedule.step()
+        where = "which eager steps from the last good state do not repeat"
+        raise NonFiniteLossError(reached, where, self._last_checkpoint())
 
     def end_epoch(self) -> None:
         """Schedule, and if it is time, validation and a row of metrics."""
@@ -235,6 +288,8 @@ class Training:
                 self.schedule.step(-(row["train_objective"] if metric is None else metric))
         elif self.schedule is not None:
             self.schedule.step()
+        if row is not None:
+            self.memory = None
 
     def add_row(self) -> dict[str, Any]:
         """Validate, record, and see whether patience has run out."""
@@ -280,6 +335,7 @@ class Training:
             history=self.log.history,
             epoch=self.feed.epoch,
             step=self.step,
+            level=self.stepper.level,
             stopped=self.stopped or "finished",
             seconds=self.seconds,
             out=self.folder,
@@ -301,6 +357,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "feed": self.feed.state_dict(),
+            "stepper": self.stepper.state_dict(),
             "random": randomness.capture(self.device),
             "history": self.log.history,
             "counters": {name: getattr(self, name) for name in _COUNTERS},
@@ -313,6 +370,11 @@ class Training:
             written = state["settings"].get(name, value)
             if written != value:
                 raise ValueError(f"{path}: was written with {name}={written!r}; got {value!r}")
+        self._restore(state)
+        history: list[dict[str, Any]] = state["history"]
+        return history
+
+    def _restore(self, state: dict[str, Any]) -> None:
         self.program.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
@@ -320,9 +382,8 @@ class Training:
         self.feed.load_state_dict(state["feed"])
         for name, value in state["counters"].items():
             setattr(self, name, value)
+        self.stepper.load_state_dict(state["stepper"])
         randomness.restore(state["random"], self.device)
-        history: list[dict[str, Any]] = state["history"]
-        return history
 
     def _settings(self) -> dict[str, Any]:
         """What must not change between the parts of one run."""
@@ -338,11 +399,9 @@ class Training:
             "parameters": {name: list(p.shape) for name, p in self.program.named_parameters()},
         }
 
-    def _count(self, args: tuple[Any, ...]) -> float:
+    def _count(self, inputs: tuple[Tensor, ...]) -> float:
         """Datapoints that the bound of one step is a sum over."""
-        if self.feed.batch_size is not None:
-            return float(len(args[0]))
-        return float(self.plate_size or 1)
+        return float(len(inputs[0]) if inputs else self.plate_size or 1)
 
     def _weight_penalty(self, scale: float) -> Tensor:
         """−log N(θ; 0, s²I) / N without its constant."""

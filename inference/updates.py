@@ -145,7 +145,7 @@ def _recordable(
             group["fused"] = fused
     try:
         # torch's optimizers then read no scalars and accept `capturable` on every device
-        with mock.patch("torch.compiler.is_compiling", lambda: not fused):
+        with mock.patch("torch.compiler.is_compiling", return_value=not fused):
             yield
     finally:
         for group, original in zip(optimizer.param_groups, before, strict=True):

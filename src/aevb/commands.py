@@ -40,6 +40,7 @@ def train(
     limit: int | None = 1000,
     seed: int = 0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    compile: Literal["auto", "eager", "traced", "compiled"] = "auto",
     out: Path | None = None,
     resume: Path | None = None,
 ) -> dict[str, Any]:
@@ -65,6 +66,7 @@ def train(
         limit: Test datapoints of the final evaluation; null for all.
         seed: Of everything random.
         device: Where to compute; auto takes CUDA where there is one.
+        compile: How training steps are made; auto makes a graph if the work ahead repays it.
         out: Run folder; by default runs/DATA-TIME.
         resume: Continue the run in this folder, with its configuration.
 
@@ -98,6 +100,7 @@ def train(
         device=target,
         out=folder,
         resume=True,
+        compile=compile,
         log_every=log_every,
     )
     summary = {
@@ -105,6 +108,7 @@ def train(
         "epochs": run.epoch,
         "steps": run.step,
         "stopped": run.stopped,
+        "level": run.level,
         "seconds": round(run.seconds, 1),
     }
     if run.stopped.startswith("SIG"):
