@@ -20,9 +20,11 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor
 
 from aevb import inference
 from aevb.cli import main
+from aevb.inference.steps import EagerStep
 from aevb.inference.training import Training
 
 SMALL = "--model.hidden [6] --batch_size 400 --learning_rate 0.001 --device cpu"
@@ -458,15 +460,17 @@ def test_interrupted_run_has_its_exit_code_and_resumes_exactly(
     aevb: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    train_step = Training.train_step
+    make, made = EagerStep.__call__, 0
 
-    def interrupted(self: Training) -> None:
-        train_step(self)
-        if self.step == 5:
+    def interrupted(self: EagerStep, *inputs: Tensor) -> Tensor:
+        nonlocal made
+        made += 1
+        if made == 5:
             signal.raise_signal(number)
+        return make(self, *inputs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "train_step", interrupted)
+        patch.setattr(EagerStep, "__call__", interrupted)
         result = aevb("train", *BRIEF, "--epochs", 2, "--out", "run", "--json")
     summary = json.loads(result.out)
     assert (result.code, summary["stopped"], summary["steps"]) == (code, number.name, 5)
