@@ -10,14 +10,18 @@ import torch
 from torch import Tensor
 
 from aevb.inference import randomness
+from aevb.inference.compile import graph_function
 from aevb.inference.log_weights import (
     Layout,
+    cost_of_one_draw,
     draw,
     log_joint,
-    num_samples_that_fit,
+    model_trace,
     read_layout,
+    refuse_nan,
 )
 from aevb.inference.psis import pareto_khat
+from aevb.inference.tracing import NotTraceableError
 
 __all__ = ["ImportanceEvidence", "estimates_from_log_weights", "importance_evidence"]
 
@@ -25,6 +29,8 @@ __all__ = ["ImportanceEvidence", "estimates_from_log_weights", "importance_evide
 # changes how the model is evaluated and never which draws it is evaluated at.
 _SAMPLES_PER_BLOCK = 500
 _DATAPOINTS_PER_BLOCK = 250
+# A graph sends large products to a faster library and skips Pyro; tracing costs a second.
+_FLOPS_WORTH_A_GRAPH = 2e10
 _WEIGHTS_PER_BLOCK = 2_000_000  # float64 log-weights held at once for k̂: 16 MB
 
 
@@ -197,18 +203,67 @@ def _log_weights(
 ) -> Tensor:
     """Log-weights of one block of datapoints, ``(S, B)``."""
     rows = []
-    at_once: int | None = None
+    evaluate: _LogJoint | None = None
     for start in range(0, num_samples, _SAMPLES_PER_BLOCK):
         count = min(_SAMPLES_PER_BLOCK, num_samples - start)
         torch.manual_seed(_mix(*key, start))
         latents, log_q = draw(guide, layout, count, *args)
-        if at_once is None:
-            at_once = num_samples_that_fit(model, layout, latents, budget, *args)
-        for first in range(0, count, at_once):
-            part = {name: z[first : first + at_once] for name, z in latents.items()}
-            log_p = log_joint(model, layout, part, *args)
-            rows.append(log_p - log_q[first : first + at_once])
+        if evaluate is None:
+            evaluate = _LogJoint(model, layout, latents, args, num_samples, budget)
+        for first in range(0, count, evaluate.at_once):
+            chunk = slice(first, first + evaluate.at_once)
+            log_p = evaluate({name: z[chunk] for name, z in latents.items()})
+            rows.append(log_p - log_q[chunk])
     return torch.cat(rows)
+
+
+class _LogJoint:
+    """log p(x, z) of one block of datapoints, as a graph where that repays the tracing.
+
+    Attributes:
+        at_once: Draws whose evaluation stays within the memory budget.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        layout: Layout,
+        latents: dict[str, Tensor],
+        args: tuple[Any, ...],
+        num_samples: int,
+        budget: int,
+    ) -> None:
+        self._model, self._layout, self._args = model, layout, args
+        self._names = list(latents)
+        cost = cost_of_one_draw(model, layout, latents, *args)
+        self.at_once = min(max(1, budget // cost.num_bytes), len(next(iter(latents.values()))))
+        # decided by what there is to do and not by the clock, so that results repeat
+        self._worth_a_graph = cost.num_flops * num_samples > _FLOPS_WORTH_A_GRAPH
+        self._graph: Callable[..., Tensor] | None = None
+
+    def __call__(self, latents: dict[str, Tensor]) -> Tensor:
+        """``(S, B)``, float64, in nats."""
+        values = [latents[name] for name in self._names]
+        result = self._function_for(values)(*values)
+        if bool(torch.isnan(result).any()):
+            refuse_nan(model_trace(self._model, self._layout, latents, *self._args))
+        return result
+
+    def _function_for(self, values: list[Tensor]) -> Callable[..., Tensor]:
+        # the last chunk has another shape, and the shape is part of a graph
+        if not self._worth_a_graph or len(values[0]) != self.at_once:
+            return self._eager
+        if self._graph is None:
+            try:
+                self._graph = graph_function(self._eager, *values)
+            except NotTraceableError:
+                self._worth_a_graph = False
+                return self._eager
+        return self._graph
+
+    def _eager(self, *values: Tensor) -> Tensor:
+        latents = dict(zip(self._names, values, strict=True))
+        return log_joint(self._model, self._layout, latents, *self._args)
 
 
 def _mix(*keys: int) -> int:

@@ -11,8 +11,18 @@ from pyro import distributions as dist
 from pyro import poutine
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["Layout", "draw", "log_joint", "num_samples_that_fit", "read_layout"]
+__all__ = [
+    "Cost",
+    "Layout",
+    "cost_of_one_draw",
+    "draw",
+    "log_joint",
+    "model_trace",
+    "read_layout",
+    "refuse_nan",
+]
 
 Callables = tuple[Callable[..., Any], Callable[..., Any]]
 
@@ -85,6 +95,7 @@ def draw(
     """
     with torch.no_grad():
         trace = poutine.trace(_in_plate(guide, layout, num_samples)).get_trace(*args)
+    refuse_nan(trace)
     latents = {}
     for name, site in _sites(trace):
         batch = _batch_shape(site, layout, num_samples)
@@ -108,38 +119,59 @@ def log_joint(
         ``(S, B)``, or ``(S, 1)`` for a joint posterior, float64, in nats.
     """
     num_samples = len(next(iter(latents.values())))
+    return _log_prob(model_trace(model, layout, latents, *args), layout, num_samples)
+
+
+def model_trace(
+    model: Callable[..., Any], layout: Layout, latents: dict[str, Tensor], *args: Any
+) -> poutine.Trace:
+    """The model run at given latents; arguments as for :func:`log_joint`."""
+    num_samples = len(next(iter(latents.values())))
     conditioned = poutine.condition(model, data=latents)
     with torch.no_grad():
-        trace = poutine.trace(_in_plate(conditioned, layout, num_samples)).get_trace(*args)
-    return _log_prob(trace, layout, num_samples)
+        return poutine.trace(_in_plate(conditioned, layout, num_samples)).get_trace(*args)
 
 
-def num_samples_that_fit(
-    model: Callable[..., Any],
-    layout: Layout,
-    latents: dict[str, Tensor],
-    budget: int,
-    *args: Any,
-) -> int:
-    """How many draws of the latents the model can take at once.
+def refuse_nan(trace: poutine.Trace) -> None:
+    """Look for the first site whose log-probability is NaN.
 
-    One draw is run and every byte that an operation returns is added up, which bounds the peak
-    from above whatever is freed in between.
+    Raises:
+        ValueError: Names it.
+    """
+    for name, site in _sites(trace):
+        if bool(torch.isnan(_float64_log_prob(site["fn"], site["value"])).any()):
+            raise ValueError(f"site {name!r} has log-probability NaN")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the model does with one draw of the latents.
+
+    Attributes:
+        num_bytes: Sum over all tensors that its operations return: a bound on the peak memory,
+            whatever is freed in between.
+        num_flops: Multiplications and additions of its matrix products and convolutions.
+    """
+
+    num_bytes: int
+    num_flops: int
+
+
+def cost_of_one_draw(
+    model: Callable[..., Any], layout: Layout, latents: dict[str, Tensor], *args: Any
+) -> Cost:
+    """Run the model at one draw and count.
 
     Args:
         model: Joint distribution.
         layout: From :func:`read_layout`.
         latents: As :func:`draw` returns them.
-        budget: Bytes.
         args: Arguments of the model.
-
-    Returns:
-        At least 1.
     """
     first = {name: value[:1] for name, value in latents.items()}
-    with _BytesReturned() as counter:
+    with FlopCounterMode(display=False) as flops, _BytesReturned() as returned:
         log_joint(model, layout, first, *args)
-    return max(1, budget // max(1, counter.total))
+    return Cost(max(1, returned.total), flops.get_total_flops())
 
 
 class _BytesReturned(TorchDispatchMode):
@@ -186,7 +218,7 @@ def _batch_shape(site: Any, layout: Layout, num_samples: int) -> torch.Size:
 def _log_prob(trace: poutine.Trace, layout: Layout, num_samples: int) -> Tensor:
     """Sum over sites and over all plates but those of draws and datapoints."""
     total: Tensor | None = None
-    for name, site in _sites(trace):
+    for _, site in _sites(trace):
         log_prob = _float64_log_prob(site["fn"], site["value"])
         if site["mask"] is not None:
             log_prob = torch.where(torch.as_tensor(site["mask"]), log_prob, 0.0)
@@ -195,8 +227,6 @@ def _log_prob(trace: poutine.Trace, layout: Layout, num_samples: int) -> Tensor:
         middle = list(range(1, log_prob.ndim - keep + 1))
         log_prob = log_prob.sum(middle) if middle else log_prob
         log_prob = log_prob.reshape(num_samples, -1)
-        if bool(torch.isnan(log_prob).any()):
-            raise ValueError(f"site {name!r} has log-probability NaN")
         total = log_prob if total is None else total + log_prob
     if total is None:
         return torch.zeros(num_samples, layout.num_datapoints or 1, dtype=torch.float64)

@@ -18,9 +18,9 @@ LEVELS = ("auto", "eager", "traced", "compiled")
 
 _log = logging.getLogger(__name__)
 
-# What a graph costs before it saves anything, in seconds: tracing takes 0.2 to 1 and inductor 5 to
-# 20 on two cores. `auto` makes one where the work ahead is several times its price.
-_WORTH_TRACING = 3.0
+# What a graph costs before it saves anything, in seconds: tracing 0.3 after 3 of imports, inductor
+# 5 to 20 on two cores. `auto` makes one where the work ahead is several times its price.
+_WORTH_TRACING = 8.0
 _WORTH_COMPILING = 60.0
 # Steps before `auto` looks at the clock; the first ones pay for allocation and caches.
 _TRIAL = 6
@@ -77,15 +77,22 @@ class Stepper:
         level: ``"eager"``, ``"traced"``, ``"compiled"``, or ``"auto"``, which times a few steps
             and makes a graph only if the work ahead repays it.
         device: Where it runs.
+        refusal: Why the program has no graph, if that is known already.
 
     Attributes:
         level: How steps are made at present.
     """
 
     def __init__(
-        self, definition: StepDefinition, eager: EagerStep, level: str, device: torch.device
+        self,
+        definition: StepDefinition,
+        eager: EagerStep,
+        level: str,
+        device: torch.device,
+        refusal: NotTraceableError | None = None,
     ) -> None:
         self.level = "eager"
+        self._refusal = refusal
         self._definition = definition
         self.eager = eager
         self._wanted = level
@@ -141,6 +148,8 @@ class Stepper:
 
     def _graph(self, level: str, inputs: tuple[Tensor, ...]) -> GraphStep | None:
         try:
+            if self._refusal is not None:
+                raise self._refusal
             return graph_step(self._definition, level, *inputs)
         except NotTraceableError as error:
             self._settle("eager")

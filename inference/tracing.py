@@ -48,7 +48,9 @@ def trace_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Graph
         with sites, traceable_pyro():
             graph = make_fx(function)(*inputs)
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:200]
+        if "_local_scalar_dense" in reason:
+            reason = "Python needs the value of a tensor, as for a branch that depends on it"
         where = f"after site {sites.name!r}: " if sites.name else ""
         raise NotTraceableError(f"{where}{type(error).__name__}: {reason}") from error
     # an optimizer's profiler annotations are no tensor operations, and compilers refuse them
@@ -115,7 +117,7 @@ class _LastSite(Messenger):
         self.name: str | None = None
 
     def _process_message(self, msg: Any) -> None:
-        if msg["type"] in ("sample", "param"):
+        if msg["type"] == "sample" and type(msg["fn"]).__name__ != "_Subsample":
             self.name = msg["name"]
 
 

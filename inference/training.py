@@ -24,6 +24,7 @@ from aevb.inference.metrics import MetricsLog, progress_bar
 from aevb.inference.objectives import Objective
 from aevb.inference.program import data_plate_size, prepare
 from aevb.inference.steps import EagerStep, Stepper
+from aevb.inference.tracing import NotTraceableError, refuse_untraceable_sites
 from aevb.inference.validation import mean_elbo
 
 __all__ = ["CHECKPOINT", "Optimizer", "Run", "Schedule", "Training"]
@@ -119,6 +120,7 @@ class Training:
             if number == 0:
                 self.plate_size = data_plate_size(traces[0])
                 self.plate_nesting = max(map(_plate_nesting, traces))
+                self.refusal = _refusal(*traces)
         if check is not None and self.validation is not None:
             for args in evaluation_batches(self.validation, batch_size, self.device):
                 check(*args)
@@ -143,7 +145,7 @@ class Training:
         buffers = list(self.program.buffers()) if hasattr(self.program, "buffers") else []
         definition = StepDefinition(self.gradients, self.optimizer, self.parameters, buffers)
         eager = EagerStep(definition, self._refuse_non_finite)
-        self.stepper = Stepper(definition, eager, self.compile, self.device)
+        self.stepper = Stepper(definition, eager, self.compile, self.device, self.refusal)
 
     def begin(self, resume: bool) -> None:
         """Start from the checkpoint or from nothing."""
@@ -439,3 +441,11 @@ def _summary(row: dict[str, Any]) -> str:
     shown = row["train_objective"] if validation is None else validation
     name = "objective" if validation is None else "validation ELBO"
     return f"{name} {shown:.2f}, {row['datapoints_per_second']:,.0f} datapoints/s"
+
+
+def _refusal(*traces: poutine.Trace) -> NotTraceableError | None:
+    try:
+        refuse_untraceable_sites(*traces)
+    except NotTraceableError as error:
+        return error
+    return None

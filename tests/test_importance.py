@@ -12,9 +12,10 @@ from pyro.infer.autoguide import AutoDelta, AutoNormal
 from torch import Tensor
 
 from aevb import models
-from aevb.inference import Program, importance_evidence, pareto_khat
+from aevb.inference import Program, importance, importance_evidence, pareto_khat
+from aevb.inference.compile import graph_function
 from aevb.inference.importance import estimates_from_log_weights
-from aevb.inference.log_weights import draw, log_joint, num_samples_that_fit, read_layout
+from aevb.inference.log_weights import cost_of_one_draw, draw, log_joint, read_layout
 
 from oracles import (
     STANDARD_ERRORS,
@@ -107,15 +108,41 @@ def test_memory_budget_does_not_change_the_result(budget: int) -> None:
         )
 
 
-def test_budget_bounds_the_draws_at_once() -> None:
+def test_cost_of_a_draw_counts_memory_and_products() -> None:
     vae = models.VAE((28, 28), latent_dim=5, hidden=[50])
     x = torch.ones(20, 28, 28)
     layout = read_layout(vae.model, vae.guide, x)
     latents, _ = draw(vae.guide, layout, 100, x)
-    pixels = 20 * 28 * 28 * 4  # bytes of one draw of the logits
-    fits = num_samples_that_fit(vae.model, layout, latents, 100 * pixels, x)
-    assert 1 <= fits <= 100 / 2  # logits and at least one more array of their size
-    assert num_samples_that_fit(vae.model, layout, latents, 1, x) == 1
+    cost = cost_of_one_draw(vae.model, layout, latents, x)
+    assert cost.num_flops == 2 * 20 * (5 * 50 + 50 * 784)
+    pixels = 20 * 784 * 4  # bytes of the logits, besides which there are the terms of log p
+    assert 2 * pixels < cost.num_bytes < 30 * pixels
+
+
+def test_a_graph_gives_the_same_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
+    vae = models.VAE((28, 28), latent_dim=5, hidden=[200])
+    x = (torch.rand(20, 28, 28) > 0.5).float()
+    estimates = []
+    for worth in (math.inf, 0.0):
+        monkeypatch.setattr(importance, "_FLOPS_WORTH_A_GRAPH", worth)
+        calls = _count_calls(monkeypatch)
+        estimates.append(importance_evidence(vae.model, vae.guide, x, num_samples=600))
+        assert bool(calls) == (worth == 0.0), "the program was not traced"
+    for name in ("log_evidence", "elbo"):
+        eager, graph = (getattr(estimate, name) for estimate in estimates)
+        torch.testing.assert_close(graph, eager, rtol=1e-6, atol=1e-4)
+
+
+def _count_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    calls: list[int] = []
+
+    def counted(*args: Any) -> Any:
+        graph = graph_function(*args)
+        calls.append(1)
+        return graph
+
+    monkeypatch.setattr(importance, "graph_function", counted)
+    return calls
 
 
 def test_seed_decides_the_draws_and_nothing_else_does() -> None:

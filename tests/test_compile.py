@@ -1,0 +1,386 @@
+"""Steps as graphs against the steps that Pyro makes."""
+
+import logging
+import random
+import shutil
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyro
+import pytest
+import torch
+from pyro import distributions as dist
+from pyro.infer import config_enumerate
+from pyro.infer.autoguide import (
+    AutoDiagonalNormal,
+    AutoLowRankMultivariateNormal,
+    AutoMultivariateNormal,
+    AutoNormal,
+)
+from torch import Tensor
+from torch.optim.lr_scheduler import MultiStepLR, ReduceLROnPlateau
+
+from aevb import data, models
+from aevb.inference import ELBO, NonFiniteLossError, Program, Run, fit, load_checkpoint
+from aevb.inference import steps as steps_module
+from aevb.inference.compile import graph_function
+from aevb.inference.kernels import choose_matmul_kernels
+from aevb.inference.tracing import trace_graph
+
+STEPS = 12
+ROWS = torch.randn(40, 3, generator=torch.Generator().manual_seed(5))
+DIGITS = data.load("digits", binarize="dynamic")
+needs_compiler = pytest.mark.skipif(
+    shutil.which("c++") is None and shutil.which("g++") is None, reason="needs a C++ compiler"
+)
+
+
+def vae(**kwargs: Any) -> models.VAE:
+    torch.manual_seed(1)
+    return models.VAE((8, 8), latent_dim=3, hidden=[16], **kwargs)
+
+
+def eight_schools() -> tuple[Callable[..., Any], Tensor, Tensor]:
+    """Rubin (1981), non-centred."""
+    y = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
+    sigma = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+
+    def model(y: Tensor, sigma: Tensor) -> None:
+        mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
+        tau = pyro.sample("tau", dist.HalfCauchy(5.0))
+        with pyro.plate("schools", 8):
+            offset = pyro.sample("offset", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Normal(mu + tau * offset, sigma), obs=y)
+
+    return model, y, sigma
+
+
+def schools(make: Callable[..., Any], **kwargs: Any) -> Run:
+    model, y, sigma = eight_schools()
+    torch.manual_seed(2)
+    return fit(Program(model, make(model)), (y, sigma), steps=STEPS, **kwargs)
+
+
+def subsampled(**kwargs: Any) -> Run:
+    """Global weights and a plate that draws its own minibatch."""
+    x = torch.randn(200, 4, generator=torch.Generator().manual_seed(3))
+    y = (x[:, 0] > 0).float()
+
+    def model(x: Tensor, y: Tensor) -> None:
+        w = pyro.sample("w", dist.Normal(torch.zeros(4), 1.0).to_event(1))
+        with pyro.plate("data", len(x), subsample_size=20) as rows:
+            pyro.sample("y", dist.Bernoulli(logits=x[rows] @ w), obs=y[rows])
+
+    torch.manual_seed(2)
+    return fit(Program(model, AutoNormal(model)), (x, y), steps=STEPS, **kwargs)
+
+
+def on_digits(program: Any = None, **kwargs: Any) -> Run:
+    settings = {"batch_size": 500, "epochs": 4, **kwargs}  # 500, 500 and a short batch of 297
+    return fit(program or vae(), DIGITS.train, **settings)
+
+
+def on_rows(program: Any, **kwargs: Any) -> Run:
+    torch.manual_seed(1)
+    return fit(program, ROWS, steps=STEPS, log_every=1, **kwargs)
+
+
+OPTIMIZERS = {
+    "Adam": torch.optim.Adam,
+    "AdamW": torch.optim.AdamW,
+    "Adam, weight decay, amsgrad": partial(torch.optim.Adam, weight_decay=0.1, amsgrad=True),
+    "Adamax": torch.optim.Adamax,
+    "NAdam": torch.optim.NAdam,
+    "RAdam": torch.optim.RAdam,
+    "RMSprop": torch.optim.RMSprop,
+    "RMSprop, centered": partial(torch.optim.RMSprop, centered=True, momentum=0.5),
+    "Adagrad": partial(torch.optim.Adagrad, lr_decay=0.1),
+    "SGD": torch.optim.SGD,
+    "SGD, Nesterov": partial(
+        torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=0.01, maximize=False
+    ),
+    "Adadelta, not in the graph": torch.optim.Adadelta,
+}
+CASES: dict[str, Callable[..., Run]] = {
+    "VAE": on_digits,
+    "VAE, estimator B": partial(on_digits, objective=ELBO(analytic_kl=True)),
+    "VAE, three particles": partial(on_digits, objective=ELBO(num_particles=3)),
+    "VAE, prior over the weights": partial(on_digits, weight_prior_scale=1.0),
+    "VAE, schedule": partial(on_digits, schedule=partial(MultiStepLR, milestones=[1, 3])),
+    "VAE, plateau": partial(
+        on_digits, schedule=partial(ReduceLROnPlateau, patience=0, threshold=1e9)
+    ),
+    "factor analysis": lambda **k: on_rows(models.FactorAnalysis((3,), 2), **k),
+    "factor analysis, float64": lambda **k: fit(
+        models.FactorAnalysis((3,), 2).double(), ROWS.double(), steps=STEPS, **k
+    ),
+    "AutoNormal": partial(schools, AutoNormal),
+    "AutoDiagonalNormal": partial(schools, AutoDiagonalNormal),
+    "AutoMultivariateNormal": partial(schools, AutoMultivariateNormal),
+    "AutoLowRankMultivariateNormal": partial(schools, AutoLowRankMultivariateNormal),
+    "subsampled plate": subsampled,
+    **{
+        f"optimizer {name}": partial(on_digits, optimizer=make, learning_rate=1e-3)
+        for name, make in OPTIMIZERS.items()
+    },
+}
+
+
+def weights(run: Run) -> Tensor:
+    return torch.cat([p.detach().flatten().double() for p in run.program.parameters()])
+
+
+def objectives(run: Run) -> Tensor:
+    return torch.tensor([row["train_objective"] for row in run.history], dtype=torch.float64)
+
+
+def assert_agree(a: Run, b: Run) -> None:
+    """Equal to the rounding of some tens of float32 updates."""
+    torch.testing.assert_close(objectives(a), objectives(b), rtol=2e-5, atol=1e-5)
+    # an update of Adam has the size of the learning rate even where a gradient is mere rounding,
+    # so a few entries may part; in the norm they do not show
+    moved = torch.linalg.vector_norm(weights(a) - weights(b)) / torch.linalg.vector_norm(
+        weights(b)
+    )
+    assert float(moved) < 1e-4
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_traced_steps_are_the_eager_ones(case: str) -> None:
+    torch.manual_seed(1)
+    eager = CASES[case](compile="eager", device="cpu")
+    torch.manual_seed(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        traced = CASES[case](compile="traced", device="cpu")
+    assert traced.level == "traced"
+    assert_agree(traced, eager)
+
+
+def test_other_draws_would_not_agree() -> None:
+    with pytest.raises(AssertionError):
+        assert_agree(
+            on_digits(compile="traced", device="cpu"),
+            on_digits(compile="eager", device="cpu", seed=1),
+        )
+
+
+@needs_compiler
+@pytest.mark.parametrize("case", ["VAE", "AutoNormal"])
+def test_compiled_steps_are_the_eager_ones(case: str) -> None:
+    torch.manual_seed(1)
+    eager = CASES[case](compile="eager", device="cpu")
+    torch.manual_seed(1)
+    validate = torch.distributions.Distribution._validate_args
+    compiled = CASES[case](compile="compiled", device="cpu")
+    assert compiled.level == "compiled"
+    assert_agree(compiled, eager)
+    # building a compiler switches validation off for the process unless it is put back
+    assert torch.distributions.Distribution._validate_args is validate
+    with pytest.raises(ValueError, match="support"):
+        torch.distributions.Bernoulli(torch.tensor(0.5)).log_prob(torch.tensor(0.3))
+
+
+def test_same_seed_same_bits() -> None:
+    one, two = (on_digits(compile="traced", device="cpu") for _ in range(2))
+    assert torch.equal(weights(one), weights(two))
+
+
+@pytest.mark.parametrize(("first", "second"), [("eager", "traced"), ("traced", "eager")])
+def test_checkpoints_fit_both_levels(first: str, second: str, tmp_path: Path) -> None:
+    whole = on_digits(epochs=6, compile="eager", device="cpu")
+    on_digits(epochs=3, compile=first, device="cpu", out=tmp_path)
+    resumed = on_digits(epochs=6, compile=second, device="cpu", out=tmp_path, resume=True)
+    assert (resumed.level, resumed.step) == (second, whole.step)
+    assert_agree(resumed, whole)
+
+
+def test_auto_run_resumes_at_the_level_it_had(tmp_path: Path) -> None:
+    on_digits(epochs=3, compile="traced", device="cpu", out=tmp_path)
+    resumed = on_digits(epochs=6, compile="auto", device="cpu", out=tmp_path, resume=True)
+    assert resumed.level == "traced"
+
+
+@pytest.mark.parametrize(("price", "level"), [(1e9, "eager"), (0.0, "traced")])
+def test_auto_makes_a_graph_when_the_work_ahead_repays_it(
+    price: float, level: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(steps_module, "_WORTH_TRACING", price)
+    monkeypatch.setattr(steps_module, "_WORTH_COMPILING", 1e9)
+    caplog.set_level(logging.INFO, logger="aevb.inference.steps")
+    assert on_digits(epochs=20, compile="auto", device="cpu").level == level
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert line.startswith(f"training steps: {level}, because only")
+
+
+# Programs that have no graph
+
+
+def discrete(x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        k = pyro.sample("k", dist.Bernoulli(0.3))
+        pyro.sample("x", dist.Normal(k.unsqueeze(-1), 1.0).expand([len(x), 3]).to_event(1), obs=x)
+
+
+def discrete_guide(x: Tensor) -> None:
+    p = pyro.param("p", torch.tensor(0.4), constraint=dist.constraints.unit_interval)
+    with pyro.plate("data", len(x)):
+        pyro.sample("k", dist.Bernoulli(p))
+
+
+def located(shift: Callable[[Tensor], Any]) -> Callable[[Tensor], None]:
+    def model(x: Tensor) -> None:
+        m = pyro.sample("m", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(m + shift(m), 1.0).to_event(1), obs=x)
+
+    return model
+
+
+def located_guide(x: Tensor) -> None:
+    loc = pyro.param("loc", torch.zeros(3))
+    pyro.sample("m", dist.Normal(loc, 0.5).to_event(1))
+
+
+def coin() -> Callable[[Tensor], float]:
+    """A decision that Python makes anew at each call."""
+    throw = random.Random(0)
+    return lambda _: 3.0 if throw.random() < 0.5 else 0.0
+
+
+REFUSED: dict[str, tuple[Callable[[], Program], str]] = {
+    "score function": (
+        lambda: Program(discrete, discrete_guide),
+        r"site 'k' \(Bernoulli\) needs a score-function estimator",
+    ),
+    "enumeration": (
+        lambda: Program(discrete, config_enumerate(discrete_guide)),
+        "site 'k' is enumerated",
+    ),
+    "branch on a value": (
+        lambda: Program(located(lambda m: 1.0 if bool(m.sum() > 0) else 0.0), located_guide),
+        "after site 'm': RuntimeError: Python needs the value of a tensor",
+    ),
+    "branch of Python": (
+        lambda: Program(located(coin()), located_guide),
+        "its graph is not the program",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", list(REFUSED))
+@pytest.mark.filterwarnings("ignore:Found vars")
+def test_program_without_a_graph_runs_eagerly_with_one_warning(case: str) -> None:
+    make, message = REFUSED[case]
+    torch.manual_seed(1)
+    eager = fit(make(), ROWS, steps=STEPS, compile="eager", device="cpu")
+    torch.manual_seed(1)
+    with pytest.warns(UserWarning, match="training steps run eagerly: " + message) as caught:
+        run = fit(make(), ROWS, steps=STEPS, compile="traced", device="cpu")
+    assert len([w for w in caught if "run eagerly" in str(w.message)]) == 1
+    assert run.level == "eager"
+    if case != "branch of Python":  # which throws its coin more often when it is looked at
+        assert torch.equal(weights(run), weights(eager))
+
+
+def test_lbfgs_runs_eagerly() -> None:
+    fa = models.FactorAnalysis((3,), 2)
+    with pytest.warns(UserWarning, match="LBFGS evaluates the loss several times"):
+        run = fit(
+            fa,
+            ROWS,
+            steps=3,
+            optimizer=torch.optim.LBFGS,
+            learning_rate=0.1,
+            compile="traced",
+            device="cpu",
+        )
+    assert run.level == "eager"
+
+
+def test_unknown_level_is_refused() -> None:
+    with pytest.raises(ValueError, match="compile: expected one of auto, eager, traced, compiled"):
+        fit(vae(), DIGITS.train, epochs=1, compile="fast", device="cpu")
+
+
+# What a graph must not lose
+
+
+def test_tensors_that_a_program_closes_over_are_followed() -> None:
+    """A factor that the user changes between two parts of training, as in annealing."""
+    factor = torch.ones(())
+
+    def model(x: Tensor) -> None:
+        m = pyro.sample("m", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(factor * m, 1.0).to_event(1), obs=x)
+
+    changed = graph_function(lambda m: factor * m, torch.ones(3))
+    factor.fill_(5.0)
+    assert torch.equal(changed(torch.ones(3)), torch.full((3,), 5.0))
+    on_rows(Program(model, located_guide), compile="traced", device="cpu")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_loss_that_breaks_in_a_graph_is_traced_to_its_site(kept: bool, tmp_path: Path) -> None:
+    """log σ climbs with a huge learning rate until exp(log σ) overflows."""
+
+    def model(x: Tensor) -> None:
+        s = pyro.param("s", torch.zeros(()))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(torch.zeros(3), torch.exp(s)).to_event(1), obs=x * 1e15)
+
+    def run(level: str, out: Path | None) -> NonFiniteLossError:
+        program = Program(model, lambda x: None)
+        with pytest.raises(NonFiniteLossError) as caught:
+            fit(
+                program,
+                ROWS,
+                steps=500,
+                optimizer=torch.optim.SGD,
+                learning_rate=1.0,
+                compile=level,
+                device="cpu",
+                out=out,
+                checkpoint_seconds=0.0,
+            )
+        return caught.value
+
+    eager = run("eager", None)
+    traced = run("traced", tmp_path if kept else None)
+    assert "site 'x'" in str(eager) or "parameter" in str(eager)
+    assert (traced.step, traced.site) == (eager.step, eager.site)
+    if kept:
+        weights = load_checkpoint(tmp_path / "checkpoint.safetensors")["weights"]
+        assert all(bool(torch.isfinite(w).all()) for w in weights.values())
+
+
+def test_random_state_outside_is_left_alone() -> None:
+    program = vae()
+    before = torch.get_rng_state()
+    on_digits(program, compile="traced", device="cpu")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_large_products_are_the_same_by_either_library() -> None:
+    torch.manual_seed(0)
+    x, w, b = torch.randn(128, 784), torch.randn(512, 784), torch.randn(512)
+
+    def layers(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        hidden = torch.addmm(b, x, w.t())
+        return hidden @ w + (hidden.t() @ x).sum()
+
+    graph = trace_graph(layers, [x, w, b])
+    inputs = dict(zip(graph.graph.nodes, [x, w, b], strict=False))
+    values = dict(inputs)
+    run = torch.fx.Interpreter(graph, garbage_collect_values=False)
+    expected = run.run(x, w, b)
+    values.update(run.env)
+    choose_matmul_kernels(graph, values)
+    result = graph(x, w, b)
+    # sums of 784 + 512 products of normals
+    error = (result - layers(x.double(), w.double(), b.double())).abs().max()
+    assert float(error / expected.abs().max()) < 1e-5
