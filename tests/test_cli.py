@@ -671,3 +671,14 @@ def test_mnist_from_the_data_folder_trains(data_folder: Path, aevb: Any) -> None
     assert (figures["epochs"], figures["steps"], figures["num_datapoints"]) == (1, 50, 50)
     # better than knowing nothing: a fair coin for each of the pixels has 784 log 2 nats
     assert figures["elbo"] > -784 * np.log(2)
+
+
+def test_run_remembers_where_its_data_were(
+    aevb: Any, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ["--data", "mnist", "--model.hidden", "[4]", "--batch_size", 10000]
+    flags += ["--num_samples", 2, "--limit", 2, "--epochs", 1, "--out", "run"]
+    assert aevb("train", *flags).code == 0
+    monkeypatch.delenv("AEVB_DATA")
+    figures = aevb("evaluate", "run", "--num_samples", 2, "--limit", 2, "--json")
+    assert json.loads(figures.out)["data"] == "mnist"

@@ -10,6 +10,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 import aevb
 from aevb import commands
+from aevb.data.locations import data_root
 from aevb.data.sources import DATASETS
 from aevb.explanations import explain
 from aevb.runs import CONFIG
@@ -24,7 +25,7 @@ _HELP = {
 # Arguments that the commands get from here and not from the user.
 _WIRED = {"write_config", "reopen"}
 # Flags that may differ between the parts of one run; with any other, it would be another run.
-_CHANGEABLE = {"data_root", "device", "epochs", "limit", "log_every", "num_samples", "patience"}
+_CHANGEABLE = {"compile", "data_root", "device", "epochs", "limit", "log_every", "num_samples", "patience"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,8 +110,8 @@ def _write_config(parser: ArgumentParser, settings: Namespace, path: Path) -> No
     """Save the resolved configuration so that it works from any folder."""
     saved = settings.clone()
     saved.resume = saved.out = None
-    if saved.data_root is not None:
-        saved.data_root = str(Path(saved.data_root).resolve())
+    if saved.data_root is not None or saved.data in DATASETS:
+        saved.data_root = str(data_root(saved.data_root).resolve())
     if saved.data not in DATASETS and Path(saved.data).exists():
         saved.data = str(Path(saved.data).resolve())
     if settings.resume is not None:
