@@ -9,6 +9,7 @@ from aevb.inference import randomness
 from aevb.inference.devices import pick_device
 from aevb.inference.feeds import Data, Feed
 from aevb.inference.objectives import ELBO, Objective
+from aevb.inference.precision import PRECISIONS
 from aevb.inference.program import ProgramPair
 from aevb.inference.steps import LEVELS
 from aevb.inference.training import Optimizer, Run, Schedule, Training
@@ -35,6 +36,7 @@ def fit(
     out: str | Path | None = None,
     resume: bool = False,
     compile: str = "auto",
+    precision: str = "float32",
     log_every: int | None = None,
     checkpoint_seconds: float = 30.0,
     progress: bool | None = None,
@@ -75,6 +77,8 @@ def fit(
             tensor operations, ``"compiled"`` as that graph through inductor, or ``"auto"``, which
             makes a graph when the work ahead repays it. Programs that have no graph run eagerly,
             with a warning. Levels agree to rounding, and checkpoints fit all of them.
+        precision: Of matrix products: ``"float32"``, or ``"tf32"`` or ``"bf16"``, with all else
+            in float32.
         log_every: Epochs between rows of metrics (and validations); by default 1, or 100 without
             minibatches.
         checkpoint_seconds: Time between checkpoints; one is always written at the end.
@@ -100,6 +104,8 @@ def fit(
     _check_arguments(epochs, steps, patience, validation, resume, out)
     if compile not in LEVELS:
         raise ValueError(f"compile: expected one of {', '.join(LEVELS)}; got {compile!r}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}")
     target = pick_device(device)
     folder = None if out is None else Path(out)
     if folder is not None:
@@ -119,6 +125,7 @@ def fit(
             folder=folder,
             log_every=log_every or (1 if batch_size else 100),
             compile=compile,
+            precision=precision,
         )
         training.prepare(data, batch_size)
         training.set_optimizer(optimizer, learning_rate, schedule)

@@ -22,6 +22,7 @@ from aevb.inference.feeds import Data, Feed, evaluation_batches
 from aevb.inference.interrupts import Interrupts
 from aevb.inference.metrics import MetricsLog, progress_bar
 from aevb.inference.objectives import Objective
+from aevb.inference.precision import bf16_products, tf32_products
 from aevb.inference.program import data_plate_size, prepare
 from aevb.inference.steps import EagerStep, Stepper
 from aevb.inference.tracing import NotTraceableError, refuse_untraceable_sites
@@ -90,6 +91,7 @@ class Training:
     folder: Path | None
     log_every: int
     compile: str
+    precision: str
     step: int = 0
     seconds: float = 0.0
     stopped: str | None = None
@@ -178,6 +180,7 @@ class Training:
             progress_bar(goal, "step", self.step, show) as bar,
             Interrupts() as interrupts,
             pyro.validation_enabled(False),
+            tf32_products(self.precision == "tf32"),
             warnings.catch_warnings(),
         ):
             # Pyro warns of what is raised here as an error with more to say
@@ -244,7 +247,7 @@ class Training:
     def gradients(self, *inputs: Tensor) -> tuple[Tensor, list[Tensor | None]]:
         """The bound of a minibatch, in nats, and the gradient of the loss."""
         args = self.feed.present(*inputs)
-        with torch.enable_grad():
+        with torch.enable_grad(), bf16_products(self.precision == "bf16"):
             loss = self.estimator.differentiable_loss(
                 self.program.model, self.program.guide, *args
             )
@@ -393,6 +396,7 @@ class Training:
             "objective": repr(self.objective),
             "optimizer": type(self.optimizer).__name__,
             "learning_rate": self.learning_rate,
+            "precision": self.precision,
             "schedule": type(self.schedule).__name__,
             "batch_size": self.feed.batch_size,
             "num_datapoints": self.feed.num_datapoints,

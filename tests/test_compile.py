@@ -384,3 +384,19 @@ def test_large_products_are_the_same_by_either_library() -> None:
     # sums of 784 + 512 products of normals
     error = (result - layers(x.double(), w.double(), b.double())).abs().max()
     assert float(error / expected.abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("level", ["eager", "traced"])
+def test_bf16_rounds_products_and_nothing_else(level: str) -> None:
+    run = on_digits(compile=level, device="cpu", precision="bf16")
+    exact = on_digits(compile=level, device="cpu")
+    assert run.level == level
+    assert all(p.dtype == torch.float32 for p in run.program.parameters())
+    gap = (objectives(run) - objectives(exact)).abs().max()
+    # a product of 64 factors rounded to 8 bits is off by about 2**-9 of its size, not by nothing
+    assert 0 < float(gap) < 2**-6 * float(objectives(exact).abs().max())
+
+
+def test_unknown_precision_is_refused() -> None:
+    with pytest.raises(ValueError, match="precision: expected one of float32, tf32, bf16"):
+        fit(vae(), DIGITS.train, epochs=1, precision="fp8", device="cpu")

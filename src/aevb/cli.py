@@ -25,7 +25,16 @@ _HELP = {
 # Arguments that the commands get from here and not from the user.
 _WIRED = {"write_config", "reopen"}
 # Flags that may differ between the parts of one run; with any other, it would be another run.
-_CHANGEABLE = {"compile", "data_root", "device", "epochs", "limit", "log_every", "num_samples", "patience"}
+_CHANGEABLE = {
+    "compile",
+    "data_root",
+    "device",
+    "epochs",
+    "limit",
+    "log_every",
+    "num_samples",
+    "patience",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -41,6 +41,7 @@ def train(
     seed: int = 0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     compile: Literal["auto", "eager", "traced", "compiled"] = "auto",
+    precision: Literal["float32", "tf32", "bf16"] = "float32",
     out: Path | None = None,
     resume: Path | None = None,
 ) -> dict[str, Any]:
@@ -67,6 +68,7 @@ def train(
         seed: Of everything random.
         device: Where to compute; auto takes CUDA where there is one.
         compile: How training steps are made; auto makes a graph if the work ahead repays it.
+        precision: Of matrix products; all else stays in float32.
         out: Run folder; by default runs/DATA-TIME.
         resume: Continue the run in this folder, with its configuration.
 
@@ -101,6 +103,7 @@ def train(
         out=folder,
         resume=True,
         compile=compile,
+        precision=precision,
         log_every=log_every,
     )
     summary = {
