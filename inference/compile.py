@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from aevb.inference import randomness
+from aevb.inference.cuda_graphs import RecordedSteps
 from aevb.inference.kernels import choose_matmul_kernels
 from aevb.inference.tracing import NotTraceableError, trace_graph
 from aevb.inference.updates import (
@@ -63,23 +64,39 @@ class GraphStep:
         function: Callable[..., Any],
         held: list[Tensor],
         rates: list[Tensor],
-        optimizer: torch.optim.Optimizer,
+        definition: StepDefinition,
         level: str,
     ) -> None:
         self.level = level
+        self._definition = definition
         self._function = function
         self._held = held
         self._rates = rates
-        self._groups = optimizer.param_groups
+        self._groups = definition.optimizer.param_groups
         self._filled = [float(rate) for rate in rates]
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Make the step; returns the bound as a scalar tensor, in nats."""
+        self.fill_rates()
+        return self._run(*inputs)
+
+    def recorded(self, inputs: Sequence[Tensor], steps: int) -> RecordedSteps:
+        """Several of these steps as one launch on a GPU; nothing is left changed."""
+        several = RecordedSteps(self._run, inputs, steps)
+        device = self._definition.parameters[0].device
+        with _everything_restored(self._definition, device):
+            several.record(device)
+        return several
+
+    def fill_rates(self) -> None:
+        """Let the graph know the learning rates of today."""
         for number, rate in enumerate(self._rates):
             wanted = self._groups[number]["lr"]
             if wanted != self._filled[number]:
                 self._filled[number] = wanted
                 rate.fill_(wanted)
+
+    def _run(self, *inputs: Tensor) -> Tensor:
         with torch.no_grad():
             bound: Tensor = self._function(*self._held, *inputs)[0]
         return bound
@@ -134,7 +151,7 @@ def graph_step(definition: StepDefinition, level: str, *inputs: Tensor) -> Graph
             function(*held, *inputs)
     if not in_graph:
         function = _with_ordinary_update(function, definition, used)
-    return GraphStep(function, held, rates, optimizer, level)
+    return GraphStep(function, held, rates, definition, level)
 
 
 def graph_function(function: Callable[..., Tensor], *inputs: Tensor) -> Callable[..., Tensor]:

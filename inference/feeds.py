@@ -60,6 +60,13 @@ class Feed:
         return 1 if self.order is None else self.order.num_batches
 
     @property
+    def equal_steps_ahead(self) -> int:
+        """Steps to the end of the epoch whose minibatches are full."""
+        if self.order is None or self.batch_size is None:
+            return 1
+        return (self.num_datapoints - self.order.position) // self.batch_size
+
+    @property
     def presented(self) -> int:
         """Datapoints that the steps so far have seen, repetitions included."""
         if self.order is None:

@@ -198,6 +198,7 @@ class Training:
                     self.stopped = self.stopped or interrupts.requested.name
                 if time.monotonic() - saved > interval:
                     self.save()
+                    self.memory = None
                     saved = time.monotonic()
         return self.finish()
 
@@ -220,14 +221,19 @@ class Training:
         count = 0.0
         at_epoch_end = False
         while self.step < last and not at_epoch_end and interrupts.requested is None:
-            inputs = self.feed.next()
             if self.stepper.level == "eager":
                 self.random_before = randomness.capture_torch(self.device)
             elif self.memory is None:
                 self.remember()
-            bounds += self.stepper(goal - self.step - 1, *inputs)
-            self.step += 1
-            count += self._count(inputs)
+            block = self.stepper.block
+            if 1 < block <= min(last - self.step, self._equal_steps_ahead()):
+                rows = [self.feed.next() for _ in range(block)]
+                bounds += self.stepper.many(rows)
+            else:
+                rows = [self.feed.next()]
+                bounds += self.stepper(goal - self.step - 1, *rows[0])
+            self.step += len(rows)
+            count += sum(map(self._count, rows))
             at_epoch_end = self.feed.at_epoch_end and self._epoch_matters()
         bound = float(bounds)  # the one wait
         if not math.isfinite(bound):
@@ -239,6 +245,14 @@ class Training:
         self.seconds += elapsed
         self.row_seconds += elapsed
         return at_epoch_end
+
+    def _equal_steps_ahead(self) -> int:
+        """Steps of one shape until there is something to do between two of them."""
+        if self.feed.batch_size is not None:
+            return self.feed.equal_steps_ahead
+        return (
+            1 if self.schedule is not None else self.log_every - self.feed.epoch % self.log_every
+        )
 
     def _epoch_matters(self) -> bool:
         """Whether something is to be done at the end of this epoch."""

@@ -400,3 +400,24 @@ def test_bf16_rounds_products_and_nothing_else(level: str) -> None:
 def test_unknown_precision_is_refused() -> None:
     with pytest.raises(ValueError, match="precision: expected one of float32, tf32, bf16"):
         fit(vae(), DIGITS.train, epochs=1, precision="fp8", device="cpu")
+
+
+@pytest.mark.parametrize("case", ["VAE", "VAE, schedule", "AutoNormal"])
+def test_blocks_of_steps_are_the_single_ones(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU launches as one; on a CPU the same bookkeeping with plain calls."""
+    torch.manual_seed(1)
+    single = CASES[case](compile="traced", device="cpu")
+    monkeypatch.setattr(steps_module, "_BLOCK", {"cpu": 2})
+    blocks = []
+    many = steps_module.Stepper.many
+
+    def counted(self: Any, inputs: Any) -> Tensor:
+        blocks.append(len(inputs))
+        return many(self, inputs)
+
+    monkeypatch.setattr(steps_module.Stepper, "many", counted)
+    torch.manual_seed(1)
+    together = CASES[case](compile="traced", device="cpu")
+    assert blocks
+    assert torch.equal(weights(single), weights(together))
+    torch.testing.assert_close(objectives(single), objectives(together), rtol=1e-12, atol=0)
