@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from aevb.inference import ImportanceEvidence
@@ -27,7 +28,7 @@ def summarize(evidence: ImportanceEvidence) -> dict[str, Any]:
         JSON-able values, in nats per datapoint: ``elbo``, ``elbo_standard_error``,
         ``log_evidence``, ``standard_error``, ``monte_carlo_error``, ``num_datapoints``,
         ``num_samples``, ``seed``, ``khat_above_0.7`` (number of datapoints), ``khat_median``,
-        ``ess_median``; None where a value is not defined.
+        ``ess_median``; None where a value is not defined, as k̂ is below 25 samples.
 
     Example:
         >>> import torch
@@ -38,6 +39,7 @@ def summarize(evidence: ImportanceEvidence) -> dict[str, Any]:
         4
     """
     count = len(evidence.log_evidence)
+    unknown = bool(torch.isnan(evidence.khat).any())
     return {
         "elbo": _number(evidence.elbo.mean()),
         "elbo_standard_error": _error_of_mean(evidence.elbo),
@@ -47,7 +49,7 @@ def summarize(evidence: ImportanceEvidence) -> dict[str, Any]:
         "num_datapoints": count,
         "num_samples": evidence.num_samples,
         "seed": evidence.seed,
-        "khat_above_0.7": int((evidence.khat > _KHAT_LIMIT).sum()),
+        "khat_above_0.7": None if unknown else int((evidence.khat > _KHAT_LIMIT).sum()),
         "khat_median": _number(evidence.khat.median()),
         "ess_median": _number(evidence.ess.median()),
     }

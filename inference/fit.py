@@ -56,7 +56,8 @@ def fit(
         https://arxiv.org/abs/1312.6114
 
     Args:
-        program: One of our models, or ``Program(model, guide)``; it is trained in place.
+        program: One of our models, or ``Program(model, guide)``; it is trained in place and left
+            in evaluation mode.
         data: A split, a tensor whose rows are datapoints, or the tuple of the programs' arguments.
         objective: Bound to maximize.
         optimizer: Called with the parameters and ``lr=learning_rate``; any ``torch.optim`` class.
@@ -76,7 +77,9 @@ def fit(
         compile: How steps are made: ``"eager"`` as Pyro runs them, ``"traced"`` as one graph of
             tensor operations, ``"compiled"`` as that graph through inductor, or ``"auto"``, which
             makes a graph when the work ahead repays it. Programs that have no graph run eagerly,
-            with a warning. Levels agree to rounding, and checkpoints fit all of them.
+            with a warning. Levels agree to rounding, and checkpoints fit all of them; a resumed
+            run is exact to the last bit if both parts are made at the same level, as ``"auto"``
+            does unless the work ahead has become another.
         precision: Of matrix products: ``"float32"``, or ``"tf32"`` or ``"bf16"``, with all else
             in float32.
         log_every: Epochs between rows of metrics (and validations); by default 1, or 100 without
@@ -102,6 +105,8 @@ def fit(
         (3, 6, 'finished')
     """
     _check_arguments(epochs, steps, patience, validation, resume, out)
+    if log_every is not None and log_every < 1:
+        raise ValueError(f"log_every: must be at least 1; got {log_every}")
     if compile not in LEVELS:
         raise ValueError(f"compile: expected one of {', '.join(LEVELS)}; got {compile!r}")
     if precision not in PRECISIONS:
@@ -112,7 +117,7 @@ def fit(
         folder.mkdir(parents=True, exist_ok=True)
     with randomness.seeded(seed, target):
         if isinstance(program, nn.Module):
-            program.to(target).train()
+            program.to(target).eval()  # while prepared, lest batch statistics count it as training
         training = Training(
             program=program,
             feed=Feed(data, batch_size, seed, target),
@@ -128,9 +133,14 @@ def fit(
             precision=precision,
         )
         training.prepare(data, batch_size)
+        if isinstance(program, nn.Module):
+            program.train()
         training.set_optimizer(optimizer, learning_rate, schedule)
         training.begin(resume)
-        return training.run(epochs, steps, checkpoint_seconds, progress)
+        run = training.run(epochs, steps, checkpoint_seconds, progress)
+        if isinstance(program, nn.Module):
+            program.eval()
+        return run
 
 
 def _check_arguments(

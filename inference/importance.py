@@ -19,6 +19,7 @@ from aevb.inference.log_weights import (
     model_trace,
     read_layout,
     refuse_nan,
+    same_when_cut,
 )
 from aevb.inference.psis import pareto_khat
 from aevb.inference.tracing import NotTraceableError
@@ -27,7 +28,7 @@ __all__ = ["ImportanceEvidence", "estimates_from_log_weights", "importance_evide
 
 # Draws are made in blocks of a fixed size, each from a seed of its own, so that the memory budget
 # changes how the model is evaluated and never which draws it is evaluated at.
-_SAMPLES_PER_BLOCK = 500
+_SAMPLES_PER_BLOCK = 100
 _DATAPOINTS_PER_BLOCK = 250
 # A graph sends large products to a faster library and skips Pyro; tracing costs a second.
 _FLOPS_WORTH_A_GRAPH = 2e10
@@ -181,11 +182,8 @@ def _datapoint_blocks(
             for a in args
         )
 
-    try:
-        follows = read_layout(model, guide, *cut(0)).num_datapoints == size
-    except (ValueError, RuntimeError):
-        follows = False  # the size of the plate is written into the program
-    if not follows:
+    last = (total - 1) // size * size
+    if not same_when_cut(model, guide, layout, args, slice(last, total), cut(last)):
         yield args
         return
     for start in range(0, total, size):
@@ -208,6 +206,8 @@ def _log_weights(
         count = min(_SAMPLES_PER_BLOCK, num_samples - start)
         torch.manual_seed(_mix(*key, start))
         latents, log_q = draw(guide, layout, count, *args)
+        if not latents:
+            raise ValueError("model: has no latent sites, so there is nothing to integrate over")
         if evaluate is None:
             evaluate = _LogJoint(model, layout, latents, args, num_samples, budget)
         for first in range(0, count, evaluate.at_once):

@@ -22,6 +22,7 @@ __all__ = [
     "model_trace",
     "read_layout",
     "refuse_nan",
+    "same_when_cut",
 ]
 
 Callables = tuple[Callable[..., Any], Callable[..., Any]]
@@ -50,12 +51,15 @@ def read_layout(model: Callable[..., Any], guide: Callable[..., Any], *args: Any
         args: Arguments of both.
 
     Raises:
-        ValueError: If a site is scaled or subsampled, or latent in one program only.
+        ValueError: If a site is scaled or subsampled, is latent in one program only, is a point
+            mass, or observes data outside its support.
     """
     with torch.no_grad():
         guide_trace = poutine.trace(guide).get_trace(*args)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
     latent = {name for name, _ in _sites(guide_trace)}
+    _refuse_foreign_latents(guide_trace, model_trace)
+    _refuse_outside_support(model_trace)
     unguided = [
         name
         for name, site in _sites(model_trace)
@@ -141,6 +145,81 @@ def refuse_nan(trace: poutine.Trace) -> None:
     for name, site in _sites(trace):
         if bool(torch.isnan(_float64_log_prob(site["fn"], site["value"])).any()):
             raise ValueError(f"site {name!r} has log-probability NaN")
+
+
+def _refuse_foreign_latents(guide: poutine.Trace, model: poutine.Trace) -> None:
+    """The guide's sites must be a density over the model's latents."""
+    known = {name for name, site in _sites(model) if not site["is_observed"]}
+    auxiliary = {name for name, site in _sites(guide) if site["infer"].get("is_auxiliary")}
+    foreign = {name for name, _ in _sites(guide)} - known - auxiliary
+    if foreign:
+        raise ValueError(f"guide: has sites {sorted(foreign)} that the model lacks")
+    # an autoguide's Delta sites are images of an auxiliary latent, whose density they correct
+    points = [
+        name
+        for name, site in _sites(guide)
+        if isinstance(getattr(site["fn"], "base_dist", site["fn"]), dist.Delta)
+    ]
+    if points and not auxiliary:
+        raise ValueError(
+            f"guide: sites {points} are single points; importance sampling needs a density"
+        )
+
+
+def _refuse_outside_support(trace: poutine.Trace) -> None:
+    for name, site in _sites(trace):
+        try:
+            support = site["fn"].support
+        except NotImplementedError:
+            continue
+        if not site["is_observed"] or support is None:
+            continue
+        inside = support.check(site["value"])
+        if site["mask"] is not None:
+            inside = inside | ~torch.as_tensor(site["mask"], device=inside.device)
+        if not bool(inside.all()):
+            kind = type(getattr(site["fn"], "base_dist", site["fn"])).__name__
+            raise ValueError(
+                f"site {name!r} observes values outside the support of {kind}: {support}"
+            )
+
+
+def same_when_cut(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    layout: Layout,
+    args: tuple[Any, ...],
+    part: slice,
+    cut_args: tuple[Any, ...],
+) -> bool:
+    """Whether some datapoints alone have the log-weights that they have among all.
+
+    They have not if a program holds a value for each datapoint, or the size of the data.
+
+    Args:
+        model: Joint distribution.
+        guide: Posterior.
+        layout: From :func:`read_layout`.
+        args: Arguments for all datapoints.
+        part: Which datapoints.
+        cut_args: Arguments for these alone.
+    """
+    latents, log_q = draw(guide, layout, 1, *args)
+    where = (slice(None),) * layout.nesting + (part,)  # behind the draws and the outer plates
+    some = {name: value[where] for name, value in latents.items()}
+    try:
+        conditioned = poutine.condition(guide, data=some)
+        with torch.no_grad():
+            trace = poutine.trace(_in_plate(conditioned, layout, 1)).get_trace(*cut_args)
+        size = len(range(*part.indices(layout.num_datapoints or 0)))
+        alone = Layout(layout.nesting, size)
+        pairs = (
+            (_log_prob(trace, alone, 1), log_q),
+            (log_joint(model, alone, some, *cut_args), log_joint(model, layout, latents, *args)),
+        )
+    except (ValueError, RuntimeError, IndexError):
+        return False
+    return all(torch.allclose(cut, whole[:, part], rtol=1e-4, atol=1e-4) for cut, whole in pairs)
 
 
 @dataclass(frozen=True)

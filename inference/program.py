@@ -63,6 +63,7 @@ class Program(nn.Module):
         self.guide_program = guide
         self.param_sites = nn.ParameterDict()
         self._constraints: dict[str, constraints.Constraint] = {}
+        self.complete = False  # whether every parameter should exist by now
 
     def model(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model with this module's parameters."""
@@ -111,6 +112,11 @@ class Program(nn.Module):
                 )
             if initial is None or any(initial is p for p in self.parameters()):
                 return None
+            if self.complete:
+                raise ValueError(
+                    f"parameter {name!r} appears for the first time in the middle of training, "
+                    "where no optimizer would change it: let it be met at the first call"
+                )
             value = initial() if callable(initial) else initial
             self.param_sites[key] = _unconstrained(value, constraint)
             self._constraints[key] = constraint
@@ -152,6 +158,8 @@ def prepare(program: ProgramPair, *args: Any) -> tuple[poutine.Trace, poutine.Tr
         ValueError: If a parameter site uses a tensor that the program does not own, so that
             training would leave it unchanged; or as Pyro's validation finds.
     """
+    if isinstance(program, Program):
+        program.complete = False
     with torch.no_grad(), pyro.validation_enabled(True):
         guide_trace = poutine.trace(program.guide).get_trace(*args)
         replayed = poutine.replay(program.model, trace=guide_trace)
@@ -160,6 +168,7 @@ def prepare(program: ProgramPair, *args: Any) -> tuple[poutine.Trace, poutine.Tr
         model_trace.compute_log_prob()
     if isinstance(program, Program):
         program.leave_to_modules()
+        program.complete = True
     owned = {id(parameter) for parameter in program.parameters()}
     for trace in (guide_trace, model_trace):
         for name in trace.param_nodes:
@@ -172,19 +181,20 @@ def prepare(program: ProgramPair, *args: Any) -> tuple[poutine.Trace, poutine.Tr
     return model_trace, guide_trace
 
 
-def data_plate_size(trace: poutine.Trace) -> int | None:
-    """Datapoints that ``pyro.plate("data", ...)`` stands for, subsampled ones included.
+def data_plate_size(trace: poutine.Trace) -> tuple[int, int] | None:
+    """Datapoints in ``pyro.plate("data", ...)`` and datapoints that they stand for.
 
     Args:
         trace: Trace of a model.
 
     Returns:
-        The full size of the plate, or None where no site lies in a plate of that name.
+        Size and full size of the plate, equal unless it is subsampled; None where no site lies in
+        a plate of that name.
     """
     for site in trace.nodes.values():
         for frame in site.get("cond_indep_stack", ()):
             if frame.name == "data":
-                return int(frame.full_size or frame.size)
+                return int(frame.size), int(frame.full_size or frame.size)
     return None
 
 

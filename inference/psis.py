@@ -24,7 +24,8 @@ def pareto_khat(log_weights: Tensor) -> NDArray[np.float64]:
         log_weights: ``(num_samples, *batch)``, in nats.
 
     Returns:
-        ``(*batch,)``; 0 where all weights are equal, NaN below 25 samples.
+        ``(*batch,)``; 0 where all weights are equal, infinite where all are zero or too few are
+        not, NaN below 25 samples.
 
     Example:
         >>> import torch
@@ -35,10 +36,15 @@ def pareto_khat(log_weights: Tensor) -> NDArray[np.float64]:
     columns = samples.reshape(len(samples), -1)
     khat = np.full(columns.shape[1], np.nan)
     if len(samples) >= _FEWEST_SAMPLES:
+        largest, smallest = columns.max(axis=0), columns.min(axis=0)
         # equal up to the rounding of float64: there is no tail to fit
-        spread = columns.max(axis=0) - columns.min(axis=0)
-        varied = spread > 1e-9 * np.maximum(1.0, np.abs(columns).max(axis=0))
-        khat[~varied] = 0.0
+        with np.errstate(invalid="ignore"):  # −inf − (−inf), where every weight is zero
+            equal = largest - smallest <= 1e-9 * np.maximum(1.0, np.abs(largest))
+        khat[equal] = 0.0
+        # zero weights inside the tail leave nothing to fit it to
+        tail = min(len(samples) / 5, 3 * len(samples) ** 0.5)
+        varied = ~equal & (np.isfinite(columns).sum(axis=0) > tail)
+        khat[~equal & ~varied] = np.inf
         fit = _fitter()
         # the fit's grid computes 1 / exp(large), rightly 0
         with np.errstate(over="ignore"):

@@ -139,7 +139,7 @@ class Stepper:
             Sum of their bounds, float64.
         """
         key = _shapes(inputs[0])
-        if key not in self._graphs:
+        if key not in self._graphs or self._graphs[key].is_stale:
             first, *others = (self._make(row).double() for row in inputs)
             return sum(others, start=first)
         step = self._graphs[key]
@@ -174,7 +174,19 @@ class Stepper:
             if step is None:
                 return self.eager(*inputs)
             self._graphs[key] = step
+        if step.is_stale:
+            return self._give_up_graphs(inputs)
         return step(*inputs)
+
+    def _give_up_graphs(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """A schedule changes more than the learning rate, as momentum cycles do."""
+        self._settle("eager")
+        warnings.warn(
+            "training steps run eagerly from here: hyperparameters of the optimizer other than "
+            "the learning rate have changed",
+            stacklevel=2,
+        )
+        return self.eager(*inputs)
 
     def _graph(self, level: str, inputs: tuple[Tensor, ...]) -> GraphStep | None:
         try:

@@ -98,7 +98,7 @@ def refuse_untraceable_sites(*traces: poutine.Trace) -> None:
         for name, site in trace.nodes.items():
             if site["type"] != "sample" or site["is_observed"]:
                 continue
-            if site["infer"].get("enumerate"):
+            if (site["infer"] or {}).get("enumerate"):
                 raise NotTraceableError(f"site {name!r} is enumerated")
             subsample = type(site["fn"]).__name__ == "_Subsample"
             if not subsample and not getattr(site["fn"], "has_rsample", False):

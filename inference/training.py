@@ -120,13 +120,14 @@ class Training:
             if number == 0 or check is None:
                 traces = prepare(self.program, *args)
             if number == 0:
-                self.plate_size = data_plate_size(traces[0])
+                size, full_size = data_plate_size(traces[0]) or (None, None)
+                # a subsampled plate scales the bound to all the datapoints that it stands for
+                self.plate_size, self.plate_is_subsampled = full_size, size != full_size
                 self.plate_nesting = max(map(_plate_nesting, traces))
                 self.refusal = _refusal(*traces)
         if check is not None and self.validation is not None:
             for args in evaluation_batches(self.validation, batch_size, self.device):
                 check(*args)
-        self.per_datapoint = self.plate_size is not None or batch_size is not None
 
     def set_optimizer(
         self, optimizer: Optimizer, learning_rate: float, schedule: Schedule | None
@@ -172,7 +173,7 @@ class Training:
         self, epochs: int | None, steps: int | None, interval: float, show: bool | None
     ) -> Run:
         """Make steps until the work, the patience or the user's is at an end."""
-        if self.stopped != "patience":
+        if self.stopped != "patience" or self.rows_since_best < (self.patience or math.inf):
             self.stopped = None
         goal = self._goal(epochs, steps)
         saved = time.monotonic()
@@ -293,8 +294,8 @@ class Training:
                 self.random_before = randomness.capture_torch(self.device)
                 self.stepper.eager(*inputs)
                 self.step += 1
-                if self.feed.at_epoch_end and self.schedule is not None:
-                    self.schedule.step()
+                if self.feed.at_epoch_end:
+                    self._step_schedule()
         where = "which eager steps from the last good state do not repeat"
         raise NonFiniteLossError(reached, where, self._last_checkpoint())
 
@@ -305,10 +306,15 @@ class Training:
             if row is not None:
                 metric = row["validation_elbo"]
                 self.schedule.step(-(row["train_objective"] if metric is None else metric))
-        elif self.schedule is not None:
-            self.schedule.step()
+        else:
+            self._step_schedule()
         if row is not None:
             self.memory = None
+
+    def _step_schedule(self) -> None:
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
+        if self.schedule is not None and not isinstance(self.schedule, plateau):
+            self.schedule.step()
 
     def add_row(self) -> dict[str, Any]:
         """Validate, record, and see whether patience has run out."""
@@ -421,7 +427,9 @@ class Training:
 
     def _count(self, inputs: tuple[Tensor, ...]) -> float:
         """Datapoints that the bound of one step is a sum over."""
-        return float(len(inputs[0]) if inputs else self.plate_size or 1)
+        if inputs and not self.plate_is_subsampled:
+            return float(len(inputs[0]))
+        return float(self.plate_size or 1)
 
     def _weight_penalty(self, scale: float) -> Tensor:
         """−log N(θ; 0, s²I) / N without its constant."""
@@ -450,8 +458,8 @@ class Training:
 def _plate_nesting(trace: poutine.Trace) -> int:
     """How many dimensions on the left of the events the plates of a program take up."""
     sites = [site for site in trace.nodes.values() if site["type"] == "sample"]
-    frames = [frame for site in sites for frame in site["cond_indep_stack"] if frame.vectorized]
-    return max((-frame.dim for frame in frames), default=0)
+    frames = [frame for site in sites for frame in site["cond_indep_stack"]]
+    return max((-frame.dim for frame in frames if frame.dim is not None), default=0)
 
 
 def _summary(row: dict[str, Any]) -> str:

@@ -8,7 +8,13 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-__all__ = ["can_update_in_graph", "learning_rate_tensors", "state_tensors", "update"]
+__all__ = [
+    "can_update_in_graph",
+    "hyperparameters",
+    "learning_rate_tensors",
+    "state_tensors",
+    "update",
+]
 
 # Their step can be recorded as it is: with `capturable` its arithmetic stays in tensors.
 _CAPTURABLE = (
@@ -18,6 +24,8 @@ _CAPTURABLE = (
     torch.optim.NAdam,
     torch.optim.RAdam,
 )
+# Given to a graph as tensors, or of no effect on it (schedulers note `initial_lr`).
+_NOT_KEPT = ("params", "lr", "initial_lr")
 _FUSED = (torch.optim.Adam, torch.optim.AdamW)
 
 
@@ -39,6 +47,14 @@ def learning_rate_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     ]
 
 
+def hyperparameters(optimizer: torch.optim.Optimizer) -> list[tuple[Any, ...]]:
+    """Everything that the groups say except the learning rates: a graph keeps it as it was."""
+    return [
+        tuple(value for key, value in group.items() if key not in _NOT_KEPT)
+        for group in optimizer.param_groups
+    ]
+
+
 def state_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """Every tensor of the optimizer's state, in a fixed order."""
     return [
@@ -53,7 +69,7 @@ def state_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 def update(
     optimizer: torch.optim.Optimizer,
     rates: list[Tensor],
-    grads: list[Tensor | None],
+    grads: dict[Any, Tensor],
     fused: bool,
 ) -> None:
     """One step of the optimizer, in place, in operations that a graph can record.
@@ -61,7 +77,7 @@ def update(
     Args:
         optimizer: Has made an ordinary step before, so that its state exists.
         rates: From :func:`learning_rate_tensors`.
-        grads: Gradient of each parameter, group after group; None leaves it unchanged.
+        grads: Gradient of each parameter that the loss depends on; others stay as they are.
         fused: Use one fused kernel where the optimizer has one: best without a compiler.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -70,8 +86,8 @@ def update(
         if rule is not None:
             _apply(rule, optimizer, rates, grads)
             return
-        for parameter, grad in zip(parameters, grads, strict=True):
-            parameter.grad = grad
+        for parameter in parameters:
+            parameter.grad = grads.get(parameter)
         with _recordable(optimizer, rates, fused and isinstance(optimizer, _FUSED)):
             optimizer.step()
         for parameter in parameters:
@@ -82,14 +98,13 @@ def _apply(
     rule: Callable[..., None],
     optimizer: torch.optim.Optimizer,
     rates: list[Tensor],
-    grads: list[Tensor | None],
+    grads: dict[Any, Tensor],
 ) -> None:
-    remaining = iter(grads)
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         for parameter in group["params"]:
-            grad = next(remaining)
-            if grad is None:
+            if parameter not in grads:
                 continue
+            grad = grads[parameter]
             grad = -grad if group["maximize"] else grad
             if group["weight_decay"]:
                 grad = grad + group["weight_decay"] * parameter

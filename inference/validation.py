@@ -1,7 +1,5 @@
 """The ELBO of held-out data during training."""
 
-from typing import Any
-
 import pyro
 import torch
 from pyro.infer import Trace_ELBO
@@ -39,16 +37,17 @@ def mean_elbo(
     training = module is not None and module.training
     estimator = Trace_ELBO()
     total, count = 0.0, 0.0
+    plate: tuple[int, int] | None = None
     with randomness.seeded(seed, target), torch.no_grad(), pyro.validation_enabled(False):
         if module is not None:
             module.eval()
         for args in evaluation_batches(data, batch_size, target):
+            if plate is None:
+                plate = data_plate_size(prepare(program, *args)[0]) or (1, 1)
             total -= estimator.loss(program.model, program.guide, *args)
-            count += len(args[0]) if batch_size else (_plate_size(program, args) or 1)
+            # a subsampled plate scales the bound to all the datapoints that it stands for
+            scaled = batch_size is None or plate[0] != plate[1]
+            count += plate[1] if scaled else len(args[0])
         if module is not None:
             module.train(training)
     return total / count
-
-
-def _plate_size(program: ProgramPair, args: tuple[Any, ...]) -> int | None:
-    return data_plate_size(prepare(program, *args)[0])

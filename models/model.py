@@ -59,11 +59,17 @@ class LatentVariableModel(nn.Module, ABC):
         """
 
     def check_shape(self, x: Tensor) -> None:
-        """Refuse data whose datapoints have another shape.
+        """Refuse data whose datapoints have another shape, or another precision than the weights.
 
         Raises:
-            ValueError: Names both shapes.
+            ValueError: Names both.
         """
+        weights = next(self.parameters()).dtype
+        if x.dtype != weights:
+            raise ValueError(
+                f"x: expected {weights}, as the weights are; got {x.dtype}: convert the data, or "
+                "the model with .double() or .float()"
+            )
         if tuple(x.shape[1:]) != self.shape:
             sizes = ", ".join(map(str, self.shape))
             raise ValueError(f"x: expected shape (B, {sizes}); got {tuple(x.shape)}")

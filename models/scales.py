@@ -40,8 +40,7 @@ class FixedScale(Scale):
 
     def __post_init__(self) -> None:
         """Refuse what is no standard deviation."""
-        if not self.value > 0:
-            raise ValueError(f"FixedScale: value must be positive; got {self.value}")
+        _check_positive(self, "value", self.value)
 
     def build(self, in_features: int, out_features: int) -> nn.Module:
         """No parameters; ``forward`` gives ``(out_features,)``."""
@@ -64,6 +63,10 @@ class LearnedScale(Scale):
 
     initial: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuse what is no standard deviation."""
+        _check_positive(self, "initial", self.initial)
+
     def build(self, in_features: int, out_features: int) -> nn.Module:
         """One parameter; ``forward`` gives ``(out_features,)``."""
         return _SharedScale(torch.tensor(log(self.initial)), out_features, trainable=True)
@@ -84,6 +87,10 @@ class PerPixelScale(Scale):
     """
 
     initial: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no standard deviation."""
+        _check_positive(self, "initial", self.initial)
 
     def build(self, in_features: int, out_features: int) -> nn.Module:
         """``out_features`` parameters; ``forward`` gives ``(out_features,)``."""
@@ -108,6 +115,11 @@ class PredictedScale(Scale):
     def build(self, in_features: int, out_features: int) -> nn.Module:
         """One linear head; ``forward``: ``(*batch, in_features)`` → ``(*batch, out_features)``."""
         return _PredictedScale(in_features, out_features)
+
+
+def _check_positive(scale: Scale, name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{type(scale).__name__}: {name} must be positive; got {value}")
 
 
 class _SharedScale(nn.Module):

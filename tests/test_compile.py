@@ -21,7 +21,7 @@ from pyro.infer.autoguide import (
     AutoNormal,
 )
 from torch import Tensor
-from torch.optim.lr_scheduler import MultiStepLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR, ReduceLROnPlateau
 
 from aevb import data, models
 from aevb.inference import ELBO, NonFiniteLossError, Program, Run, fit, load_checkpoint
@@ -104,6 +104,40 @@ OPTIMIZERS = {
     ),
     "Adadelta, not in the graph": torch.optim.Adadelta,
 }
+
+
+def groups(parameters: Any, lr: float) -> torch.optim.Optimizer:
+    """Parameters in another order than the program's, each half at a rate of its own."""
+    parameters = list(parameters)
+    late, early = parameters[6:], parameters[:6]
+    return torch.optim.Adam([{"params": late}, {"params": early, "lr": lr / 10}], lr=lr)
+
+
+def tensor_rate(parameters: Any, lr: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=torch.tensor(lr))
+
+
+class Normalized(torch.nn.Module):
+    """A guide with batch statistics, and a model that nothing learns from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalize = torch.nn.BatchNorm1d(3)
+        self.encode = torch.nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> None:
+        pyro.module("normalize", self.normalize)
+        pyro.module("encode", self.encode)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.encode(self.normalize(x)), 1.0).to_event(1))
+
+
+def latent_rows(x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+
 CASES: dict[str, Callable[..., Run]] = {
     "VAE": on_digits,
     "VAE, estimator B": partial(on_digits, objective=ELBO(analytic_kl=True)),
@@ -117,6 +151,11 @@ CASES: dict[str, Callable[..., Run]] = {
     "factor analysis, float64": lambda **k: fit(
         models.FactorAnalysis((3,), 2).double(), ROWS.double(), steps=STEPS, **k
     ),
+    "groups in another order": partial(on_digits, optimizer=groups),
+    "rate as a tensor": partial(
+        on_digits, optimizer=tensor_rate, schedule=partial(MultiStepLR, milestones=[1, 3])
+    ),
+    "batch normalization": lambda **k: on_rows(Program(latent_rows, Normalized()), **k),
     "AutoNormal": partial(schools, AutoNormal),
     "AutoDiagonalNormal": partial(schools, AutoDiagonalNormal),
     "AutoMultivariateNormal": partial(schools, AutoMultivariateNormal),
@@ -251,6 +290,17 @@ def coin() -> Callable[[Tensor], float]:
     return lambda _: 3.0 if throw.random() < 0.5 else 0.0
 
 
+def annealing() -> Callable[[Tensor], float]:
+    """A factor that Python raises by a little at each call."""
+    calls = [0]
+
+    def factor(_: Tensor) -> float:
+        calls[0] += 1
+        return calls[0] / 1e4
+
+    return factor
+
+
 REFUSED: dict[str, tuple[Callable[[], Program], str]] = {
     "score function": (
         lambda: Program(discrete, discrete_guide),
@@ -266,7 +316,11 @@ REFUSED: dict[str, tuple[Callable[[], Program], str]] = {
     ),
     "branch of Python": (
         lambda: Program(located(coin()), located_guide),
-        "its graph is not the program",
+        "the same draws and data give another loss at each call|its graph is not the program",
+    ),
+    "counter of Python": (
+        lambda: Program(located(annealing()), located_guide),
+        "the same draws and data give another loss at each call",
     ),
 }
 
@@ -278,12 +332,56 @@ def test_program_without_a_graph_runs_eagerly_with_one_warning(case: str) -> Non
     torch.manual_seed(1)
     eager = fit(make(), ROWS, steps=STEPS, compile="eager", device="cpu")
     torch.manual_seed(1)
-    with pytest.warns(UserWarning, match="training steps run eagerly: " + message) as caught:
+    with pytest.warns(UserWarning, match=f"training steps run eagerly: ({message})") as caught:
         run = fit(make(), ROWS, steps=STEPS, compile="traced", device="cpu")
     assert len([w for w in caught if "run eagerly" in str(w.message)]) == 1
     assert run.level == "eager"
-    if case != "branch of Python":  # which throws its coin more often when it is looked at
+    if "Python" not in case:  # whose state moves on when it is looked at
         assert torch.equal(weights(run), weights(eager))
+
+
+def test_cycling_momentum_runs_eagerly_with_one_warning() -> None:
+    schedule = partial(OneCycleLR, max_lr=1e-2, total_steps=10)
+    eager = on_digits(schedule=schedule, compile="eager", device="cpu")
+    with pytest.warns(UserWarning, match="hyperparameters of the optimizer other than the"):
+        run = on_digits(schedule=schedule, compile="traced", device="cpu")
+    assert_agree(run, eager)
+
+
+def test_subsampled_plate_is_normalized_by_what_it_stands_for() -> None:
+    """The Pyro idiom of a plate of N with a minibatch inside reports as the whole data do."""
+    x = ROWS[:, 0].double()
+
+    def model(x: Tensor) -> None:
+        m = pyro.sample("m", dist.Normal(torch.zeros((), dtype=torch.float64), 1.0))
+        with pyro.plate("data", 40, subsample_size=len(x)):
+            pyro.sample("x", dist.Normal(m, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        loc = pyro.param("loc", torch.zeros((), dtype=torch.float64))
+        pyro.sample("m", dist.Normal(loc, 1e-6))
+
+    settings: dict[str, Any] = {"learning_rate": 1e-12, "device": "cpu", "validation": x}
+    whole = fit(Program(model, guide), x, epochs=1, log_every=1, **settings)
+    parts = fit(Program(model, guide), x, epochs=1, batch_size=10, **settings)
+    assert objectives(parts)[0] == pytest.approx(float(objectives(whole)[0]), rel=1e-2)
+    for run in (whole, parts):
+        validated = run.history[0]["validation_elbo"]
+        assert validated == pytest.approx(run.history[0]["train_objective"], rel=1e-2)
+
+
+def test_parameter_that_appears_in_the_middle_is_refused() -> None:
+    calls = [0]
+
+    def model(x: Tensor) -> None:
+        calls[0] += 1
+        shift = pyro.param("late" if calls[0] > 5 else "other", torch.zeros(3))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(shift, 1.0).to_event(1), obs=x)
+
+    program = Program(model, lambda x: None)
+    with pytest.raises(ValueError, match="parameter 'late' appears for the first time in the mid"):
+        fit(program, ROWS, steps=20, compile="eager", device="cpu")
 
 
 def test_lbfgs_runs_eagerly() -> None:

@@ -13,7 +13,7 @@ from aevb import commands
 from aevb.data.locations import data_root
 from aevb.data.sources import DATASETS
 from aevb.explanations import explain
-from aevb.runs import CONFIG
+from aevb.runs import CONFIG, write_text
 
 __all__ = ["main"]
 
@@ -57,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ArgumentError, ValueError, OSError) as error:
         print(f"aevb: error: {explain(error, words, parsers)}", file=sys.stderr)  # noqa: T201
         return 2
-    except ArithmeticError as error:
-        print(f"aevb: error: {error}", file=sys.stderr)  # noqa: T201
+    except (ArithmeticError, RuntimeError) as error:
+        print(f"aevb: error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
         print("aevb: interrupted", file=sys.stderr)  # noqa: T201
@@ -125,7 +125,7 @@ def _write_config(parser: ArgumentParser, settings: Namespace, path: Path) -> No
         saved.data = str(Path(saved.data).resolve())
     if settings.resume is not None:
         _refuse_changes(parser.parse_path(path), saved, path.parent)
-    path.write_text(parser.dump(saved, skip_unset=False))
+    write_text(path, parser.dump(saved, skip_unset=False))
 
 
 def _refuse_changes(old: Namespace, new: Namespace, folder: Path) -> None:

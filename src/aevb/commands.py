@@ -14,7 +14,15 @@ from aevb import data as datasets
 from aevb import evaluation, inference
 from aevb.inference import ELBO, Objective
 from aevb.models import VAE, LatentVariableModel
-from aevb.runs import CONFIG, SavedRun, open_run, save_weights, write_json, write_record
+from aevb.runs import (
+    CONFIG,
+    SavedRun,
+    build_model,
+    open_run,
+    save_weights,
+    write_json,
+    write_record,
+)
 
 __all__ = ["evaluate", "sample", "train"]
 
@@ -79,7 +87,7 @@ def train(
     _check_evaluation(num_samples, limit)  # now, and not when the training is done
     dataset = datasets.load(data, root=data_root, binarize=binarize, seed=seed)
     torch.manual_seed(seed)
-    built = model(dataset.shape)
+    built = build_model(model, dataset)
     folder = resume or out or Path("runs") / f"{Path(data).stem}-{datetime.now():%Y%m%d-%H%M%S}"
     if resume is None and (folder / inference.CHECKPOINT).exists():
         raise ValueError(f"out: {folder} already holds a run; continue it with --resume {folder}")

@@ -91,7 +91,7 @@ def _unknown_option(flag: str, option: str, class_path: str) -> str:
 def _unknown_name(flag: str, problem: str) -> str:
     family = _FAMILIES.get(flag.rsplit(".", 1)[-1].lstrip("-"))
     if family is None:
-        return f"{flag}: {problem}; expected an import path"
+        return f"{flag}: {problem}; expected an import path, such as torch.nn.ReLU"
     module, base = family
     names = [
         key

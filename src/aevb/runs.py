@@ -1,7 +1,9 @@
 """Run folders: what a training run leaves behind, and how it is taken up again."""
 
 import json
+import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +14,16 @@ from safetensors.torch import save_file
 
 from aevb import data, inference, models
 
-__all__ = ["CONFIG", "SavedRun", "open_run", "save_weights", "write_json", "write_record"]
+__all__ = [
+    "CONFIG",
+    "SavedRun",
+    "build_model",
+    "open_run",
+    "save_weights",
+    "write_json",
+    "write_record",
+    "write_text",
+]
 
 CONFIG = "config.yaml"
 RECORD = "record.json"
@@ -64,7 +75,7 @@ def open_run(
         binarize=settings.binarize,
         seed=settings.seed,
     )
-    model = settings.model(dataset.shape).to(device)
+    model = build_model(settings.model, dataset).to(device)
     counters = state["counters"]
     best = counters["best"] if counters["stopped"] in ("finished", "patience") else {}
     model.load_state_dict(best["weights"] if best else state["weights"])
@@ -73,9 +84,24 @@ def open_run(
     return SavedRun(folder, settings, model.eval(), dataset, epoch, counters["stopped"])
 
 
+def build_model(
+    make: Callable[[tuple[int, ...]], models.LatentVariableModel], dataset: data.Dataset
+) -> models.LatentVariableModel:
+    """The model for a dataset, in float64 if the data are.
+
+    Args:
+        make: Called with the shape of one datapoint.
+        dataset: What it is for.
+    """
+    model = make(dataset.shape)
+    double = dataset.train.values.dtype == torch.float64
+    return model.double() if double else model
+
+
 def save_weights(folder: Path, model: torch.nn.Module) -> None:
     """Write the weights alone, for other programs to load."""
-    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    # cloned, because safetensors refuses weights that share memory
+    tensors = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
     save_file(tensors, folder / WEIGHTS)
 
 
@@ -96,4 +122,14 @@ def write_record(folder: Path, dataset: data.Dataset, device: torch.device) -> N
 
 def write_json(path: Path, value: Any) -> None:
     """Write readable JSON."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or leave the old one, whatever happens in between."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,46 @@
+"""The README's code runs, and its commands exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from aevb.cli import main
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[str]:
+    joined = "\n".join(blocks("bash")).replace("\\\n", " ")
+    return [line[line.index("aevb ") :] for line in joined.splitlines() if "aevb " in line]
+
+
+def test_python_runs_and_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks("python")
+    assert len(code.strip().splitlines()) <= 20
+    exec(compile(code, "README.md", "exec"), {})
+    assert -30 < float(capsys.readouterr().out) < -20
+
+
+def test_readme_shows_commands() -> None:
+    assert len(commands()) >= 3
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command_of_the_readme_is_understood(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = shlex.split(command.replace("$AEVB_DATA", "."))[1:]
+    if words[:1] == ["train"]:
+        with pytest.raises(SystemExit) as stopped:
+            main([*words, "--print_config"])
+        assert stopped.value.code == 0
+        assert "latent_dim" in capsys.readouterr().out
+    else:
+        assert main(words) == 2  # no such run, but every flag was understood
+        assert "is no run folder" in capsys.readouterr().err
