@@ -320,6 +320,7 @@ class Training:
         """Validate, record, and see whether patience has run out."""
         validation = None
         if self.validation is not None:
+            self._refuse_broken_weights()
             validation = mean_elbo(
                 self.program,
                 self.validation,
@@ -368,9 +369,7 @@ class Training:
 
     def save(self) -> None:
         """Refuse broken weights; write good ones into a checkpoint, if there is a folder."""
-        broken = non_finite_parameter(self.program)
-        if broken:
-            raise NonFiniteLossError(self.step, broken, self._last_checkpoint())
+        self._refuse_broken_weights()
         if self.checkpoint_path is not None:
             save_checkpoint(self.checkpoint_path, self.state_dict())
 
@@ -449,6 +448,11 @@ class Training:
             self.rows_since_best += 1
         if self.rows_since_best >= (self.patience or math.inf):
             self.stopped = "patience"
+
+    def _refuse_broken_weights(self) -> None:
+        broken = non_finite_parameter(self.program)
+        if broken:
+            raise NonFiniteLossError(self.step, broken, self._last_checkpoint())
 
     def _last_checkpoint(self) -> Path | None:
         path = self.checkpoint_path

@@ -519,3 +519,17 @@ def test_blocks_of_steps_are_the_single_ones(case: str, monkeypatch: pytest.Monk
     assert blocks
     assert torch.equal(weights(single), weights(together))
     torch.testing.assert_close(objectives(single), objectives(together), rtol=1e-12, atol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("level", ["traced", "compiled"])
+def test_recorded_cuda_graphs_are_the_eager_steps(level: str) -> None:
+    """With the exact posterior as guide the gradients do not depend on the draws."""
+    settings: dict[str, Any] = {"steps": 40, "log_every": 40, "device": "cuda"}
+    runs = []
+    for how in ("eager", level):
+        torch.manual_seed(1)
+        runs.append(fit(models.FactorAnalysis((3,), 2), ROWS, compile=how, **settings))
+    assert runs[1].level == level
+    assert_agree(runs[1], runs[0])

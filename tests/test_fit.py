@@ -216,16 +216,20 @@ def metrics_file(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def acting(program: Callable[..., Any], call: int, act: Callable[[], Any]) -> Callable[..., Any]:
-    """``program``, with ``act`` before its ``call``-th call, counted from 1."""
-    calls = iter(range(1, 10**9))
+def vae_acting(step: int, act: Callable[[], Any]) -> models.VAE:
+    """A small VAE whose model calls ``act`` within a training step, counted from 1."""
+    vae = small_vae()
+    model, steps = vae.model, 0
 
-    def acted(*args: Any, **kwargs: Any) -> Any:
-        if next(calls) == call:
+    def acting(*args: Any, **kwargs: Any) -> Any:
+        nonlocal steps
+        steps += vae.training  # and not when it is prepared or validated
+        if vae.training and steps == step:
             act()
-        return program(*args, **kwargs)
+        return model(*args, **kwargs)
 
-    return acted
+    vae.model = acting  # type: ignore[method-assign]
+    return vae
 
 
 # Resumption
@@ -310,6 +314,14 @@ def test_finished_run_without_more_to_do_stays_as_it_is(
     assert differences(first, again) == []
 
 
+def test_run_out_of_patience_does_not_go_on(digits: data.Dataset, tmp_path: Path) -> None:
+    settings = RESUMABLE["patience that runs out"]
+    first = outcome(train(digits, EPOCHS, out=tmp_path, **settings))
+    again = train(digits, 2 * EPOCHS, weights=1, out=tmp_path, resume=True, **settings)
+    assert again.stopped == "patience"
+    assert differences(first, outcome(again)) == []
+
+
 def test_resume_in_an_empty_folder_starts_from_nothing(
     digits: data.Dataset, tmp_path: Path
 ) -> None:
@@ -367,21 +379,18 @@ def test_folder_with_a_run_is_refused_without_resume(digits: data.Dataset, tmp_p
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_training_after_the_current_step(
-    number: signal.Signals, digits: data.Dataset, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals, digits: data.Dataset
 ) -> None:
-    vae = small_vae()
-    # call 1 prepares, calls 2 to 5 are the first epoch and call 6 its validation
-    monkeypatch.setattr(vae, "model", acting(vae.model, 7, partial(signal.raise_signal, number)))
+    vae = vae_acting(STEPS + 1, partial(signal.raise_signal, number))
     run = train(digits, EPOCHS, program=vae)
     assert (run.stopped, run.epoch, run.step) == (number.name, 1, STEPS + 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_run_resumed_in_the_middle_of_an_epoch_is_the_uninterrupted_one(
-    number: signal.Signals, digits: data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals, digits: data.Dataset, tmp_path: Path
 ) -> None:
-    vae = small_vae()
-    monkeypatch.setattr(vae, "model", acting(vae.model, 7, partial(signal.raise_signal, number)))
+    vae = vae_acting(STEPS + 1, partial(signal.raise_signal, number))
     whole = train(digits, EPOCHS, out=tmp_path / "whole")
     part = train(digits, EPOCHS, program=vae, out=tmp_path / "parts")
     assert part.step % STEPS != 0
@@ -390,14 +399,13 @@ def test_run_resumed_in_the_middle_of_an_epoch_is_the_uninterrupted_one(
 
 
 def test_second_signal_acts_at_once_and_the_run_resumes_exactly(
-    digits: data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digits: data.Dataset, tmp_path: Path
 ) -> None:
     def interrupt_twice() -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    vae = small_vae()
-    monkeypatch.setattr(vae, "model", acting(vae.model, 7, interrupt_twice))
+    vae = vae_acting(STEPS + 1, interrupt_twice)
     whole = train(digits, EPOCHS, out=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(digits, EPOCHS, program=vae, out=tmp_path / "parts", checkpoint_seconds=0.0)
@@ -591,6 +599,12 @@ def test_parameter_that_is_not_finite_is_named(steps: int, kept: bool, tmp_path:
     assert (caught.value.step, caught.value.checkpoint) == (steps, out and out / CHECKPOINT)
 
 
+def test_parameter_that_is_not_finite_is_named_before_it_is_validated() -> None:
+    program, settings = Program(steep, lambda x: None), {"validation": ROWS, "log_every": 1}
+    with pytest.raises(NonFiniteLossError, match=r"at step 1: parameter 'param_sites\.site/w'"):
+        fit(program, ROWS, steps=2, device="cpu", **settings)
+
+
 def test_weights_that_are_not_finite_never_reach_the_checkpoint(tmp_path: Path) -> None:
     program = Program(steep, lambda x: None)
     with pytest.raises(NonFiniteLossError):
@@ -601,7 +615,8 @@ def test_weights_that_are_not_finite_never_reach_the_checkpoint(tmp_path: Path) 
 
 def test_validation_elbo_that_is_nan_stops_training() -> None:
     settings: dict[str, Any] = {"batch_size": 20, "device": "cpu"}
-    held_out = torch.full((5, 3), math.nan)
+    held_out = torch.full((1001, 3), 2.0)  # in blocks of 1000
+    held_out[-1] = math.nan
     with pytest.raises(NonFiniteLossError, match="at step 2: the validation ELBO is nan"):
         fit(location(), ROWS, epochs=2, validation=held_out, **settings)
 
@@ -990,21 +1005,19 @@ def process() -> dict[str, Any]:
 
 @pytest.mark.parametrize("validation", [True, False])
 @pytest.mark.parametrize("end", ["finished", "interrupted", "failed", "resumed"])
-def test_training_leaves_the_process_as_it_was(
-    end: str, validation: bool, digits: data.Dataset, tmp_path: Path
-) -> None:
+def test_training_leaves_the_process_as_it_was(end: str, validation: bool, tmp_path: Path) -> None:
     with pyro.validation_enabled(validation):
         if end == "resumed":
             fit(location(), ROWS, steps=3, device="cpu", out=tmp_path)
             random.random(), np.random.rand(), torch.rand(())  # noqa: NPY002
+        vae = vae_acting(3, partial(signal.raise_signal, signal.SIGTERM))
         before = process()
         if end == "failed":
             with pytest.raises(NonFiniteLossError):
                 fit(breaking("model", math.nan, 3), ROWS, steps=9, device="cpu")
         elif end == "interrupted":
-            interrupt = partial(signal.raise_signal, signal.SIGTERM)
-            program = Program(acting(location_model, 4, interrupt), location_guide)
-            assert fit(program, ROWS, steps=9, device="cpu").stopped == "SIGTERM"
+            x = (ROWS[:, :1] > 2).float().expand(-1, 64).unflatten(1, (8, 8))
+            assert fit(vae, x, steps=9, device="cpu").stopped == "SIGTERM"
         else:
             fit(location(), ROWS, steps=6, device="cpu", out=tmp_path, resume=True)
         assert differences(before, process()) == []

@@ -1,0 +1,1 @@
+"""Side-by-side timings of training steps: script, table, machine, commit."""
