@@ -148,7 +148,7 @@ def test_tensors_that_share_memory_come_back_equal(tmp_path: Path) -> None:
     second.weight = first.weight
     tied = nn.Sequential(first, second).state_dict()
     base = torch.arange(6.0)
-    state = {"tied": dict(tied), "whole": base, "part": base[2:4]}
+    state: dict[str, Any] = {"tied": dict(tied), "whole": base, "part": base[2:4]}
     assert state["tied"]["0.weight"].data_ptr() == state["tied"]["1.weight"].data_ptr()
     assert identical(round_trip(state, tmp_path), state)
 

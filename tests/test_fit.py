@@ -111,13 +111,13 @@ def with_modules() -> Program:
     return Program(model, guide)
 
 
-class Decoder(PyroModule):  # type: ignore[misc]
+class Decoder(PyroModule):
     """A model as a PyroModule."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.linear = PyroModule[nn.Linear](2, 3)
-        self.scale = PyroParam(torch.ones(3), constraints.positive)
+        self.linear: Any = PyroModule[nn.Linear](2, 3)  # type: ignore[call-arg, arg-type]
+        self.scale: Any = PyroParam(torch.ones(3), constraints.positive)
 
     def forward(self, x: Tensor) -> None:
         with pyro.plate("data", len(x)):
@@ -125,13 +125,13 @@ class Decoder(PyroModule):  # type: ignore[misc]
             pyro.sample("x", dist.Normal(self.linear(z), self.scale).to_event(1), obs=x)
 
 
-class Encoder(PyroModule):  # type: ignore[misc]
+class Encoder(PyroModule):
     """A guide as a PyroModule."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.linear = PyroModule[nn.Linear](3, 2)
-        self.scale = PyroParam(torch.ones(2), constraints.positive)
+        self.linear: Any = PyroModule[nn.Linear](3, 2)  # type: ignore[call-arg, arg-type]
+        self.scale: Any = PyroParam(torch.ones(2), constraints.positive)
 
     def forward(self, x: Tensor) -> None:
         with pyro.plate("data", len(x)):
@@ -669,7 +669,7 @@ def test_estimator_with_a_wrong_divergence_would_be_found(
     digits: data.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vae, x = confident_vae(), digits.test.evaluation(5)
-    divergence = mean_field.kl_divergence
+    divergence = mean_field.kl_divergence  # type: ignore[attr-defined]
     monkeypatch.setattr(mean_field, "kl_divergence", lambda q, p: 1.1 * divergence(q, p))
     a, b = (bounds(objective, vae, x, 100) for objective in (ESTIMATOR_A, ESTIMATOR_B))
     assert distance(a, b) > STANDARD_ERRORS
@@ -711,7 +711,12 @@ def trained(batch_size: int | None, scale: float | None) -> tuple[list[Tensor], 
     """Weights after some steps of gradient descent, and the data of each step."""
     fa, x = linear_gaussian(), simulate(linear_gaussian(), 40)
     seen: list[Tensor] = []
-    program = Program(fa.model, lambda x: (seen.append(x), fa.guide(x)))
+
+    def guide(x: Tensor) -> None:
+        seen.append(x)
+        fa.guide(x)
+
+    program = Program(fa.model, guide)
     program.module = fa  # the owner of the weights
     settings: dict[str, Any] = {"batch_size": batch_size, "weight_prior_scale": scale}
     settings |= {"optimizer": torch.optim.SGD, "learning_rate": RATE, "steps": MAP_STEPS}
@@ -1002,7 +1007,7 @@ def process() -> dict[str, Any]:
     return {
         "torch": torch.get_rng_state(),
         "python": (version, words),
-        "numpy": (kind, torch.from_numpy(keys.copy()), position),
+        "numpy": (kind, torch.from_numpy(np.array(keys)), position),
         "validation of distributions": dist.is_validation_enabled(),
         "validation of torch": torch.distributions.Distribution._validate_args,
         "validation of inference": pyro.infer.is_validation_enabled(),
