@@ -1,6 +1,5 @@
 """A whole training step as one graph: traced, or traced and compiled."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,12 @@ from torch.fx import GraphModule
 
 from aevb.inference import randomness
 from aevb.inference.cuda_graphs import RecordedSteps
-from aevb.inference.kernels import choose_matmul_kernels
+from aevb.inference.graphs import (
+    compile_graph,
+    constants_to_inputs,
+    keep_first_output,
+    prepare_for_cpu,
+)
 from aevb.inference.tracing import NotTraceableError, trace_graph
 from aevb.inference.updates import (
     can_update_in_graph,
@@ -22,9 +26,7 @@ from aevb.inference.updates import (
     update,
 )
 
-__all__ = ["GraphStep", "StepDefinition", "compile_graph", "graph_function", "graph_step"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["GraphStep", "StepDefinition", "graph_function", "graph_step"]
 
 # Rounding of the gradients, relative to the largest entry: sums of thousands of float32 terms in
 # another order agree to about 1e-5.
@@ -149,13 +151,13 @@ def graph_step(definition: StepDefinition, level: str, *inputs: Tensor) -> Graph
 
     with _everything_restored(definition, device):
         graph = trace_graph(step, [*held, *inputs])
-    held += _constants_to_inputs(graph, position=len(held))
+    held += constants_to_inputs(graph, position=len(held))
     _check(definition, graph, held, used, inputs)
     if in_graph:
-        _return_bound_only(graph)
+        keep_first_output(graph)
     if device.type == "cpu":
         with _everything_restored(definition, device):
-            _choose_kernels(graph, [*held, *inputs])
+            prepare_for_cpu(graph, [*held, *inputs], level)
     function: Callable[..., Any] = graph
     if level == "compiled":
         with _everything_restored(definition, device):
@@ -183,10 +185,10 @@ def graph_function(function: Callable[..., Tensor], *inputs: Tensor) -> Callable
     """
     with torch.no_grad():
         graph = trace_graph(lambda *flat: (function(*flat),), list(inputs))
-        held = _constants_to_inputs(graph, position=len(inputs))
+        held = constants_to_inputs(graph, position=len(inputs))
         everything = [*inputs, *held]
         if inputs[0].device.type == "cpu":
-            _choose_kernels(graph, everything)
+            prepare_for_cpu(graph, everything, "traced")
 
     def run(*flat: Tensor) -> Tensor:
         with torch.no_grad():
@@ -194,32 +196,6 @@ def graph_function(function: Callable[..., Tensor], *inputs: Tensor) -> Callable
         return result
 
     return run
-
-
-def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
-    """Compile a traced graph with inductor, leaving process-wide switches as they were.
-
-    Args:
-        graph: From :func:`aevb.inference.tracing.trace_graph`.
-        inputs: Example inputs.
-
-    Returns:
-        A function called like the graph. Its random draws are those of the graph, because they
-        come from the same generators.
-    """
-    import torch._inductor.config as inductor
-    from torch._inductor import compile as inductor_compile
-
-    # Merely building a compiler switches argument validation off for the whole process.
-    validate = torch.distributions.Distribution._validate_args
-    precision = torch.get_float32_matmul_precision()
-    try:
-        with inductor.patch(fallback_random=True), torch.no_grad():
-            compiled = inductor_compile(graph, list(inputs))
-    finally:
-        torch.distributions.Distribution.set_default_validate_args(validate)
-        torch.set_float32_matmul_precision(precision)
-    return compiled
 
 
 @contextmanager
@@ -235,30 +211,6 @@ def _everything_restored(definition: StepDefinition, device: torch.device) -> It
             for tensor, copy in zip(tensors, copies, strict=True):
                 tensor.copy_(copy)
         randomness.restore_torch(random, device)
-
-
-def _constants_to_inputs(graph: GraphModule, position: int) -> list[Tensor]:
-    """Turn tensors that the program closes over into inputs, so that the graph follows them.
-
-    They come after the first ``position`` inputs.
-    """
-    constants: list[Tensor] = []
-    nodes = list(graph.graph.nodes)
-    inputs = [node for node in nodes if node.op == "placeholder"]
-    body = next(node for node in nodes if node.op != "placeholder")
-    before = inputs[position] if position < len(inputs) else body
-    for node in nodes:
-        if node.op != "get_attr":
-            continue
-        constant = getattr(graph, str(node.target))
-        with graph.graph.inserting_before(before):
-            placeholder = graph.graph.placeholder(f"constant_{len(constants)}")
-        node.replace_all_uses_with(placeholder)
-        graph.graph.erase_node(node)
-        constants.append(constant)
-    graph.graph.lint()
-    graph.recompile()
-    return constants
 
 
 def _check(
@@ -303,29 +255,6 @@ def _eager_gradients(
     with _everything_restored(definition, definition.parameters[0].device):
         torch.manual_seed(seed)
         return definition.gradients(*inputs)
-
-
-def _return_bound_only(graph: GraphModule) -> None:
-    for node in graph.graph.nodes:
-        if node.op == "output":
-            node.args = ((node.args[0][0],),)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-
-
-def _choose_kernels(graph: GraphModule, inputs: list[Tensor]) -> None:
-    """Run the graph once to see shapes and strides, then choose."""
-    values: dict[torch.fx.Node, Any] = {}
-
-    class Recorder(torch.fx.Interpreter):
-        def run_node(self, n: torch.fx.Node) -> Any:
-            values[n] = super().run_node(n)
-            return values[n]
-
-    with torch.no_grad():
-        Recorder(graph, garbage_collect_values=False).run(*inputs)
-    changed = choose_matmul_kernels(graph, values)
-    _log.debug("%d matrix products sent to oneDNN", changed)
 
 
 def _with_ordinary_update(

@@ -237,4 +237,4 @@ class Stepper:
 
 
 def _shapes(inputs: tuple[Tensor, ...]) -> Any:
-    return tuple((tensor.shape, tensor.dtype) for tensor in inputs)
+    return tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in inputs)

@@ -24,10 +24,12 @@ from torch import Tensor
 from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR, ReduceLROnPlateau
 
 from aevb import data, models
-from aevb.inference import ELBO, NonFiniteLossError, Program, Run, fit, load_checkpoint
+from aevb.inference import ELBO, NonFiniteLossError, Program, Run, fit, kernels, load_checkpoint
 from aevb.inference import steps as steps_module
 from aevb.inference.compile import graph_function
+from aevb.inference.graphs import compile_graph
 from aevb.inference.kernels import choose_matmul_kernels
+from aevb.inference.scalars import keep_small_values
 from aevb.inference.tracing import trace_graph
 
 STEPS = 12
@@ -463,25 +465,90 @@ def test_random_state_outside_is_left_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_large_products_are_the_same_by_either_library() -> None:
+def recorded(function: Callable[..., Any], *inputs: Tensor) -> tuple[Any, dict[Any, Any]]:
+    """A graph, and the value of each of its nodes."""
+    graph = trace_graph(function, list(inputs))
+    values: dict[Any, Any] = {}
+
+    class Recorder(torch.fx.Interpreter):
+        def run_node(self, n: Any) -> Any:
+            values[n] = super().run_node(n)
+            return values[n]
+
+    Recorder(graph, garbage_collect_values=False).run(*inputs)
+    return graph, values
+
+
+@pytest.mark.parametrize("activation", [torch.tanh, torch.relu, torch.sigmoid, torch.erf])
+def test_large_products_are_the_same_by_either_library(
+    activation: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "_onednn_is_faster", lambda: True)
     torch.manual_seed(0)
-    x, w, b = torch.randn(128, 784), torch.randn(512, 784), torch.randn(512)
+    x, w, b = torch.randn(128, 784), torch.randn(512, 784) / 28, torch.randn(512)
 
-    def layers(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-        hidden = torch.addmm(b, x, w.t())
-        return hidden @ w + (hidden.t() @ x).sum()
+    def layers(x: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor]:
+        hidden = activation(torch.addmm(b, x, w.t()))
+        return (hidden @ w + (hidden.t() @ x).sum(),)
 
-    graph = trace_graph(layers, [x, w, b])
-    inputs = dict(zip(graph.graph.nodes, [x, w, b], strict=False))
-    values = dict(inputs)
-    run = torch.fx.Interpreter(graph, garbage_collect_values=False)
-    expected = run.run(x, w, b)
-    values.update(run.env)
+    graph, values = recorded(layers, x, w, b)
+    changed = choose_matmul_kernels(graph, values)
+    assert changed == (3 if torch.backends.mkldnn.is_available() else 0)
+    left = [node for node in graph.graph.nodes if activation.__name__ in str(node.target)]
+    assert len(left) == (activation is torch.erf or changed == 0)
+    exact = layers(x.double(), w.double(), b.double())[0]
+    # sums of 784 + 128 * 512 products
+    error = (graph(x, w, b)[0] - exact).abs().max()
+    assert float(error / exact.abs().max()) < 1e-5
+
+
+def test_activation_of_a_product_with_two_uses_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_onednn_is_faster", lambda: True)
+    torch.manual_seed(0)
+    x, w = torch.randn(128, 784), torch.randn(784, 512) / 28
+
+    def both(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        product = x @ w
+        return product, torch.tanh(product)
+
+    graph, values = recorded(both, x, w)
     choose_matmul_kernels(graph, values)
-    result = graph(x, w, b)
-    # sums of 784 + 512 products of normals
-    error = (result - layers(x.double(), w.double(), b.double())).abs().max()
-    assert float(error / expected.abs().max()) < 1e-5
+    for result, exact in zip(graph(x, w), both(x.double(), w.double()), strict=True):
+        torch.testing.assert_close(result.double(), exact, rtol=1e-4, atol=1e-5)
+
+
+def scaled(x: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+    """As an optimizer: costly scalars for every element, and a cheap one."""
+    step.add_(1)
+    correction = (1 - torch.pow(0.9, step)).sqrt()
+    shifted = x / correction + (step + 1)
+    correction.mul_(2)
+    return shifted, x * correction
+
+
+def test_costly_scalar_is_stored_before_it_is_broadcast() -> None:
+    x, step = torch.linspace(0, 1, 64), torch.tensor(3.0)
+    graph, values = recorded(scaled, x, step)
+    assert keep_small_values(graph, values) == 2
+    names = [str(node.target) for node in graph.graph.nodes]
+    stored = [number for number, name in enumerate(names) if "as_strided" in name]
+    assert len(stored) == 2
+    assert "sqrt" in names[stored[0] - 1]
+    for result, expected in zip(graph(x, step.fill_(3)), scaled(x, step.fill_(3)), strict=True):
+        torch.testing.assert_close(result, expected)
+    graph, values = recorded(scaled, x[:8], step)
+    assert keep_small_values(graph, values) == 0  # not worth it
+
+
+@needs_compiler
+def test_stored_scalars_survive_the_compiler() -> None:
+    x, step = torch.linspace(0, 1, 64), torch.tensor(3.0)
+    graph, values = recorded(scaled, x, step)
+    keep_small_values(graph, values)
+    compiled = compile_graph(graph, [x, step])
+    results = compiled(x, step.fill_(3))
+    for result, expected in zip(results, scaled(x, step.fill_(3)), strict=True):
+        torch.testing.assert_close(result, expected)
 
 
 @pytest.mark.parametrize("level", ["eager", "traced"])

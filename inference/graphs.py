@@ -1,0 +1,95 @@
+"""What is done to a traced graph before it runs: its inputs, its kernels, the compiler."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from aevb.inference.kernels import choose_matmul_kernels
+from aevb.inference.scalars import keep_small_values
+
+__all__ = ["compile_graph", "constants_to_inputs", "keep_first_output", "prepare_for_cpu"]
+
+_log = logging.getLogger(__name__)
+
+
+def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
+    """Compile a traced graph with inductor, leaving process-wide switches as they were.
+
+    Args:
+        graph: From :func:`aevb.inference.tracing.trace_graph`.
+        inputs: Example inputs.
+
+    Returns:
+        A function called like the graph. Its random draws are those of the graph, because they
+        come from the same generators.
+    """
+    import torch._inductor.config as inductor
+    from torch._inductor import compile as inductor_compile
+
+    # Merely building a compiler switches argument validation off for the whole process.
+    validate = torch.distributions.Distribution._validate_args
+    precision = torch.get_float32_matmul_precision()
+    try:
+        # callers make one graph for each set of shapes and strides; to assert them again takes
+        # longer than the arithmetic of a small program
+        asserts = {"size_asserts": False, "alignment_asserts": False}
+        with inductor.patch(fallback_random=True, **asserts), torch.no_grad():
+            compiled = inductor_compile(graph, list(inputs))
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(validate)
+        torch.set_float32_matmul_precision(precision)
+    return compiled
+
+
+def constants_to_inputs(graph: GraphModule, position: int) -> list[Tensor]:
+    """Turn tensors that the program closes over into inputs, so that the graph follows them.
+
+    They come after the first ``position`` inputs.
+    """
+    constants: list[Tensor] = []
+    nodes = list(graph.graph.nodes)
+    inputs = [node for node in nodes if node.op == "placeholder"]
+    body = next(node for node in nodes if node.op != "placeholder")
+    before = inputs[position] if position < len(inputs) else body
+    for node in nodes:
+        if node.op != "get_attr":
+            continue
+        constant = getattr(graph, str(node.target))
+        with graph.graph.inserting_before(before):
+            placeholder = graph.graph.placeholder(f"constant_{len(constants)}")
+        node.replace_all_uses_with(placeholder)
+        graph.graph.erase_node(node)
+        constants.append(constant)
+    graph.graph.lint()
+    graph.recompile()
+    return constants
+
+
+def keep_first_output(graph: GraphModule) -> None:
+    """Drop the other outputs, and what only they need."""
+    for node in graph.graph.nodes:
+        if node.op == "output":
+            node.args = ((node.args[0][0],),)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def prepare_for_cpu(graph: GraphModule, inputs: list[Tensor], level: str) -> None:
+    """Run the graph once to see shapes and strides, then choose its kernels."""
+    values: dict[torch.fx.Node, Any] = {}
+
+    class Recorder(torch.fx.Interpreter):
+        def run_node(self, n: torch.fx.Node) -> Any:
+            values[n] = super().run_node(n)
+            return values[n]
+
+    with torch.no_grad():
+        Recorder(graph, garbage_collect_values=False).run(*inputs)
+    changed = choose_matmul_kernels(graph, values)
+    _log.debug("%d matrix products sent to oneDNN", changed)
+    if level == "compiled":
+        _log.debug("%d small values stored", keep_small_values(graph, values))
