@@ -5,7 +5,15 @@ from aevb.inference.devices import pick_device
 from aevb.inference.diagnosis import NonFiniteLossError
 from aevb.inference.fit import fit
 from aevb.inference.importance import ImportanceEvidence, importance_evidence
-from aevb.inference.objectives import ELBO, Objective
+from aevb.inference.objectives import (
+    ELBO,
+    IWAE,
+    BetaELBO,
+    DReG,
+    FreeBits,
+    Objective,
+    StickingTheLanding,
+)
 from aevb.inference.program import Program, ProgramPair
 from aevb.inference.psis import pareto_khat
 from aevb.inference.training import CHECKPOINT, Run
@@ -14,12 +22,17 @@ from aevb.inference.validation import mean_elbo
 __all__ = [
     "CHECKPOINT",
     "ELBO",
+    "IWAE",
+    "BetaELBO",
+    "DReG",
+    "FreeBits",
     "ImportanceEvidence",
     "NonFiniteLossError",
     "Objective",
     "Program",
     "ProgramPair",
     "Run",
+    "StickingTheLanding",
     "fit",
     "importance_evidence",
     "load_checkpoint",

@@ -36,7 +36,7 @@ def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[...,
     try:
         # callers make one graph for each set of shapes and strides; to assert them again takes
         # longer than the arithmetic of a small program
-        asserts = {"size_asserts": False, "alignment_asserts": False}
+        asserts: dict[str, Any] = {"size_asserts": False, "alignment_asserts": False}
         with inductor.patch(fallback_random=True, **asserts), torch.no_grad():
             compiled = inductor_compile(graph, list(inputs))
     finally:

@@ -54,7 +54,7 @@ def choose_matmul_kernels(graph: GraphModule, shapes: dict[Node, Any]) -> int:
         if _onednn_is_faster():
             *bias_node, left_node, right_node = node.args
             with graph.graph.inserting_before(node):
-                if not left.is_contiguous():
+                if left is not None and not left.is_contiguous():
                     # as a node of its own, so that a compiler writes it in passing
                     left_node = graph.graph.call_function(
                         _ATEN.clone.default,

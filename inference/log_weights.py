@@ -257,7 +257,7 @@ class _BytesReturned(TorchDispatchMode):
     """Adds up the sizes of all tensors that operations return."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

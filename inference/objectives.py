@@ -4,10 +4,15 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.elbo import ELBO as Estimator
 
-__all__ = ["ELBO", "Objective"]
+from aevb.inference.estimators import DivergenceEstimator, ImportanceEstimator, closed_form
+from aevb.inference.site_sums import latent_names, sample_sites
+
+__all__ = ["ELBO", "IWAE", "BetaELBO", "DReG", "FreeBits", "Objective", "StickingTheLanding"]
 
 
 class Objective(ABC):
@@ -15,7 +20,22 @@ class Objective(ABC):
 
     @abstractmethod
     def estimator(self) -> Estimator:
-        """A fresh Pyro loss: ``differentiable_loss(model, guide, *args)``, in nats, is −bound."""
+        """A fresh Pyro loss: ``differentiable_loss(model, guide, *args)``, in nats, is −bound.
+
+        It may have ``buffers``, a list of tensors that a step changes in place.
+        """
+
+    def check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+        """Refuse programs that the objective is not made for, before any step.
+
+        Args:
+            model_trace: Trace of the model, replayed against the guide's.
+            guide_trace: Trace of the guide.
+
+        Raises:
+            ValueError: Says why, and which objectives would do.
+        """
+        del model_trace, guide_trace
 
 
 @dataclass(frozen=True)
@@ -51,8 +71,7 @@ class ELBO(Objective):
 
     def __post_init__(self) -> None:
         """Refuse an empty average."""
-        if self.num_particles < 1:
-            raise ValueError(f"num_particles: must be at least 1; got {self.num_particles}")
+        _check_particles(self.num_particles)
 
     def estimator(self) -> Estimator:
         """The matching Pyro loss."""
@@ -61,3 +80,304 @@ class ELBO(Objective):
             num_particles=self.num_particles,
             vectorize_particles=self.vectorize_particles and self.num_particles > 1,
         )
+
+    def check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+        """See :meth:`Objective.check`."""
+        if self.analytic_kl:
+            _check_closed_form("ELBO(analytic_kl=True)", model_trace, guide_trace)
+
+
+@dataclass(frozen=True)
+class IWAE(Objective):
+    r"""The importance-weighted bound, tighter with every draw.
+
+    .. math:: \mathcal{L}_K = E \log \tfrac1K \sum_k \frac{p(x, z_k)}{q(z_k|x)}
+
+    References:
+        Importance Weighted Autoencoders (Burda, Grosse & Salakhutdinov, 2016), equation 8,
+        https://arxiv.org/abs/1509.00519
+
+    Args:
+        num_particles: K; one is the ELBO.
+
+    Raises:
+        ValueError: If ``num_particles`` is not positive.
+
+    Example:
+        >>> IWAE(50).estimator().num_particles
+        50
+    """
+
+    num_particles: int = 5
+
+    def __post_init__(self) -> None:
+        """Refuse an empty average."""
+        _check_particles(self.num_particles)
+
+    def estimator(self) -> Estimator:
+        """Log of the mean weight of each datapoint, summed."""
+        return ImportanceEstimator(self.num_particles, log_of_mean=True)
+
+    def check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+        """See :meth:`Objective.check`."""
+        _check_pathwise("IWAE", guide_trace)
+        _check_density("IWAE", guide_trace)
+        _check_whole("IWAE", model_trace, guide_trace)
+
+
+@dataclass(frozen=True)
+class StickingTheLanding(Objective):
+    r"""The ELBO with gradients through the draws alone.
+
+    The score of q at fixed draws is left out: its mean is zero, and without it the noise of the
+    guide's gradient vanishes where the guide is exact.
+
+    References:
+        Sticking the Landing: Simple, Lower-Variance Gradient Estimators for Variational Inference
+        (Roeder, Wu & Duvenaud, 2017), https://arxiv.org/abs/1703.09194
+
+    Args:
+        num_particles: L, draws for each datapoint and step.
+
+    Raises:
+        ValueError: If ``num_particles`` is not positive.
+
+    Example:
+        >>> StickingTheLanding(num_particles=2)
+        StickingTheLanding(num_particles=2)
+    """
+
+    num_particles: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse an empty average."""
+        _check_particles(self.num_particles)
+
+    def estimator(self) -> Estimator:
+        """The value of the ELBO, with fewer gradients."""
+        return ImportanceEstimator(self.num_particles, log_of_mean=False, path_only=True)
+
+    def check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+        """See :meth:`Objective.check`."""
+        _check_pathwise("StickingTheLanding", guide_trace)
+        _check_scores("StickingTheLanding", guide_trace)
+
+
+@dataclass(frozen=True)
+class DReG(Objective):
+    r"""The importance-weighted bound with doubly reparameterized gradients of the guide.
+
+    With normalized weights :math:`\tilde w_k`,
+
+    .. math:: \nabla_\phi \mathcal{L}_K = E \sum_k \tilde w_k^2
+        \frac{\partial \log w_k}{\partial z_k} \frac{\partial z_k}{\partial \phi},
+
+    whose signal does not drown in noise as K grows; the model's gradient is that of
+    :class:`IWAE`.
+
+    References:
+        Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives (Tucker, Lawson, Gu
+        & Maddison, 2019), equation 8, https://arxiv.org/abs/1810.04152
+
+    Args:
+        num_particles: K.
+
+    Raises:
+        ValueError: If ``num_particles`` is not positive.
+
+    Example:
+        >>> DReG(num_particles=64)
+        DReG(num_particles=64)
+    """
+
+    num_particles: int = 5
+
+    def __post_init__(self) -> None:
+        """Refuse an empty average."""
+        _check_particles(self.num_particles)
+
+    def estimator(self) -> Estimator:
+        """The value of IWAE, with other gradients of the guide."""
+        return ImportanceEstimator(
+            self.num_particles, log_of_mean=True, path_only=True, squared=True
+        )
+
+    def check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+        """See :meth:`Objective.check`."""
+        _check_pathwise("DReG", guide_trace)
+        _check_scores("DReG", guide_trace)
+        _check_whole("DReG", model_trace, guide_trace)
+
+
+@dataclass(frozen=True)
+class BetaELBO(Objective):
+    r"""The ELBO with a weighted divergence, constant or warmed up; a bound at weight 1 or more.
+
+    .. math:: E_q \log p(x|z) - \beta_t\, \mathrm{KL}(q(z|x) \,\|\, p(z)), \qquad
+        \beta_t = \beta \min(1, t / T)
+
+    References:
+        beta-VAE (Higgins et al., 2017), https://openreview.net/forum?id=Sy2fzU9gl; Ladder
+        Variational Autoencoders (Sønderby et al., 2016), section 2.3 (warm-up),
+        https://arxiv.org/abs/1602.02282
+
+    Args:
+        beta: Weight of the divergence at the end.
+        warmup_steps: T, training steps over which it grows from zero; 0 for none.
+        num_particles: Draws for each datapoint and step.
+        analytic_kl: Use the divergence's closed form.
+
+    Raises:
+        ValueError: If a number is negative or there are no particles.
+
+    Example:
+        >>> BetaELBO(beta=4.0, warmup_steps=1000).estimator().buffers
+        [tensor(0., dtype=torch.float64)]
+    """
+
+    beta: float = 1.0
+    warmup_steps: int = 0
+    num_particles: int = 1
+    analytic_kl: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is no weight and no time."""
+        _check_particles(self.num_particles)
+        if not self.beta >= 0:
+            raise ValueError(f"beta: must be at least 0; got {self.beta}")
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps: must be at least 0; got {self.warmup_steps}")
+
+    def estimator(self) -> Estimator:
+        """A loss that counts its own steps."""
+        return DivergenceEstimator(
+            self.num_particles, self.beta, self.warmup_steps, analytic_kl=self.analytic_kl
+        )
+
+    def check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+        """See :meth:`Objective.check`."""
+        _check_pathwise("BetaELBO", guide_trace)
+        if self.analytic_kl:
+            _check_closed_form("BetaELBO(analytic_kl=True)", model_trace, guide_trace)
+
+
+@dataclass(frozen=True)
+class FreeBits(Objective):
+    r"""The ELBO, in which a latent dimension's first nats are free; below the ELBO.
+
+    .. math:: E_q \log p(x|z) - \sum_j \max(\lambda, E_x \mathrm{KL}(q(z_j|x) \,\|\, p(z_j)))
+
+    The mean is over the minibatch. Where dimensions have no closed form of their own, the whole
+    latent is one group with :math:`\lambda` nats for each dimension.
+
+    References:
+        Improving Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016),
+        appendix C.8, https://arxiv.org/abs/1606.04934
+
+    Args:
+        nats: λ, for each latent dimension.
+        num_particles: Draws for each datapoint and step.
+
+    Raises:
+        ValueError: If ``nats`` is not positive or there are no particles.
+
+    Example:
+        >>> FreeBits(nats=0.5)
+        FreeBits(nats=0.5, num_particles=1)
+    """
+
+    nats: float = 0.25
+    num_particles: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse nothing for free."""
+        _check_particles(self.num_particles)
+        if not self.nats > 0:
+            raise ValueError(f"nats: must be positive; got {self.nats}")
+
+    def estimator(self) -> Estimator:
+        """The floored loss."""
+        return DivergenceEstimator(self.num_particles, free_bits=self.nats)
+
+    def check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+        """See :meth:`Objective.check`."""
+        _check_pathwise("FreeBits", guide_trace)
+
+
+def _check_particles(num_particles: int) -> None:
+    if num_particles < 1:
+        raise ValueError(f"num_particles: must be at least 1; got {num_particles}")
+
+
+def _latents(guide_trace: poutine.Trace) -> list[tuple[str, Any]]:
+    return [(name, guide_trace.nodes[name]) for name in latent_names(guide_trace)]
+
+
+def _check_closed_form(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+    for site_name, site in _latents(guide_trace):
+        if site_name in model_trace:
+            q, p = site["fn"], model_trace.nodes[site_name]["fn"]
+            if not closed_form(q, p):
+                raise ValueError(
+                    f"{name}: the divergence of {_family(q)} from {_family(p)} at site "
+                    f"{site_name!r} has no closed form: use ELBO(), IWAE() or "
+                    "StickingTheLanding(), which estimate it"
+                )
+
+
+def _check_pathwise(name: str, guide_trace: poutine.Trace) -> None:
+    for site_name, site in _latents(guide_trace):
+        if not getattr(site["fn"], "has_rsample", False):
+            raise ValueError(
+                f"{name}: draws of {_family(site['fn'])} at site {site_name!r} cannot be "
+                "reparameterized: use ELBO(), which has a score-function estimator"
+            )
+
+
+def _check_density(name: str, guide_trace: poutine.Trace) -> None:
+    latents = _latents(guide_trace)
+    if any((site["infer"] or {}).get("is_auxiliary") for _, site in latents):
+        return  # an autoguide: its point masses are functions of sites that have densities
+    for site_name, site in latents:
+        base = getattr(site["fn"], "base_dist", site["fn"])
+        if "Delta" in (type(site["fn"]).__name__, type(base).__name__):
+            raise ValueError(
+                f"{name}: a point mass at site {site_name!r} has no density to weigh draws by: "
+                "use ELBO(), which trains an ordinary autoencoder"
+            )
+
+
+def _check_scores(name: str, guide_trace: poutine.Trace) -> None:
+    """Path gradients need the density at values whose history is forgotten."""
+    _check_density(name, guide_trace)
+    for site_name, site in _latents(guide_trace):
+        try:
+            with torch.no_grad():
+                site["fn"].log_prob(site["value"].clone())
+        except (KeyError, NotImplementedError):
+            raise ValueError(
+                f"{name}: {_family(site['fn'])} at site {site_name!r} can score only its own "
+                "draws, and path gradients score them again: use ELBO() or IWAE()"
+            ) from None
+
+
+def _check_whole(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+    """The logarithm of a weight that is scaled up from a subsample is no bound."""
+    scales = {
+        site_name: site["scale"]
+        for trace in (model_trace, guide_trace)
+        for site_name, site in sample_sites(trace).items()
+    }
+    if len({float(scale) for scale in scales.values()}) > 1:
+        scaled = [site_name for site_name, scale in scales.items() if float(scale) != 1]
+        raise ValueError(
+            f"{name}: sites {scaled} are scaled, as by a subsampled plate beside global latents, "
+            "and the average of such weights bounds nothing: use ELBO()"
+        )
+
+
+def _family(distribution: Any) -> str:
+    base = distribution
+    while hasattr(base, "base_dist") and type(base).__name__ == "Independent":
+        base = base.base_dist
+    return type(base).__name__.lstrip("_")

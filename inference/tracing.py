@@ -84,22 +84,25 @@ def traceable_pyro() -> Iterator[None]:
             setattr(module, function, original)
 
 
-def refuse_untraceable_sites(*traces: poutine.Trace) -> None:
+def refuse_untraceable_sites(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
     """Look for sites whose gradient estimator is not a graph of the program's own operations.
 
     Args:
-        traces: Traces of model and guide.
+        model_trace: Trace of the model, replayed against the guide's.
+        guide_trace: Trace of the guide.
 
     Raises:
         NotTraceableError: For enumerated sites, and for latents of the guide that cannot be
             reparameterized, whose score-function estimator Pyro builds differently.
     """
-    for trace in traces:
+    for trace in (model_trace, guide_trace):
         for name, site in trace.nodes.items():
             if site["type"] != "sample" or site["is_observed"]:
                 continue
             if (site["infer"] or {}).get("enumerate"):
                 raise NotTraceableError(f"site {name!r} is enumerated")
+            if trace is model_trace and name in guide_trace:
+                continue  # its value is the guide's: a mixture prior is never drawn from
             subsample = type(site["fn"]).__name__ == "_Subsample"
             if not subsample and not getattr(site["fn"], "has_rsample", False):
                 kind = type(site["fn"]).__name__

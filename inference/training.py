@@ -125,6 +125,7 @@ class Training:
                 self.plate_size, self.plate_is_subsampled = full_size, size != full_size
                 self.plate_nesting = max(map(_plate_nesting, traces))
                 self.refusal = _refusal(*traces)
+                self.objective.check(*traces)
         if check is not None and self.validation is not None:
             for args in evaluation_batches(self.validation, batch_size, self.device):
                 check(*args)
@@ -139,13 +140,19 @@ class Training:
         self.optimizer = optimizer(self.parameters, lr=learning_rate)
         self.schedule = None if schedule is None else schedule(self.optimizer)
         self.learning_rate = learning_rate
-        self.estimator: Any = self.objective.estimator()
+        estimator: Any = self.objective.estimator()
+        self.estimator = estimator
         if self.estimator.max_plate_nesting == math.inf:
             # Pyro would find it by an extra run of the programs at the first step, whose draws a
             # resumed run would make once more
             outer = self.estimator.vectorize_particles and self.estimator.num_particles > 1
             self.estimator.max_plate_nesting = self.plate_nesting + outer
         buffers = list(self.program.buffers()) if hasattr(self.program, "buffers") else []
+        # of schedules inside the objective; they count steps, and so follow `self.step`
+        self.counters = [b.to(self.device) for b in getattr(self.estimator, "buffers", [])]
+        if self.counters:
+            estimator.buffers = self.counters
+        buffers += self.counters
         definition = StepDefinition(self.gradients, self.optimizer, self.parameters, buffers)
         eager = EagerStep(definition, self._refuse_non_finite)
         self.stepper = Stepper(definition, eager, self.compile, self.device, self.refusal)
@@ -406,6 +413,8 @@ class Training:
         self.feed.load_state_dict(state["feed"])
         for name, value in state["counters"].items():
             setattr(self, name, value)
+        for counter in self.counters:
+            counter.fill_(self.step)
         self.stepper.load_state_dict(state["stepper"])
         randomness.restore(state["random"], self.device)
 
@@ -473,9 +482,9 @@ def _summary(row: dict[str, Any]) -> str:
     return f"{name} {shown:.2f}, {row['datapoints_per_second']:,.0f} datapoints/s"
 
 
-def _refusal(*traces: poutine.Trace) -> NotTraceableError | None:
+def _refusal(model: poutine.Trace, guide: poutine.Trace) -> NotTraceableError | None:
     try:
-        refuse_untraceable_sites(*traces)
+        refuse_untraceable_sites(model, guide)
     except NotTraceableError as error:
         return error
     return None

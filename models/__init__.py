@@ -1,31 +1,102 @@
-"""What is assumed: priors, likelihoods, posterior families, and the models they compose."""
+"""What is assumed: priors, likelihoods, posterior families, and the models they compose.
 
+Names that several families share, such as ``Laplace``, are found in :mod:`aevb.models.priors`,
+:mod:`aevb.models.likelihoods` and :mod:`aevb.models.posteriors`; the others are here as well.
+"""
+
+from aevb.models import likelihoods, posteriors, priors
+from aevb.models.dlgm import DLGM, HierarchicalVAE
 from aevb.models.factor_analysis import FactorAnalysis, LinearGaussian, ProbabilisticPCA
-from aevb.models.likelihoods import Bernoulli, Likelihood, Normal
+from aevb.models.likelihoods import (
+    Bernoulli,
+    Binomial,
+    Categorical,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    DiscretizedLogisticMixture,
+    Likelihood,
+    NegativeBinomial,
+    Normal,
+    Poisson,
+)
 from aevb.models.model import LatentVariableModel
-from aevb.models.networks import MLP
-from aevb.models.posteriors import DiagonalNormal, Posterior
-from aevb.models.priors import Prior, StandardNormal
+from aevb.models.networks import MLP, Conv, Network, UserNetwork
+from aevb.models.noise import BitFlip, Dropout, GaussianNoise, InputNoise
+from aevb.models.normals import RankOnePrecisionNormal
+from aevb.models.posteriors import (
+    Delta,
+    DiagonalNormal,
+    FullNormal,
+    InverseAutoregressiveFlow,
+    Logistic,
+    LowRankNormal,
+    PlanarFlow,
+    Posterior,
+    RankOneNormal,
+)
+from aevb.models.priors import (
+    Dirichlet,
+    LearnedNormal,
+    LogNormal,
+    MixtureOfGaussians,
+    NormalizingFlow,
+    Prior,
+    StandardNormal,
+    VampPrior,
+)
 from aevb.models.scales import FixedScale, LearnedScale, PerPixelScale, PredictedScale, Scale
 from aevb.models.vae import VAE
 
 __all__ = [
+    "DLGM",
     "MLP",
     "VAE",
     "Bernoulli",
+    "Binomial",
+    "BitFlip",
+    "Categorical",
+    "ContinuousBernoulli",
+    "Conv",
+    "Delta",
     "DiagonalNormal",
+    "Dirichlet",
+    "DiscretizedLogistic",
+    "DiscretizedLogisticMixture",
+    "Dropout",
     "FactorAnalysis",
     "FixedScale",
+    "FullNormal",
+    "GaussianNoise",
+    "HierarchicalVAE",
+    "InputNoise",
+    "InverseAutoregressiveFlow",
     "LatentVariableModel",
+    "LearnedNormal",
     "LearnedScale",
     "Likelihood",
     "LinearGaussian",
+    "LogNormal",
+    "Logistic",
+    "LowRankNormal",
+    "MixtureOfGaussians",
+    "NegativeBinomial",
+    "Network",
     "Normal",
+    "NormalizingFlow",
     "PerPixelScale",
+    "PlanarFlow",
+    "Poisson",
     "Posterior",
     "PredictedScale",
     "Prior",
     "ProbabilisticPCA",
+    "RankOneNormal",
+    "RankOnePrecisionNormal",
     "Scale",
     "StandardNormal",
+    "UserNetwork",
+    "VampPrior",
+    "likelihoods",
+    "posteriors",
+    "priors",
 ]

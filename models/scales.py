@@ -1,6 +1,7 @@
 """Where the standard deviation of a likelihood comes from."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import log
 
@@ -10,16 +11,20 @@ from torch import Tensor, nn
 __all__ = ["FixedScale", "LearnedScale", "PerPixelScale", "PredictedScale", "Scale"]
 
 
+Head = Callable[[int, int], nn.Module]
+
+
 class Scale(ABC):
     """A choice of standard deviation, without shapes; ``build`` gives it those."""
 
     @abstractmethod
-    def build(self, in_features: int, out_features: int) -> nn.Module:
+    def build(self, in_features: int, out_features: int, head: Head = nn.Linear) -> nn.Module:
         """A module whose ``forward(features)`` is positive, ``(*batch, out_features)`` or shorter.
 
         Args:
             in_features: Width of the decoder's features.
             out_features: Number of observed features.
+            head: Makes the layer from the features, called as ``head(in_features, out_features)``.
         """
 
 
@@ -42,7 +47,7 @@ class FixedScale(Scale):
         """Refuse what is no standard deviation."""
         _check_positive(self, "value", self.value)
 
-    def build(self, in_features: int, out_features: int) -> nn.Module:
+    def build(self, in_features: int, out_features: int, head: Head = nn.Linear) -> nn.Module:
         """No parameters; ``forward`` gives ``(out_features,)``."""
         return _SharedScale(torch.tensor(log(self.value)), out_features, trainable=False)
 
@@ -67,7 +72,7 @@ class LearnedScale(Scale):
         """Refuse what is no standard deviation."""
         _check_positive(self, "initial", self.initial)
 
-    def build(self, in_features: int, out_features: int) -> nn.Module:
+    def build(self, in_features: int, out_features: int, head: Head = nn.Linear) -> nn.Module:
         """One parameter; ``forward`` gives ``(out_features,)``."""
         return _SharedScale(torch.tensor(log(self.initial)), out_features, trainable=True)
 
@@ -92,7 +97,7 @@ class PerPixelScale(Scale):
         """Refuse what is no standard deviation."""
         _check_positive(self, "initial", self.initial)
 
-    def build(self, in_features: int, out_features: int) -> nn.Module:
+    def build(self, in_features: int, out_features: int, head: Head = nn.Linear) -> nn.Module:
         """``out_features`` parameters; ``forward`` gives ``(out_features,)``."""
         start = torch.full((out_features,), log(self.initial))
         return _SharedScale(start, out_features, trainable=True)
@@ -112,9 +117,9 @@ class PredictedScale(Scale):
         torch.Size([2, 3])
     """
 
-    def build(self, in_features: int, out_features: int) -> nn.Module:
+    def build(self, in_features: int, out_features: int, head: Head = nn.Linear) -> nn.Module:
         """One linear head; ``forward``: ``(*batch, in_features)`` → ``(*batch, out_features)``."""
-        return _PredictedScale(in_features, out_features)
+        return _PredictedScale(head(in_features, out_features))
 
 
 def _check_positive(scale: Scale, name: str, value: float) -> None:
@@ -138,9 +143,9 @@ class _SharedScale(nn.Module):
 
 
 class _PredictedScale(nn.Module):
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(self, log_variance: nn.Module) -> None:
         super().__init__()
-        self.log_variance = nn.Linear(in_features, out_features)
+        self.log_variance = log_variance
 
     def forward(self, features: Tensor) -> Tensor:
         return torch.exp(0.5 * self.log_variance(features))

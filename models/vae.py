@@ -1,17 +1,19 @@
 """The variational autoencoder: one stochastic layer."""
 
 from collections.abc import Sequence
-from math import prod
 
 import pyro
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from aevb.models.likelihoods import Bernoulli, Likelihood
 from aevb.models.model import LatentVariableModel
-from aevb.models.networks import MLP
+from aevb.models.networks import MLP, Network
+from aevb.models.noise import InputNoise
 from aevb.models.parameters import declare
 from aevb.models.posteriors import DiagonalNormal, Posterior
-from aevb.models.priors import Prior, StandardNormal
+from aevb.models.priors import Prior, StandardNormal, VampPrior
+from aevb.models.supports import meet, unconstrained_size
 
 __all__ = ["VAE"]
 
@@ -22,20 +24,27 @@ class VAE(LatentVariableModel):
     .. math::
         z \sim p(z), \qquad x \sim p(x \mid z), \qquad q(z \mid x) \approx p(z \mid x)
 
+    Any prior, likelihood, posterior family and network go together. Where prior and posterior lie
+    on different supports, the posterior is carried over by the bijection between them.
+
     References:
         Auto-Encoding Variational Bayes (Kingma & Welling, 2013), https://arxiv.org/abs/1312.6114
 
     Args:
         shape: Shape of one datapoint, as in ``(28, 28)``.
         latent_dim: Dimensions of ``z``.
-        hidden: Widths of the encoder's hidden layers; the decoder's are the same, reversed.
+        hidden: Widths of the encoder's hidden layers; the decoder's are the same, reversed. Short
+            for ``network=MLP(hidden, activation)``.
         prior: p(z).
         likelihood: p(x|z).
         posterior: q(z|x), amortized.
         activation: Nonlinearity of the hidden layers.
+        network: Encoder and decoder; then ``hidden`` and ``activation`` are left alone.
+        input_noise: Noise on the encoder's input in training mode, or None.
 
     Raises:
-        ValueError: If a size is not positive.
+        ValueError: If a size is not positive, or two parts do not go together; names those that
+            would.
 
     Example:
         >>> import torch
@@ -54,18 +63,24 @@ class VAE(LatentVariableModel):
         likelihood: Likelihood = Bernoulli(),
         posterior: Posterior = DiagonalNormal(),
         activation: type[nn.Module] = nn.Tanh,
+        network: Network | None = None,
+        input_noise: InputNoise | None = None,
     ) -> None:
         super().__init__(tuple(shape))
         if latent_dim < 1:
             raise ValueError(f"latent_dim: must be at least 1; got {latent_dim}")
+        _refuse_unscored_mixture(prior, posterior)
         self.latent_dim = latent_dim
+        self.network = MLP(tuple(hidden), activation) if network is None else network
         self.parts = (prior, likelihood, posterior)
-        encoder = MLP(prod(self.shape), hidden, activation)
-        decoder = MLP(latent_dim, list(reversed(hidden)), activation)
-        self.encoder = nn.Sequential(encoder, posterior.build(encoder.out_features, latent_dim))
-        self.decoder = nn.Sequential(decoder, likelihood.build(decoder.out_features, self.shape))
-        self.prior = prior.build(latent_dim)
-        self.formulas = (decoder.formula(), encoder.formula())
+        self.encoder = _Encoder(self, input_noise)
+        decoder = self.network.build_decoder(latent_dim, self.shape)
+        head = self.network.head(decoder, self.shape)
+        width = int(decoder.out_features)  # type: ignore[arg-type]
+        # a user's likelihood need not know of other heads than linear layers
+        heads = () if head is nn.Linear else (head,)
+        self.decoder = nn.Sequential(decoder, likelihood.build(width, self.shape, *heads))
+        self.prior = prior.build_beside(self.encoder, self.shape, latent_dim)
 
     def model(self, x: Tensor | None = None, size: int = 1) -> Tensor:
         """``z ~ p(z)``, ``x ~ p(x|z)``; see :meth:`LatentVariableModel.model`."""
@@ -82,7 +97,7 @@ class VAE(LatentVariableModel):
         declare("encoder", self.encoder)
         self.check_shape(x)
         with pyro.plate("data", len(x)):
-            return pyro.sample("z", self.encoder(x.flatten(1)))
+            return pyro.sample("z", self.encoder(x))
 
     def check_data(self, x: Tensor) -> None:
         """See :meth:`LatentVariableModel.check_data`."""
@@ -92,15 +107,43 @@ class VAE(LatentVariableModel):
     def __repr__(self) -> str:
         """The model as a formula, with the shapes."""
         prior, likelihood, posterior = self.parts
-        to_x, to_z = self.formulas
         sizes = "×".join(map(str, self.shape))
         count = sum(parameter.numel() for parameter in self.parameters())
         return "\n".join(
             [
                 "VAE",
                 f"  z     ~ {prior!r}   z: {self.latent_dim}",
-                f"  x | z ~ {likelihood!r} of MLP {to_x}   x: {sizes}",
-                f"  q(z|x) = {posterior!r} of MLP {to_z}",
+                f"  x | z ~ {likelihood!r} of {self.network!r}   x: {sizes}",
+                f"  q(z|x) = {posterior!r} of {self.network!r}",
                 f"  {count:,} parameters",
             ]
+        )
+
+
+class _Encoder(nn.Module):
+    """From data to the posterior on the prior's support."""
+
+    def __init__(self, vae: VAE, input_noise: InputNoise | None) -> None:
+        super().__init__()
+        prior, likelihood, posterior = vae.parts
+        self.view = likelihood.encoder_view
+        self.supports = (posterior.support, prior.support)
+        self.noise = nn.Identity() if input_noise is None else input_noise.build()
+        self.features = vae.network.build_encoder(vae.shape)
+        size = unconstrained_size(prior.support, vae.latent_dim)
+        if posterior.support is prior.support:
+            size = vae.latent_dim
+        self.posterior = posterior.build(int(self.features.out_features), size)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> TorchDistributionMixin:
+        features = self.features(self.noise(self.view(x)))
+        return meet(self.posterior(features), *self.supports)
+
+
+def _refuse_unscored_mixture(prior: Prior, posterior: Posterior) -> None:
+    if isinstance(prior, VampPrior) and not posterior.scores_any_value:
+        raise ValueError(
+            f"VampPrior scores every draw under every pseudo-input's posterior, and "
+            f"{type(posterior).__name__} can score only its own draws: use DiagonalNormal(), "
+            "RankOneNormal(), FullNormal() or InverseAutoregressiveFlow(), or another prior"
         )

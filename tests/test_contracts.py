@@ -8,15 +8,44 @@ from typing import Any
 
 import pytest
 import torch
+from scipy.stats import chi2
 from torch import Tensor, nn
 
 from aevb import models
+from aevb.models import likelihoods, posteriors, priors
+from aevb.models.supports import REAL, UNIT_INTERVAL, meet
 
 from oracles import STANDARD_ERRORS
 
 SHAPE = (2, 3)
-PRIORS: list[models.Prior] = [models.StandardNormal()]
-POSTERIORS: list[models.Posterior] = [models.DiagonalNormal()]
+PRIORS: list[models.Prior] = [
+    models.StandardNormal(),
+    models.LearnedNormal(),
+    models.MixtureOfGaussians(components=3),
+    models.VampPrior(components=3),
+    priors.Laplace(),
+    priors.StudentT(),
+    models.NormalizingFlow(layers=2, hidden=(8,)),
+    models.NormalizingFlow(layers=3, hidden=(8,), coupling=True),
+    priors.Beta(),
+    priors.Gamma(),
+    models.LogNormal(),
+    models.Dirichlet(2.0),
+]
+POSTERIORS: list[models.Posterior] = [
+    models.DiagonalNormal(),
+    models.RankOneNormal(),
+    models.LowRankNormal(),
+    models.FullNormal(),
+    models.InverseAutoregressiveFlow(hidden=(8,)),
+    models.PlanarFlow(layers=2),
+    posteriors.Laplace(),
+    models.Logistic(),
+    posteriors.StudentT(),
+    posteriors.Gamma(),
+    posteriors.Beta(),
+    models.Delta(),
+]
 SCALES: list[models.Scale] = [
     models.FixedScale(0.3),
     models.LearnedScale(0.3),
@@ -26,8 +55,17 @@ SCALES: list[models.Scale] = [
 LIKELIHOODS: list[models.Likelihood] = [
     models.Bernoulli(),
     models.Bernoulli(relaxed=True),
+    models.ContinuousBernoulli(),
+    models.Binomial(total_count=3),
     *[models.Normal(scale=scale) for scale in SCALES],
     models.Normal(mean=nn.Sigmoid),
+    likelihoods.Laplace(),
+    likelihoods.StudentT(),
+    models.DiscretizedLogistic(levels=4),
+    models.DiscretizedLogisticMixture(components=2, levels=4),
+    models.Categorical(num_classes=3),
+    models.Poisson(),
+    models.NegativeBinomial(),
 ]
 
 
@@ -35,7 +73,10 @@ def build(part: Any) -> tuple[nn.Module, tuple[Tensor, ...], int]:
     """The module of a part, what its ``forward`` takes, and the rank of its events."""
     features = torch.randn(5, 7)
     if isinstance(part, models.Prior):
-        return part.build(4), (), 1
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # the model's, and not part of the prior's state
+            encoder = nn.Sequential(nn.Flatten(), models.DiagonalNormal().build(6, 4))
+        return part.build_beside(encoder, SHAPE, 4), (), 1
     if isinstance(part, models.Posterior):
         return part.build(7, 4), (features,), 1
     return part.build(7, SHAPE), (features,), len(SHAPE)
@@ -60,12 +101,12 @@ def fixture_part(request: pytest.FixtureRequest) -> Any:
 )
 def test_every_exported_part_is_listed(base: type, listed: list[Any]) -> None:
     exported = {
-        name
-        for name in models.__all__
-        if issubclass(getattr(models, name), base)
-        and not inspect.isabstract(getattr(models, name))
+        value
+        for module in (models, priors, likelihoods, posteriors)
+        for value in (getattr(module, name) for name in module.__all__)
+        if inspect.isclass(value) and issubclass(value, base) and not inspect.isabstract(value)
     }
-    assert exported == {type(part).__name__ for part in listed}
+    assert exported == {type(part) for part in listed}
 
 
 @pytest.mark.parametrize("part", [*DISTRIBUTIONS, *SCALES], ids=repr)
@@ -97,8 +138,12 @@ def test_shapes(part: Any) -> None:
 def test_gradients_reach_every_parameter(part: Any) -> None:
     module, args, _ = build(part)
     distribution = module(*args)
+    if isinstance(part, models.Posterior):
+        value = distribution.rsample()
+    else:
+        value = distribution.sample().clone()  # what a flow remembers of its draw is a constant
     if next(module.parameters(), None) is not None:
-        distribution.log_prob(distribution.sample()).sum().backward()
+        (distribution.log_prob(value).sum() + value.sum()).backward()
     assert all(p.grad is not None and bool(p.grad.any()) for p in module.parameters())
 
 
@@ -106,6 +151,8 @@ def test_batched_equals_looped(part: Any) -> None:
     module, args, _ = build(part)
     if not args:
         pytest.skip("a prior has no batch")
+    if not getattr(part, "scores_any_value", True):
+        pytest.skip("scores nothing but its own draws")
     value = module(*args).sample()
     together = module(*args).log_prob(value)
     apart = [module(args[0][i]).log_prob(value[i]) for i in range(5)]
@@ -122,9 +169,11 @@ def test_leading_sample_dimensions_broadcast(part: Any) -> None:
 
 
 def test_float32_agrees_with_float64(part: Any) -> None:
+    if not getattr(part, "scores_any_value", True):
+        pytest.skip("scores nothing but its own draws")
     module, args, _ = build(part)
     value = module(*args).sample()
-    double = copy.deepcopy(module).double()
+    double = doubled(module)
     wide = double(*(a.double() for a in args)).log_prob(value.double())
     torch.testing.assert_close(module(*args).log_prob(value).double(), wide, rtol=1e-4, atol=1e-4)
 
@@ -133,28 +182,71 @@ def test_state_dict_round_trip(part: Any) -> None:
     module, args, _ = build(part)
     twin, _, _ = build(part)
     twin.load_state_dict(module.state_dict())
+    torch.manual_seed(0)
     value = module(*args).sample()
-    torch.testing.assert_close(twin(*args).log_prob(value), module(*args).log_prob(value))
+    torch.manual_seed(0)
+    torch.testing.assert_close(twin(*args).sample(), value)
+
+
+def doubled(module: nn.Module) -> nn.Module:
+    """A copy in float64, with the encoder that a VampPrior looks at but does not own."""
+    twin = copy.deepcopy(module).double()
+    for encoder in getattr(twin, "_encoder", ()):
+        encoder.double()
+    return twin
+
+
+def on_real_line(part: Any) -> tuple[Any, int]:
+    """The distribution of one draw in float64, carried over to the reals, and its event rank."""
+    torch.manual_seed(3)
+    module, args, event_dim = build(part)
+    distribution = doubled(module)(*(a[0].double() for a in args))
+    if isinstance(part, models.Prior | models.Posterior):
+        distribution = meet(distribution, part.support, REAL)
+    if part == models.ContinuousBernoulli():
+        distribution = meet(distribution, UNIT_INTERVAL, REAL)
+    return distribution, event_dim
+
+
+def weighted(part: Any, shift: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Draws of a wide t distribution, their importance weights, and draws of the part itself."""
+    distribution, event_dim = on_real_line(part)
+    with torch.no_grad():
+        own = distribution.sample((20_000,)).flatten(-event_dim)
+        wide = torch.distributions.StudentT(
+            torch.tensor(3.0).double(), own.mean(0), 1.2 * own.std(0)
+        )
+        x = wide.sample((200_000,))
+        log_p = distribution.log_prob(x.reshape(-1, *distribution.event_shape))
+        return x, torch.exp(log_p + shift - wide.log_prob(x).sum(-1)), own
 
 
 def total_mass(part: Any, shift: float = 0.0) -> tuple[float, float]:
-    """Mass of a density by importance sampling from a wider normal, with its standard error."""
-    module, args, event_dim = build(part)
-    distribution = module.double()(*(a[0].double() for a in args))
-    draws = distribution.sample((10_000,))
-    proposal = torch.distributions.Normal(draws.mean(0), 1.3 * draws.std(0))
-    x = proposal.sample((100_000,))
-    log_q = proposal.log_prob(x).flatten(-event_dim).sum(-1)
-    weights = torch.exp(distribution.log_prob(x).detach() + shift - log_q)
+    """Mass of a density by importance sampling, with its standard error."""
+    _, weights, _ = weighted(part, shift)
     return float(weights.mean()), float(weights.std() / math.sqrt(len(weights)))
 
 
-CONTINUOUS = [p for p in DISTRIBUTIONS if not isinstance(p, models.Bernoulli)]
+DISCRETE = (
+    models.Bernoulli,
+    models.Binomial,
+    models.Categorical,
+    models.DiscretizedLogistic,
+    models.DiscretizedLogisticMixture,
+    models.NegativeBinomial,
+    models.Poisson,
+)
+CONTINUOUS = [
+    p
+    for p in DISTRIBUTIONS
+    if not isinstance(p, DISCRETE) and getattr(p, "scores_any_value", True)
+]
 
 
 @pytest.mark.parametrize("part", CONTINUOUS, ids=repr)
 def test_continuous_densities_integrate_to_one(part: Any) -> None:
     mass, error = total_mass(part)
+    assert error < 0.02
     assert abs(mass - 1) < STANDARD_ERRORS * error
 
 
@@ -162,6 +254,60 @@ def test_continuous_densities_integrate_to_one(part: Any) -> None:
 def test_a_density_off_by_two_percent_is_found_out(part: Any) -> None:
     mass, error = total_mass(part, shift=math.log(1.02))
     assert abs(mass - 1) > STANDARD_ERRORS * error
+
+
+def moments_apart(part: Any, stretch: float = 1.0) -> float:
+    """Largest difference of draws and density, in standard errors, over bounded moments."""
+    x, weights, own = weighted(part)
+    own = own * stretch
+    centre, width = own.mean(0), own.std(0)
+    largest = 0.0
+    for moment in (torch.tanh, lambda u: torch.exp(-u.square())):
+        by_density = weights.unsqueeze(-1) * moment((x - centre) / width)
+        by_draws = moment((own - centre) / width)
+        error = (by_density.var(0) / len(x) + by_draws.var(0) / len(own)).sqrt()
+        apart = (by_density.mean(0) - by_draws.mean(0)).abs() / error
+        largest = max(largest, float(apart.max()))
+    return largest
+
+
+@pytest.mark.parametrize("part", CONTINUOUS, ids=repr)
+def test_draws_follow_the_density(part: Any) -> None:
+    assert moments_apart(part) < STANDARD_ERRORS + 1  # the largest of a dozen
+
+
+def test_draws_a_tenth_too_wide_are_found_out() -> None:
+    assert moments_apart(models.StandardNormal(), stretch=1.1) > STANDARD_ERRORS + 1
+
+
+LEVELS = {
+    models.Bernoulli: torch.arange(2.0),
+    models.Binomial: torch.arange(4.0) / 3,
+    models.Categorical: torch.arange(3.0),
+    models.DiscretizedLogistic: torch.arange(4.0) / 3,
+    models.DiscretizedLogisticMixture: torch.arange(4.0) / 3,
+    models.NegativeBinomial: torch.arange(400.0),
+    models.Poisson: torch.arange(400.0),
+}
+
+
+@pytest.mark.parametrize(
+    "part", [p for p in LIKELIHOODS if type(p) in LEVELS and p != models.Bernoulli(True)], ids=repr
+)
+def test_masses_sum_to_one_and_draws_follow_them(part: models.Likelihood) -> None:
+    torch.manual_seed(3)
+    levels = LEVELS[type(part)]
+    distribution = part.build(7, (1,))(torch.randn(7))
+    masses = distribution.log_prob(levels.unsqueeze(-1)).exp().detach()
+    assert float(masses.sum()) == pytest.approx(1.0, abs=1e-5)
+    draws = distribution.sample((20_000,)).flatten()
+    counts = torch.stack([(draws - level).abs() < 1e-4 for level in levels]).sum(1)
+    assert int(counts.sum()) == len(draws)
+    expected = masses * len(draws)
+    often = expected > 5
+    square = ((counts - expected).square() / expected)[often].sum()
+    degrees = int(often.sum()) - 1
+    assert float(chi2.sf(float(square), degrees)) > 1e-6
 
 
 def test_bernoulli_masses_sum_to_one_over_all_images() -> None:

@@ -8,12 +8,14 @@ from types import ModuleType
 import pytest
 
 import aevb
+from aevb.models.likelihoods import Head
 
 
 def modules() -> list[str]:
     """All modules of the package, by their installed names."""
     names = []
-    for layer in ("data", "models", "inference", "evaluation"):
+    families = ("models.priors", "models.likelihoods", "models.posteriors")
+    for layer in ("data", "models", *families, "inference", "evaluation"):
         package: ModuleType = importlib.import_module(f"aevb.{layer}")
         names += [f"aevb.{layer}.{m.name}" for m in pkgutil.iter_modules(package.__path__)]
     return names + [f"aevb.{m.name}" for m in pkgutil.iter_modules(aevb.__path__[:1])]
@@ -30,11 +32,12 @@ def test_examples_print_what_they_say(name: str) -> None:
 def test_public_callables_of_the_layers_have_examples() -> None:
     """Abstract classes, records and errors have nothing to run."""
     missing = []
-    for layer in ("data", "models", "inference", "evaluation"):
+    families = ("models.priors", "models.likelihoods", "models.posteriors")
+    for layer in ("data", "models", *families, "inference", "evaluation"):
         package = importlib.import_module(f"aevb.{layer}")
         for name in package.__all__:
             value = getattr(package, name)
-            if callable(value) and ">>>" not in (value.__doc__ or ""):
+            if value is not Head and callable(value) and ">>>" not in (value.__doc__ or ""):
                 missing.append(f"{layer}.{name}")
     exempt = {
         "evaluation.image_grid",  # writes pictures
@@ -48,10 +51,15 @@ def test_public_callables_of_the_layers_have_examples() -> None:
         "inference.load_checkpoint",  # shown under save_checkpoint
         "inference.mean_elbo",
         "models.LatentVariableModel",
+        "models.InputNoise",
         "models.Likelihood",
         "models.LinearGaussian",
+        "models.Network",
         "models.Posterior",
         "models.Prior",
+        "models.likelihoods.Likelihood",
+        "models.posteriors.Posterior",
+        "models.priors.Prior",
         "models.Scale",
     }
     assert set(missing) <= exempt

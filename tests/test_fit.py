@@ -652,7 +652,7 @@ def confident_vae() -> models.VAE:
     """A VAE whose posteriors are far from the prior, so that the divergence matters."""
     vae = small_vae()
     with torch.no_grad():
-        vae.encoder[1].loc.weight.mul_(8)
+        vae.encoder.posterior.loc.weight.mul_(8)
     return vae
 
 

@@ -1,6 +1,7 @@
 """The models as Pyro programs, and the linear-Gaussian ones against their closed forms."""
 
 import copy
+import inspect
 import pickle
 
 import pyro
@@ -11,7 +12,7 @@ from pyro.infer import SVI, Predictive, Trace_ELBO
 from torch import Tensor, nn
 
 from aevb import models
-from aevb.models import LatentVariableModel
+from aevb.models import LatentVariableModel, posteriors
 
 from oracles import linear_gaussian, simulate
 
@@ -24,6 +25,16 @@ MODELS: dict[str, LatentVariableModel] = {
     "FactorAnalysis": models.FactorAnalysis((4, 4), latent_dim=3),
     "FactorAnalysis, amortized": models.FactorAnalysis((4, 4), 3, models.DiagonalNormal()),
     "ProbabilisticPCA": models.ProbabilisticPCA((4, 4), latent_dim=3),
+    "VAE, mixture": models.VAE((4, 4), 3, [8], prior=models.MixtureOfGaussians(4)),
+    "VAE, VampPrior": models.VAE((4, 4), 3, [8], prior=models.VampPrior(4)),
+    "VAE, simplex": models.VAE((4, 4), 3, [8], models.Dirichlet(), posterior=models.FullNormal()),
+    "VAE, gamma meets normal": models.VAE((4, 4), 3, [8], posterior=posteriors.Gamma()),
+    "VAE, convolutions": models.VAE(
+        (4, 4), 3, network=models.Conv([4, 6], hidden=8), likelihood=models.Categorical(2)
+    ),
+    "VAE, gated": models.VAE((4, 4), 3, network=models.MLP([8], gated=True)),
+    "DLGM": models.DLGM((4, 4), [3, 2], [8], posterior=models.RankOneNormal()),
+    "HierarchicalVAE": models.HierarchicalVAE((4, 4), [3, 2], [[8, 7], [6]]),
 }
 
 
@@ -38,19 +49,27 @@ def fixture_x() -> Tensor:
 
 
 def test_the_list_covers_every_exported_model() -> None:
+    exported = [getattr(models, name) for name in models.__all__]
     concrete = {
-        name
-        for name in models.__all__
-        if issubclass(getattr(models, name), LatentVariableModel)
-        and name not in {"LatentVariableModel", "LinearGaussian"}
+        value.__name__
+        for value in exported
+        if inspect.isclass(value)
+        and issubclass(value, LatentVariableModel)
+        and value not in (LatentVariableModel, models.LinearGaussian)
     }
     assert concrete == {type(model).__name__ for model in MODELS.values()}
+
+
+def latent_sites(program: LatentVariableModel, x: Tensor) -> list[str]:
+    return [name for name in poutine.trace(program.guide).get_trace(x).nodes if name[0] == "z"]
 
 
 def test_sites_lie_in_one_data_plate(program: LatentVariableModel, x: Tensor) -> None:
     guide = poutine.trace(program.guide).get_trace(x)
     model = poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(x)
-    for trace, name in ((guide, "z"), (model, "z"), (model, "x")):
+    latents = latent_sites(program, x)
+    assert latents in (["z"], ["z1", "z2"])
+    for trace, name in [(model, "x"), *((t, n) for t in (guide, model) for n in latents)]:
         trace.compute_log_prob()
         (frame,) = trace.nodes[name]["cond_indep_stack"]
         assert (frame.name, frame.dim, frame.size) == ("data", -1, 5)
@@ -93,7 +112,7 @@ def test_predictive_draws_from_prior_and_posterior(
     prior = Predictive(program.model, num_samples=7)(size=5)
     assert prior["x"].shape == (7, 5, 4, 4)
     posterior = Predictive(program.model, guide=program.guide, num_samples=7)(x)
-    assert posterior["z"].shape[:2] == (7, 5)
+    assert all(posterior[name].shape[:2] == (7, 5) for name in latent_sites(program, x))
 
 
 def test_outer_plates_broadcast(program: LatentVariableModel, x: Tensor) -> None:
@@ -102,13 +121,16 @@ def test_outer_plates_broadcast(program: LatentVariableModel, x: Tensor) -> None
     with pyro.plate("draws", 6, dim=-2):
         model = poutine.trace(poutine.replay(program.model, trace=trace)).get_trace(x)
     model.compute_log_prob()
-    assert trace.nodes["z"]["value"].shape[:2] == (6, 5)
+    values = [trace.nodes[name]["value"] for name in latent_sites(program, x)]
+    assert all(value.shape[:2] == (6, 5) for value in values)
     assert model.nodes["x"]["log_prob"].shape == (6, 5)
 
 
 def test_float64_follows_the_module(program: LatentVariableModel, x: Tensor) -> None:
     program.double()
-    assert program.guide(x.double()).dtype == torch.float64
+    trace = poutine.trace(program.guide).get_trace(x.double())
+    latents = latent_sites(program, x.double())
+    assert {trace.nodes[name]["value"].dtype for name in latents} == {torch.float64}
     assert program.model(size=2).dtype == torch.float64
 
 
@@ -130,7 +152,7 @@ def test_wrong_datapoint_shape_names_both_shapes(program: LatentVariableModel) -
 
 def test_repr_shows_parts_and_shapes(program: LatentVariableModel) -> None:
     text = repr(program)
-    assert "z     ~" in text
+    assert any(start in text for start in ("z     ~", "ξ     ~", "z1     ~"))
     assert "4×4" in text
     assert f"{sum(p.numel() for p in program.parameters()):,} parameters" in text
 

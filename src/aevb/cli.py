@@ -21,6 +21,7 @@ _HELP = {
     "train": "train a model, evaluate it and draw its pictures",
     "evaluate": "estimate the evidence of a run",
     "sample": "draw from the model of a run",
+    "parts": "list what models can be made of",
 }
 # Arguments that the commands get from here and not from the user.
 _WIRED = {"write_config", "reopen"}
@@ -108,11 +109,12 @@ def _run(config: Namespace, parsers: dict[str, ArgumentParser]) -> int:
         "write_config": lambda path: _write_config(parser, settings, path),
         "reopen": lambda folder: _reopen(parsers["train"], folder),
     }
-    command: Callable[..., dict[str, Any]] = getattr(commands, name)
+    command: Callable[..., Any] = getattr(commands, name)
     used = {key: wired[key] for key in _WIRED & set(command.__annotations__)}
     result = command(**vars(parser.instantiate(settings)), **used)
-    print(json.dumps(result) if as_json else _table(result))  # noqa: T201
-    return {"SIGINT": 130, "SIGTERM": 143}.get(result.get("stopped", ""), 0)
+    print(json.dumps(result) if as_json else _shown(result))  # noqa: T201
+    stopped = result.get("stopped", "") if isinstance(result, dict) else ""
+    return {"SIGINT": 130, "SIGTERM": 143}.get(stopped, 0)
 
 
 def _write_config(parser: ArgumentParser, settings: Namespace, path: Path) -> None:
@@ -149,10 +151,18 @@ def _reopen(parser: ArgumentParser, folder: Path) -> Any:
     return parser.instantiate(settings)
 
 
-def _table(result: dict[str, Any]) -> str:
+def _shown(result: dict[str, Any] | list[dict[str, str]]) -> str:
+    """A table: a line for each entry of a dict, or a row for each dict of a list."""
+    if isinstance(result, list):
+        return "\n\n".join(_part(row) for row in result)
     width = max(map(len, result))
-    return "\n".join(f"{name:<{width}}  {_shown(value)}" for name, value in result.items())
+    return "\n".join(f"{name:<{width}}  {_number(value)}" for name, value in result.items())
 
 
-def _shown(value: Any) -> str:
+def _part(row: dict[str, str]) -> str:
+    lines = [f"{row['family']}  {row['name']}({row['parameters']})", row["summary"], row["source"]]
+    return "\n    ".join(line for line in lines if line)
+
+
+def _number(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)

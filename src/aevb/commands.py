@@ -1,4 +1,4 @@
-"""What ``aevb train``, ``aevb evaluate`` and ``aevb sample`` do."""
+"""What the commands do."""
 
 import math
 import time
@@ -14,6 +14,8 @@ from aevb import data as datasets
 from aevb import evaluation, inference
 from aevb.inference import ELBO, Objective
 from aevb.models import VAE, LatentVariableModel
+from aevb.parts import FAMILIES
+from aevb.parts import parts as list_parts
 from aevb.runs import (
     CONFIG,
     SavedRun,
@@ -24,7 +26,7 @@ from aevb.runs import (
     write_record,
 )
 
-__all__ = ["evaluate", "sample", "train"]
+__all__ = ["evaluate", "parts", "sample", "train"]
 
 Reopen = Callable[[Path], Any]
 
@@ -201,6 +203,20 @@ def sample(
         "picture": str(picture),
         "array": str(array),
     }
+
+
+def parts(family: str | None = None) -> list[dict[str, str]]:
+    """List every part: its family, one line on it, its parameters and its source.
+
+    Args:
+        family: Only prior, likelihood, posterior, objective, network, input_noise, scale or model.
+
+    Returns:
+        A row for each part.
+    """
+    if family is not None and family not in FAMILIES:
+        raise ValueError(f"family: unknown name {family!r}; valid: {', '.join(FAMILIES)}")
+    return [row for row in list_parts() if family in (None, row["family"])]
 
 
 def _evaluate(

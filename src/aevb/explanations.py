@@ -9,18 +9,13 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser
 
-from aevb import inference, models
+from aevb.parts import FAMILIES, members
 
 __all__ = ["explain"]
 
 # Which names a flag takes, by the last word of the flag.
 _FAMILIES: dict[str, tuple[Any, type]] = {
-    "model": (models, models.LatentVariableModel),
-    "prior": (models, models.Prior),
-    "likelihood": (models, models.Likelihood),
-    "posterior": (models, models.Posterior),
-    "scale": (models, models.Scale),
-    "objective": (inference, inference.Objective),
+    **FAMILIES,
     "optimizer": (torch.optim, torch.optim.Optimizer),
     "schedule": (torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler),
 }
@@ -93,10 +88,5 @@ def _unknown_name(flag: str, problem: str) -> str:
     if family is None:
         return f"{flag}: {problem}; expected an import path, such as torch.nn.ReLU"
     module, base = family
-    names = [
-        key
-        for key, value in vars(module).items()
-        if inspect.isclass(value) and issubclass(value, base) and not inspect.isabstract(value)
-        if value is not base and not key.startswith("_")
-    ]
-    return f"{flag}: {problem}; valid: {', '.join(sorted(names))}, or an import path"
+    names = [value.__name__ for value in members(module, base)]
+    return f"{flag}: {problem}; valid: {', '.join(names)}, or an import path"

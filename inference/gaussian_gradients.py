@@ -1,0 +1,283 @@
+"""Gradients of Gaussian expectations, by three estimators."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad, vjp, vmap
+
+__all__ = [
+    "Covariance",
+    "DiagonalCovariance",
+    "FullCovariance",
+    "GaussianGradients",
+    "RankOneCovariance",
+    "bonnet_price",
+    "reparameterization",
+    "score_function",
+]
+
+Function = Callable[[Tensor], Tensor]
+Parameters = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class GaussianGradients:
+    r"""Single-draw estimates of the gradients of :math:`E_{\mathcal{N}(\mu, C)} f`.
+
+    Attributes:
+        loc: For each draw the gradient with respect to μ, ``(S, K)``.
+        covariance: For each draw the gradient with respect to each parameter of C, by name:
+            ``(S, *shape of the parameter)``. That of a full covariance is the symmetric G with
+            :math:`dE = \langle G, dC \rangle`.
+    """
+
+    loc: Tensor
+    covariance: Parameters
+
+
+class Covariance(ABC):
+    """A parametrization of C, written as functions of its parameters."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> Parameters:
+        """Its parameters by name."""
+
+    @abstractmethod
+    def matrix(self, parameters: Parameters) -> Tensor:
+        """C, ``(K, K)``."""
+
+    @abstractmethod
+    def root_times(self, parameters: Parameters, noise: Tensor) -> Tensor:
+        """R ε with :math:`R R^T = C`, ``(K,)``."""
+
+
+@dataclass(frozen=True)
+class DiagonalCovariance(Covariance):
+    r""":math:`C = \mathrm{diag}(v)`.
+
+    Args:
+        variance: v, positive, ``(K,)``.
+
+    Example:
+        >>> DiagonalCovariance(torch.ones(3)).parameters
+        {'variance': tensor([1., 1., 1.])}
+    """
+
+    variance: Tensor
+
+    @property
+    def parameters(self) -> Parameters:
+        """``variance``."""
+        return {"variance": self.variance}
+
+    def matrix(self, parameters: Parameters) -> Tensor:
+        """See :meth:`Covariance.matrix`."""
+        return torch.diag_embed(parameters["variance"])
+
+    def root_times(self, parameters: Parameters, noise: Tensor) -> Tensor:
+        """See :meth:`Covariance.root_times`."""
+        return parameters["variance"].sqrt() * noise
+
+
+@dataclass(frozen=True)
+class RankOneCovariance(Covariance):
+    r""":math:`C^{-1} = D + u u^\top`, the paper's section 4.3.
+
+    Args:
+        precision_diagonal: The diagonal of D, positive, ``(K,)``.
+        precision_factor: u, ``(K,)``.
+    """
+
+    precision_diagonal: Tensor
+    precision_factor: Tensor
+
+    @property
+    def parameters(self) -> Parameters:
+        """``precision_diagonal`` and ``precision_factor``."""
+        return {
+            "precision_diagonal": self.precision_diagonal,
+            "precision_factor": self.precision_factor,
+        }
+
+    def matrix(self, parameters: Parameters) -> Tensor:
+        """See :meth:`Covariance.matrix`."""
+        diagonal, factor = parameters["precision_diagonal"], parameters["precision_factor"]
+        scaled = factor / diagonal
+        eta = 1 / (1 + factor @ scaled)
+        return torch.diag_embed(1 / diagonal) - eta * torch.outer(scaled, scaled)
+
+    def root_times(self, parameters: Parameters, noise: Tensor) -> Tensor:
+        """See :meth:`Covariance.root_times`; takes O(K)."""
+        diagonal, factor = parameters["precision_diagonal"], parameters["precision_factor"]
+        scaled = factor / diagonal
+        eta = 1 / (1 + factor @ scaled)
+        noise = noise / diagonal.sqrt()
+        return noise - eta / (1 + eta.sqrt()) * (factor @ noise) * scaled
+
+
+@dataclass(frozen=True)
+class FullCovariance(Covariance):
+    """C itself; its root is the Cholesky factor.
+
+    Args:
+        covariance: C, symmetric and positive definite, ``(K, K)``.
+    """
+
+    covariance: Tensor
+
+    @property
+    def parameters(self) -> Parameters:
+        """``covariance``."""
+        return {"covariance": self.covariance}
+
+    def matrix(self, parameters: Parameters) -> Tensor:
+        """See :meth:`Covariance.matrix`."""
+        return parameters["covariance"]
+
+    def root_times(self, parameters: Parameters, noise: Tensor) -> Tensor:
+        """See :meth:`Covariance.root_times`."""
+        return torch.linalg.cholesky(parameters["covariance"]) @ noise
+
+
+def reparameterization(
+    function: Function,
+    loc: Tensor,
+    covariance: Covariance,
+    num_samples: int,
+    generator: torch.Generator | None = None,
+) -> GaussianGradients:
+    r"""Gradients through the draws :math:`\mu + R \epsilon`.
+
+    .. math:: \nabla_\mu E f = E\, g, \qquad \nabla_R E f = E\, g \epsilon^\top, \qquad
+        g = \nabla f(\mu + R \epsilon)
+
+    References:
+        Stochastic Backpropagation and Approximate Inference in Deep Generative Models (Rezende,
+        Mohamed & Wierstra, 2014), equations 8 to 10, https://arxiv.org/abs/1401.4082
+
+    Args:
+        function: f, from ``(K,)`` to a scalar, differentiable.
+        loc: μ, ``(K,)``.
+        covariance: C.
+        num_samples: S.
+        generator: Of the draws; by default torch's.
+
+    Example:
+        >>> ones = torch.ones(2)
+        >>> estimate = reparameterization(
+        ...     lambda z: (z**2).sum(), 3 * ones, DiagonalCovariance(ones), num_samples=5
+        ... )
+        >>> estimate.loc.shape, estimate.covariance["variance"].shape
+        (torch.Size([5, 2]), torch.Size([5, 2]))
+    """
+    noise = _noise(loc, num_samples, generator)
+    parameters = covariance.parameters
+
+    def one_draw(epsilon: Tensor) -> tuple[Tensor, Parameters]:
+        draw, pull_back = _vjp(lambda p: loc + covariance.root_times(p, epsilon), parameters)
+        slope = grad(function)(draw)
+        return slope, pull_back(slope)[0]
+
+    return GaussianGradients(*vmap(one_draw)(noise))
+
+
+def bonnet_price(
+    function: Function,
+    loc: Tensor,
+    covariance: Covariance,
+    num_samples: int,
+    generator: torch.Generator | None = None,
+) -> GaussianGradients:
+    r"""Gradients by the theorems of Bonnet and Price.
+
+    .. math:: \nabla_\mu E f = E\, \nabla f(z), \qquad
+        \nabla_C E f = \tfrac12 E\, \nabla \nabla f(z)
+
+    The Hessian is exact, by K Hessian-vector products for each draw.
+
+    References:
+        Stochastic Backpropagation and Approximate Inference in Deep Generative Models (Rezende,
+        Mohamed & Wierstra, 2014), equations 7 and 8 and appendix A, https://arxiv.org/abs/1401.4082
+
+    Args:
+        function: f, from ``(K,)`` to a scalar, twice differentiable.
+        loc: μ, ``(K,)``.
+        covariance: C.
+        num_samples: S.
+        generator: Of the draws; by default torch's.
+    """
+    parameters = covariance.parameters
+    draws = _draws(loc, covariance, num_samples, generator)
+    _, pull_back = _vjp(covariance.matrix, parameters)
+
+    def one_draw(draw: Tensor) -> tuple[Tensor, Parameters]:
+        # the product of the (symmetric) Hessian with a direction is a derivative of the slope
+        slope, product = _vjp(grad(function), draw)
+        basis = torch.eye(len(loc), dtype=loc.dtype, device=loc.device)
+        (second,) = vmap(product)(basis)
+        return slope, pull_back((second + second.T) / 4)[0]
+
+    return GaussianGradients(*vmap(one_draw)(draws))
+
+
+def score_function(
+    function: Function,
+    loc: Tensor,
+    covariance: Covariance,
+    num_samples: int,
+    generator: torch.Generator | None = None,
+) -> GaussianGradients:
+    r"""Gradients by the score of the density, which needs no derivative of f.
+
+    .. math:: \nabla_\theta E f = E\, f(z) \nabla_\theta \log \mathcal{N}(z; \mu, C)
+
+    References:
+        Simple statistical gradient-following algorithms for connectionist reinforcement learning
+        (Williams, 1992), https://doi.org/10.1007/BF00992696
+
+    Args:
+        function: f, from ``(K,)`` to a scalar.
+        loc: μ, ``(K,)``.
+        covariance: C.
+        num_samples: S.
+        generator: Of the draws; by default torch's.
+    """
+    parameters = covariance.parameters
+    draws = _draws(loc, covariance, num_samples, generator)
+
+    def log_density(mean: Tensor, values: Parameters, draw: Tensor) -> Tensor:
+        factor = torch.linalg.cholesky(covariance.matrix(values))
+        residual = torch.linalg.solve_triangular(factor, (draw - mean).unsqueeze(-1), upper=False)
+        return -0.5 * residual.square().sum() - factor.diagonal().log().sum()
+
+    def one_draw(draw: Tensor) -> tuple[Tensor, Parameters]:
+        score_loc, score_covariance = grad(log_density, argnums=(0, 1))(loc, parameters, draw)
+        value = function(draw)
+        return value * score_loc, {n: value * score for n, score in score_covariance.items()}
+
+    return GaussianGradients(*vmap(one_draw)(draws))
+
+
+def _vjp(function: Callable[[Any], Tensor], at: Any) -> Any:
+    """The value, and the map from its cotangent to those of the argument."""
+    return vjp(function, at)
+
+
+def _noise(loc: Tensor, num_samples: int, generator: torch.Generator | None) -> Tensor:
+    if num_samples < 1:
+        raise ValueError(f"num_samples: must be at least 1; got {num_samples}")
+    shape = (num_samples, *loc.shape)
+    return torch.randn(shape, generator=generator, dtype=loc.dtype, device=loc.device)
+
+
+def _draws(
+    loc: Tensor, covariance: Covariance, num_samples: int, generator: torch.Generator | None
+) -> Tensor:
+    parameters = covariance.parameters
+    noise = _noise(loc, num_samples, generator)
+    return loc + vmap(lambda epsilon: covariance.root_times(parameters, epsilon))(noise)

@@ -1,0 +1,81 @@
+"""Log-probabilities of a program's sites, summed to what an objective needs."""
+
+import math
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+__all__ = ["Sums", "latent_names", "sample_sites"]
+
+
+def sample_sites(trace: poutine.Trace) -> dict[str, Any]:
+    """The sample sites of a trace, without those that only choose a subsample."""
+    return {
+        name: site
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and type(site["fn"]).__name__ != "_Subsample"
+    }
+
+
+def latent_names(guide_trace: poutine.Trace) -> list[str]:
+    """Sites that the guide draws."""
+    return [name for name, site in sample_sites(guide_trace).items() if not site["is_observed"]]
+
+
+class Sums:
+    """How log-probabilities of shape ``(K, *plates)`` become one number for each posterior.
+
+    If every site lies in the rightmost ``"data"`` plate, each datapoint has a posterior of its own
+    and sums have shape ``(K, B)``; otherwise there is one joint posterior and they are ``(K, 1)``.
+
+    Args:
+        traces: Of model and guide.
+        num_particles: K.
+        nesting: Plates of the deepest site, without the one of the particles.
+    """
+
+    def __init__(self, *traces: poutine.Trace, num_particles: int, nesting: int) -> None:
+        self.num_particles = num_particles
+        self.nesting = nesting
+        sites = [site for trace in traces for site in sample_sites(trace).values()]
+        self.per_datapoint = all(map(_in_data_plate, sites))
+        scales = {float(s["scale"]) for s in sites if not isinstance(s["scale"], Tensor)}
+        tensors = any(isinstance(site["scale"], Tensor) for site in sites)
+        # of subsampled or tempered programs, what every site is multiplied by
+        self.scale = scales.pop() if len(scales) == 1 and not tensors else math.nan
+
+    def __call__(self, site: Any, log_prob: Tensor | None = None) -> Tensor:
+        """Sum the log-probability of one site.
+
+        Args:
+            site: Of a trace.
+            log_prob: In place of ``site["fn"].log_prob(site["value"])``.
+
+        Returns:
+            ``(K, B)`` or ``(K, 1)``, nats; scaled only where there is one joint posterior.
+        """
+        if log_prob is None:
+            log_prob = site["fn"].log_prob(site["value"])
+        scale = 1.0 if self.per_datapoint else site["scale"]
+        log_prob = _scaled(log_prob, scale, site["mask"])
+        while log_prob.ndim < self.nesting:
+            log_prob = log_prob.unsqueeze(0)
+        if self.num_particles == 1:
+            log_prob = log_prob.unsqueeze(0)
+        if self.per_datapoint:  # (K, *plates, B)
+            return log_prob.reshape(self.num_particles, -1, log_prob.shape[-1]).sum(1)
+        return log_prob.reshape(self.num_particles, -1).sum(1, keepdim=True)
+
+
+def _in_data_plate(site: Any) -> bool:
+    return any(frame.name == "data" and frame.dim == -1 for frame in site["cond_indep_stack"])
+
+
+def _scaled(log_prob: Tensor, scale: Any, mask: Any) -> Tensor:
+    if isinstance(mask, bool):
+        mask = None if mask else torch.zeros_like(log_prob, dtype=torch.bool)
+    if mask is not None:
+        log_prob = torch.where(mask, log_prob, torch.zeros_like(log_prob))
+    return log_prob if isinstance(scale, float | int) and scale == 1 else log_prob * scale

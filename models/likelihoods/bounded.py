@@ -1,0 +1,195 @@
+"""Likelihoods of values between 0 and 1: bits, proportions, grey levels."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro import distributions as dist
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.nn.functional import softplus
+
+from aevb.models.likelihoods.base import Grid, Head, Heads, Likelihood
+
+__all__ = ["Bernoulli", "Binomial", "ContinuousBernoulli"]
+
+
+@dataclass(frozen=True)
+class Bernoulli(Likelihood):
+    r"""Independent coin flips, whose logits are linear in the features.
+
+    .. math:: \log p(x|z) = \sum_i x_i \log y_i(z) + (1 - x_i) \log (1 - y_i(z))
+
+    References:
+        Auto-Encoding Variational Bayes (Kingma & Welling, 2013), appendix C.1,
+        https://arxiv.org/abs/1312.6114
+
+    Args:
+        relaxed: Also accept grey levels in [0, 1]. The sum above is then a cross-entropy, as the
+            AEVB paper used it, and no normalized density of ``x``: compare it with nothing but
+            other cross-entropies.
+
+    Example:
+        >>> import torch
+        >>> Bernoulli().build(500, (28, 28))(torch.zeros(3, 500)).event_shape
+        torch.Size([28, 28])
+        >>> Bernoulli().check(torch.full((1, 4), 0.5))
+        Traceback (most recent call last):
+            ...
+        ValueError: Bernoulli needs values in {0, 1}; got 1 distinct value from 0.5 to 0.5: use...
+    """
+
+    relaxed: bool = False
+
+    def build(self, in_features: int, shape: tuple[int, ...], head: Head = nn.Linear) -> nn.Module:
+        """One head; ``forward``: ``(*batch, in_features)`` → a distribution of ``x``."""
+        family = _RelaxedBernoulli if self.relaxed else dist.Bernoulli
+        return _FromLogits(family, in_features, shape, head)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """{0, 1}, or [0, 1] if relaxed."""
+        return constraints.unit_interval if self.relaxed else constraints.boolean
+
+    @property
+    def remedy(self) -> str:
+        """How grey or unscaled data become admissible."""
+        if self.relaxed:
+            return "scale the data to [0, 1], or use Normal()"
+        return (
+            "use binarize='dynamic' or 'fixed', ContinuousBernoulli(), or Bernoulli(relaxed=True) "
+            "as in the AEVB paper"
+        )
+
+
+@dataclass(frozen=True)
+class ContinuousBernoulli(Likelihood):
+    r"""The Bernoulli's formula, normalized into a density of values in [0, 1].
+
+    .. math:: p(x|z) = \prod_i C(y_i) y_i^{x_i} (1 - y_i)^{1 - x_i}, \qquad
+        C(y) = \frac{2 \tanh^{-1}(1 - 2y)}{1 - 2y}
+
+    References:
+        The continuous Bernoulli: fixing a pervasive error in variational autoencoders
+        (Loaiza-Ganem & Cunningham, 2019), https://arxiv.org/abs/1907.06845
+
+    Example:
+        >>> import torch
+        >>> ContinuousBernoulli().build(500, (4,))(torch.zeros(3, 500)).sample().shape
+        torch.Size([3, 4])
+    """
+
+    def build(self, in_features: int, shape: tuple[int, ...], head: Head = nn.Linear) -> nn.Module:
+        """One head; ``forward``: ``(*batch, in_features)`` → a distribution of ``x``."""
+        return _FromLogits(dist.ContinuousBernoulli, in_features, shape, head)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """[0, 1]."""
+        return constraints.unit_interval
+
+    @property
+    def remedy(self) -> str:
+        """How unscaled data become admissible."""
+        return "scale the data to [0, 1], or use Normal()"
+
+
+@dataclass(frozen=True)
+class Binomial(Likelihood):
+    r"""Grey levels as counts: each value is a number of successes out of n, divided by n.
+
+    .. math:: p(x|z) = \prod_i \binom{n}{n x_i} y_i^{n x_i} (1 - y_i)^{n (1 - x_i)}
+
+    References:
+        Generalized Linear Models (McCullagh & Nelder, 1989), chapter 4
+
+    Args:
+        total_count: n, such as 16 for scikit-learn's digits and 255 for images of 8 bits.
+
+    Raises:
+        ValueError: If ``total_count`` is not positive.
+
+    Example:
+        >>> import torch
+        >>> x = Binomial(total_count=16).build(500, (4,))(torch.zeros(1, 500)).sample()
+        >>> bool((16 * x == (16 * x).round()).all())
+        True
+    """
+
+    total_count: int = 255
+
+    def __post_init__(self) -> None:
+        """Refuse an empty count."""
+        if self.total_count < 1:
+            raise ValueError(f"Binomial: total_count must be at least 1; got {self.total_count}")
+
+    def build(self, in_features: int, shape: tuple[int, ...], head: Head = nn.Linear) -> nn.Module:
+        """One head; ``forward``: ``(*batch, in_features)`` → a distribution of ``x``."""
+        return _Binomial(self.total_count, in_features, shape, head)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Multiples of 1 / total_count in [0, 1]."""
+        return Grid(self.total_count)
+
+    @property
+    def remedy(self) -> str:
+        """How other data become admissible."""
+        return (
+            "set total_count to the number of grey levels less one, divide counts by "
+            "total_count, or use ContinuousBernoulli()"
+        )
+
+
+class _RelaxedBernoulli(dist.Bernoulli):  # type: ignore[misc]
+    """A Bernoulli whose cross-entropy is evaluated between 0 and 1 as well."""
+
+    support = constraints.unit_interval
+
+
+class _FromLogits(nn.Module):
+    def __init__(self, family: Any, in_features: int, shape: tuple[int, ...], head: Head) -> None:
+        super().__init__()
+        self.family = family
+        self.heads = Heads(in_features, shape, head, logits=0)
+
+    def forward(self, features: Tensor) -> TorchDistributionMixin:
+        logits = self.heads(features)["logits"]
+        return self.family(logits=logits).to_event(len(self.heads.shape))
+
+
+class _Binomial(nn.Module):
+    def __init__(
+        self, total_count: int, in_features: int, shape: tuple[int, ...], head: Head
+    ) -> None:
+        super().__init__()
+        self.total_count = total_count
+        self.heads = Heads(in_features, shape, head, logits=0)
+
+    def forward(self, features: Tensor) -> TorchDistributionMixin:
+        logits = self.heads(features)["logits"]
+        return _Proportion(self.total_count, logits=logits).to_event(len(self.heads.shape))
+
+
+class _Proportion(dist.Binomial):
+    """A binomial count divided by its total."""
+
+    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    def support(self) -> constraints.Constraint:
+        return Grid(int(self.total_count.max()))
+
+    @property
+    def mean(self) -> Tensor:
+        return self.probs
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        return super().sample(sample_shape) / self.total_count
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        counts = (value * self.total_count).round()
+        n = self.total_count
+        choose = torch.lgamma(n + 1) - torch.lgamma(counts + 1) - torch.lgamma(n - counts + 1)
+        return choose + counts * self.logits - n * softplus(self.logits)

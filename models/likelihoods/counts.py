@@ -1,0 +1,201 @@
+"""Likelihoods of whole numbers: categories and counts."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro import distributions as dist
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from aevb.models.likelihoods.base import Head, Heads, Likelihood
+
+__all__ = ["Categorical", "NegativeBinomial", "Poisson"]
+
+
+@dataclass(frozen=True)
+class Categorical(Likelihood):
+    r"""Each value is one of K classes, written 0 to K - 1.
+
+    .. math:: p(x|z) = \prod_i y_{i, x_i}(z), \qquad \textstyle\sum_k y_{ik} = 1
+
+    References:
+        Pattern Recognition and Machine Learning (Bishop, 2006), section 4.3.4
+
+    Args:
+        num_classes: K.
+
+    Raises:
+        ValueError: If there are fewer than two.
+
+    Example:
+        >>> Categorical(num_classes=3).build(9, (4,))(torch.zeros(2, 9)).sample().shape
+        torch.Size([2, 4])
+    """
+
+    num_classes: int = 256
+
+    def __post_init__(self) -> None:
+        """Refuse a choice of one."""
+        if self.num_classes < 2:
+            raise ValueError(
+                f"Categorical: num_classes must be at least 2; got {self.num_classes}"
+            )
+
+    def build(self, in_features: int, shape: tuple[int, ...], head: Head = nn.Linear) -> nn.Module:
+        """One head; ``forward``: ``(*batch, in_features)`` → a distribution of ``x``."""
+        return _Categorical(self.num_classes, in_features, shape, head)
+
+    def encoder_view(self, x: Tensor) -> Tensor:
+        """Divided by K - 1."""
+        return x / (self.num_classes - 1)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Whole numbers from 0 to K - 1."""
+        return constraints.integer_interval(0, self.num_classes - 1)
+
+    @property
+    def remedy(self) -> str:
+        """How other data become admissible."""
+        return "number the classes from 0, and set num_classes to how many there are"
+
+
+@dataclass(frozen=True)
+class Poisson(Likelihood):
+    r"""Independent counts whose variance is their mean; the decoder gives its logarithm.
+
+    .. math:: p(x|z) = \prod_i e^{-\lambda_i(z)} \lambda_i(z)^{x_i} / x_i!
+
+    References:
+        Generalized Linear Models (McCullagh & Nelder, 1989), chapter 6
+
+    Example:
+        >>> Poisson().build(9, (4,))(torch.zeros(2, 9)).sample().shape
+        torch.Size([2, 4])
+    """
+
+    def build(self, in_features: int, shape: tuple[int, ...], head: Head = nn.Linear) -> nn.Module:
+        """One head; ``forward``: ``(*batch, in_features)`` → a distribution of ``x``."""
+        return _Poisson(in_features, shape, head)
+
+    def encoder_view(self, x: Tensor) -> Tensor:
+        """Log of one more, so that large counts do not drown the others."""
+        return torch.log1p(x)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Counts."""
+        return constraints.nonnegative_integer
+
+    @property
+    def remedy(self) -> str:
+        """How other data become admissible."""
+        return _REMEDY
+
+
+@dataclass(frozen=True)
+class NegativeBinomial(Likelihood):
+    r"""Independent counts with more variance than a Poisson's.
+
+    .. math:: E\,x_i = \mu_i(z), \qquad \mathrm{var}\,x_i = \mu_i + \mu_i^2 / r_i
+
+    The decoder gives log μ; the dispersion r is a parameter for each feature.
+
+    References:
+        Deep generative modeling for single-cell transcriptomics (Lopez et al., 2018),
+        https://doi.org/10.1038/s41592-018-0229-2
+
+    Args:
+        dispersion: r before training.
+
+    Raises:
+        ValueError: If ``dispersion`` is not positive.
+
+    Example:
+        >>> NegativeBinomial().build(9, (4,))(torch.zeros(2, 9)).sample().shape
+        torch.Size([2, 4])
+    """
+
+    dispersion: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what has no mass function."""
+        if not self.dispersion > 0:
+            raise ValueError(
+                f"NegativeBinomial: dispersion must be positive; got {self.dispersion}"
+            )
+
+    def build(self, in_features: int, shape: tuple[int, ...], head: Head = nn.Linear) -> nn.Module:
+        """One head and a vector; ``forward``: ``(*batch, in_features)`` → a distribution of x."""
+        return _NegativeBinomial(self.dispersion, in_features, shape, head)
+
+    def encoder_view(self, x: Tensor) -> Tensor:
+        """Log of one more, so that large counts do not drown the others."""
+        return torch.log1p(x)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Counts."""
+        return constraints.nonnegative_integer
+
+    @property
+    def remedy(self) -> str:
+        """How other data become admissible."""
+        return _REMEDY
+
+
+_REMEDY = "give the counts themselves, not rates or logarithms, or use Normal()"
+
+
+class _Classes(dist.Categorical):
+    """A categorical of numbered classes, as floating-point numbers like all other data."""
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean class number: for ordered classes, as grey levels are."""
+        numbers = torch.arange(self.logits.shape[-1], device=self.logits.device)
+        return (self.probs * numbers).sum(-1)
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        numbers: Tensor = super().sample(sample_shape)
+        return numbers.to(self.logits.dtype)
+
+
+class _Categorical(nn.Module):
+    def __init__(
+        self, num_classes: int, in_features: int, shape: tuple[int, ...], head: Head
+    ) -> None:
+        super().__init__()
+        self.heads = Heads(in_features, shape, head, logits=num_classes)
+
+    def forward(self, features: Tensor) -> TorchDistributionMixin:
+        logits = self.heads(features)["logits"]
+        return _Classes(logits=logits).to_event(len(self.heads.shape))
+
+
+class _Poisson(nn.Module):
+    def __init__(self, in_features: int, shape: tuple[int, ...], head: Head) -> None:
+        super().__init__()
+        self.heads = Heads(in_features, shape, head, log_rate=0)
+
+    def forward(self, features: Tensor) -> TorchDistributionMixin:
+        rate = self.heads(features)["log_rate"].exp()
+        return dist.Poisson(rate).to_event(len(self.heads.shape))
+
+
+class _NegativeBinomial(nn.Module):
+    def __init__(
+        self, dispersion: float, in_features: int, shape: tuple[int, ...], head: Head
+    ) -> None:
+        super().__init__()
+        self.heads = Heads(in_features, shape, head, log_mean=0)
+        self.log_dispersion = nn.Parameter(torch.full(shape, dispersion).log())
+
+    def forward(self, features: Tensor) -> TorchDistributionMixin:
+        log_mean = self.heads(features)["log_mean"]
+        counts = dist.NegativeBinomial(
+            self.log_dispersion.exp(), logits=log_mean - self.log_dispersion
+        )
+        return counts.to_event(len(self.heads.shape))

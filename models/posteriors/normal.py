@@ -1,0 +1,175 @@
+"""Normal posteriors: diagonal, rank-one precision, low-rank and full covariance."""
+
+from dataclasses import dataclass
+
+import torch
+from pyro import distributions as dist
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+
+from aevb.models.normals import (
+    CholeskyNormal,
+    LowRankCovarianceNormal,
+    RankOnePrecisionNormal,
+)
+from aevb.models.posteriors.base import Posterior
+
+__all__ = ["DiagonalNormal", "FullNormal", "LowRankNormal", "RankOneNormal"]
+
+
+@dataclass(frozen=True)
+class DiagonalNormal(Posterior):
+    r"""Independent normals whose mean and log-variance are linear in the features.
+
+    .. math:: q(z|x) = \mathcal{N}(z; \mu(x), \mathrm{diag}\, \sigma^2(x))
+
+    References:
+        Auto-Encoding Variational Bayes (Kingma & Welling, 2013), equation 9,
+        https://arxiv.org/abs/1312.6114
+
+    Example:
+        >>> import torch
+        >>> posterior = DiagonalNormal().build(in_features=500, latent_dim=20)
+        >>> posterior(torch.zeros(3, 500)).batch_shape, posterior(torch.zeros(3, 500)).event_shape
+        (torch.Size([3]), torch.Size([20]))
+    """
+
+    def build(self, in_features: int, latent_dim: int) -> nn.Module:
+        """Two linear heads; ``forward``: ``(*batch, in_features)`` → a distribution of ``z``."""
+        return _DiagonalNormal(in_features, latent_dim)
+
+
+@dataclass(frozen=True)
+class RankOneNormal(Posterior):
+    r"""A normal whose precision is a diagonal plus a rank-one term; everything costs O(K).
+
+    .. math:: q(z|x) = \mathcal{N}(z; \mu(x), C(x)), \qquad C^{-1} = D(x) + u(x) u(x)^\top
+
+    References:
+        Stochastic Backpropagation and Approximate Inference in Deep Generative Models (Rezende,
+        Mohamed & Wierstra, 2014), section 4.3, https://arxiv.org/abs/1401.4082
+
+    Example:
+        >>> import torch
+        >>> posterior = RankOneNormal().build(in_features=500, latent_dim=20)
+        >>> posterior(torch.zeros(3, 500)).rsample().shape
+        torch.Size([3, 20])
+    """
+
+    def build(self, in_features: int, latent_dim: int) -> nn.Module:
+        """Three linear heads: mean, log of the precision's diagonal, and u."""
+        return _RankOneNormal(in_features, latent_dim)
+
+
+@dataclass(frozen=True)
+class LowRankNormal(Posterior):
+    r"""A normal whose covariance is a diagonal plus a term of low rank.
+
+    .. math:: q(z|x) = \mathcal{N}(z; \mu(x), \mathrm{diag}\, d(x) + W(x) W(x)^\top)
+
+    References:
+        Gaussian variational approximation with a factor covariance structure (Ong, Nott & Smith,
+        2018), https://doi.org/10.1080/10618600.2017.1390472
+
+    Args:
+        rank: Columns of W.
+
+    Raises:
+        ValueError: If ``rank`` is not positive.
+
+    Example:
+        >>> LowRankNormal(rank=1).build(10, 4)(torch.zeros(3, 10)).cov_factor.shape
+        torch.Size([3, 4, 1])
+    """
+
+    rank: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse an empty factor."""
+        if self.rank < 1:
+            raise ValueError(f"LowRankNormal: rank must be at least 1; got {self.rank}")
+
+    def build(self, in_features: int, latent_dim: int) -> nn.Module:
+        """Three linear heads: mean, log of the diagonal, and W."""
+        return _LowRankNormal(in_features, latent_dim, self.rank)
+
+
+@dataclass(frozen=True)
+class FullNormal(Posterior):
+    r"""A normal with every correlation, through the Cholesky factor of its covariance.
+
+    .. math:: q(z|x) = \mathcal{N}(z; \mu(x), L(x) L(x)^\top)
+
+    References:
+        An Introduction to Variational Autoencoders (Kingma & Welling, 2019), section 2.5.1,
+        https://arxiv.org/abs/1906.02691
+
+    Example:
+        >>> FullNormal().build(10, 2)(torch.zeros(3, 10)).covariance_matrix.shape
+        torch.Size([3, 2, 2])
+    """
+
+    def build(self, in_features: int, latent_dim: int) -> nn.Module:
+        """Three linear heads: mean, log of L's diagonal, and what lies below it."""
+        return _FullNormal(in_features, latent_dim)
+
+
+class _DiagonalNormal(nn.Module):
+    def __init__(self, in_features: int, latent_dim: int) -> None:
+        super().__init__()
+        self.loc = nn.Linear(in_features, latent_dim)
+        self.log_variance = nn.Linear(in_features, latent_dim)
+
+    def forward(self, features: Tensor) -> TorchDistributionMixin:
+        scale = torch.exp(0.5 * self.log_variance(features))
+        return dist.Normal(self.loc(features), scale).to_event(1)
+
+
+class _RankOneNormal(nn.Module):
+    def __init__(self, in_features: int, latent_dim: int) -> None:
+        super().__init__()
+        self.loc = nn.Linear(in_features, latent_dim)
+        self.log_precision = nn.Linear(in_features, latent_dim)
+        self.factor = nn.Linear(in_features, latent_dim)
+
+    def forward(self, features: Tensor) -> TorchDistributionMixin:
+        return RankOnePrecisionNormal(
+            self.loc(features), self.log_precision(features).exp(), self.factor(features)
+        )
+
+
+class _LowRankNormal(nn.Module):
+    def __init__(self, in_features: int, latent_dim: int, rank: int) -> None:
+        super().__init__()
+        self.factor_shape = (latent_dim, rank)
+        self.loc = nn.Linear(in_features, latent_dim)
+        self.log_diagonal = nn.Linear(in_features, latent_dim)
+        self.factor = nn.Linear(in_features, latent_dim * rank)
+
+    def forward(self, features: Tensor) -> TorchDistributionMixin:
+        return LowRankCovarianceNormal(
+            self.loc(features),
+            self.factor(features).unflatten(-1, self.factor_shape),
+            self.log_diagonal(features).exp(),
+        )
+
+
+class _FullNormal(nn.Module):
+    places: Tensor
+
+    def __init__(self, in_features: int, latent_dim: int) -> None:
+        super().__init__()
+        self.size = latent_dim
+        self.loc = nn.Linear(in_features, latent_dim)
+        self.log_diagonal = nn.Linear(in_features, latent_dim)
+        rows, columns = torch.tril_indices(latent_dim, latent_dim, offset=-1)
+        self.register_buffer("places", rows * latent_dim + columns, persistent=False)
+        if latent_dim > 1:
+            self.below = nn.Linear(in_features, len(rows))
+
+    def forward(self, features: Tensor) -> TorchDistributionMixin:
+        factor = torch.diag_embed(self.log_diagonal(features).exp())
+        if self.size > 1:
+            flat = factor.flatten(-2).index_copy(-1, self.places, self.below(features))
+            factor = flat.unflatten(-1, (self.size, self.size))
+        return CholeskyNormal(self.loc(features), scale_tril=factor)

@@ -1,0 +1,137 @@
+"""Priors with several modes."""
+
+from dataclasses import dataclass
+
+import torch
+from pyro import distributions as dist
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+
+from aevb.models.priors.base import Prior
+
+__all__ = ["MixtureOfGaussians", "VampPrior"]
+
+
+@dataclass(frozen=True)
+class MixtureOfGaussians(Prior):
+    r"""A mixture of diagonal normals; weights, means and scales are parameters.
+
+    .. math:: p(z) = \sum_k \pi_k \mathcal{N}(z; m_k, \mathrm{diag}\, s_k^2)
+
+    References:
+        VAE with a VampPrior (Tomczak & Welling, 2018), section 2, https://arxiv.org/abs/1705.07120
+
+    Args:
+        components: Number of normals.
+
+    Raises:
+        ValueError: If there is none.
+
+    Example:
+        >>> MixtureOfGaussians(components=10).build(latent_dim=2)().sample((5,)).shape
+        torch.Size([5, 2])
+    """
+
+    components: int = 10
+
+    def __post_init__(self) -> None:
+        """Refuse an empty mixture."""
+        _check_components(self, self.components)
+
+    def build(self, latent_dim: int) -> nn.Module:
+        """Equal weights and unit scales at first, around draws of the standard normal."""
+        return _MixtureOfGaussians(self.components, latent_dim)
+
+
+@dataclass(frozen=True)
+class VampPrior(Prior):
+    r"""The encoder's own posteriors at learned pseudo-inputs, mixed in equal parts.
+
+    .. math:: p(z) = \tfrac1K \sum_k q(z \mid u_k)
+
+    References:
+        VAE with a VampPrior (Tomczak & Welling, 2018), equation 9,
+        https://arxiv.org/abs/1705.07120
+
+    Args:
+        components: K, number of pseudo-inputs.
+        low: Pseudo-inputs below it are cut off, as images are; None for data without a bound.
+        high: As ``low``, from above.
+
+    Raises:
+        ValueError: If there is no pseudo-input, or it is built outside a model with an encoder.
+
+    Example:
+        >>> from aevb.models import VAE
+        >>> vae = VAE((8, 8), latent_dim=2, prior=VampPrior(components=50))
+        >>> vae.model(size=3).shape
+        torch.Size([3, 8, 8])
+    """
+
+    components: int = 500
+    low: float | None = 0.0
+    high: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse an empty mixture."""
+        _check_components(self, self.components)
+
+    def build(self, latent_dim: int) -> nn.Module:
+        """Not by itself: raises ValueError."""
+        raise ValueError(
+            "VampPrior: is made of a model's encoder, which this model has none of; use "
+            "MixtureOfGaussians() in its place"
+        )
+
+    def build_beside(
+        self, encoder: nn.Module, shape: tuple[int, ...], latent_dim: int
+    ) -> nn.Module:
+        """Pseudo-inputs, ``(components, *shape)``, as parameters."""
+        return _VampPrior(self.components, self.low, self.high, encoder, shape)
+
+
+def _check_components(prior: Prior, components: int) -> None:
+    if components < 1:
+        raise ValueError(
+            f"{type(prior).__name__}: components must be at least 1; got {components}"
+        )
+
+
+class _MixtureOfGaussians(nn.Module):
+    def __init__(self, components: int, latent_dim: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.loc = nn.Parameter(torch.randn(components, latent_dim))
+        self.log_scale = nn.Parameter(torch.zeros(components, latent_dim))
+
+    def forward(self) -> TorchDistributionMixin:
+        normals = dist.Normal(self.loc, self.log_scale.exp()).to_event(1)
+        return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), normals)
+
+
+class _VampPrior(nn.Module):
+    weights: Tensor
+
+    def __init__(
+        self,
+        components: int,
+        low: float | None,
+        high: float | None,
+        encoder: nn.Module,
+        shape: tuple[int, ...],
+    ) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+        # near the lower bound, where most of an image is, but inside
+        start = 0.0 if low is None or high is None else low + 0.05 * (high - low)
+        self.pseudo_inputs = nn.Parameter(start + 0.01 * torch.randn(components, *shape))
+        self.register_buffer("weights", torch.zeros(components), persistent=False)
+        self._encoder = (encoder,)  # in a tuple, because its parameters belong to the model
+
+    def forward(self) -> TorchDistributionMixin:
+        inputs: Tensor = self.pseudo_inputs
+        if self.low is not None or self.high is not None:
+            inputs = inputs.clamp(self.low, self.high)
+        return dist.MixtureSameFamily(
+            dist.Categorical(logits=self.weights), self._encoder[0](inputs)
+        )

@@ -1,0 +1,63 @@
+"""Where latents may lie, and how a posterior family meets a prior on another support."""
+
+import torch
+from pyro import distributions as dist
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch.distributions import biject_to, constraints
+
+__all__ = ["POSITIVE", "REAL", "SIMPLEX", "UNIT_INTERVAL", "meet", "unconstrained_size"]
+
+REAL = constraints.real_vector
+POSITIVE = constraints.independent(constraints.positive, 1)
+UNIT_INTERVAL = constraints.independent(constraints.unit_interval, 1)
+SIMPLEX = constraints.simplex
+
+
+def unconstrained_size(support: constraints.Constraint, latent_dim: int) -> int:
+    """Dimensions of the real space that a support is mapped to.
+
+    Args:
+        support: One of this module's constraints.
+        latent_dim: Dimensions of the latent vector.
+
+    Example:
+        >>> unconstrained_size(SIMPLEX, 3), unconstrained_size(POSITIVE, 3)
+        (2, 3)
+    """
+    if support is REAL:
+        return latent_dim
+    return int(biject_to(support).inverse_shape(torch.Size([latent_dim]))[-1])
+
+
+def meet(
+    distribution: TorchDistributionMixin,
+    support: constraints.Constraint,
+    wanted: constraints.Constraint,
+) -> TorchDistributionMixin:
+    """A distribution carried over to another support by a bijection, Jacobian included.
+
+    Args:
+        distribution: On ``support``.
+        support: One of this module's constraints.
+        wanted: Another one.
+
+    Returns:
+        The distribution itself where the two are the same.
+
+    Example:
+        >>> import torch
+        >>> from pyro.distributions import Normal
+        >>> q = meet(Normal(torch.zeros(2), torch.ones(2)).to_event(1), REAL, SIMPLEX)
+        >>> q.sample().shape
+        torch.Size([3])
+    """
+    if support is wanted:
+        return distribution
+    transforms = []
+    if support is not REAL:
+        transforms.append(biject_to(support).inv)
+    if wanted is not REAL:
+        transforms.append(biject_to(wanted))
+    # with a cache, a family that can score nothing but its own draws still scores them
+    transforms = [transform.with_cache(1) for transform in transforms]
+    return dist.TransformedDistribution(distribution, transforms)

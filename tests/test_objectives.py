@@ -1,0 +1,343 @@
+"""Objectives against their formulas, their expectations, and what they must refuse."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pytest
+import torch
+from pyro import distributions as dist
+from pyro import poutine
+from pyro.infer.autoguide import AutoNormal
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from aevb import data, inference, models
+from aevb.inference import ELBO, IWAE, BetaELBO, DReG, FreeBits, Objective, StickingTheLanding
+from aevb.models import posteriors
+
+from oracles import STANDARD_ERRORS
+
+X = (torch.rand(6, 3, 3, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+DIGITS = data.load("digits", binarize="dynamic")
+
+
+def vae(**parts: Any) -> models.VAE:
+    torch.manual_seed(2)
+    return models.VAE((3, 3), latent_dim=2, hidden=[5], **parts)
+
+
+def deep() -> models.HierarchicalVAE:
+    torch.manual_seed(2)
+    return models.HierarchicalVAE((3, 3), [2, 2], [[5], [4]])
+
+
+def estimator(objective: Objective) -> Any:
+    """Told how deep plates are, because to find out it would draw."""
+    loss = objective.estimator()
+    loss.max_plate_nesting = 1 + (loss.num_particles > 1)
+    return loss
+
+
+def value(objective: Objective, program: Any, seed: int = 0, x: Tensor = X) -> float:
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        return -float(estimator(objective).differentiable_loss(program.model, program.guide, x))
+
+
+def gradients(objective: Objective, program: Any, parameters: list[Tensor]) -> Tensor:
+    loss = estimator(objective).differentiable_loss(program.model, program.guide, X)
+    grads = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return torch.cat([g.flatten() for g in grads if g is not None])
+
+
+def log_weights(program: models.VAE, count: int, seed: int) -> Tensor:
+    torch.manual_seed(seed)
+    q = program.encoder(X).expand((count, len(X)))
+    z = q.rsample()
+    log_p = program.prior().log_prob(z) + program.decoder(z).log_prob(X)
+    weights: Tensor = log_p - q.log_prob(z)
+    return weights
+
+
+def test_iwae_is_the_log_of_each_datapoints_mean_weight() -> None:
+    program = vae()
+    with torch.no_grad():
+        expected = torch.logsumexp(log_weights(program, 7, seed=3), 0) - math.log(7)
+    assert value(IWAE(7), program, seed=3) == pytest.approx(float(expected.sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("make", [vae, deep])
+def test_iwae_of_one_draw_is_the_elbo(make: Callable[[], Any]) -> None:
+    for other in (IWAE(1), DReG(1), StickingTheLanding(1), BetaELBO()):
+        assert value(other, make()) == pytest.approx(value(ELBO(), make()), rel=1e-5)
+
+
+def test_path_gradients_change_no_value() -> None:
+    assert value(DReG(6), deep(), seed=1) == pytest.approx(
+        value(IWAE(6), deep(), seed=1), rel=1e-5
+    )
+    several = value(StickingTheLanding(6), deep(), seed=1)
+    assert several == pytest.approx(value(ELBO(6), deep(), seed=1), rel=1e-5)
+
+
+def apart(
+    first: Objective, second: Objective, make: Callable[[], Any], scale: float = 1.0
+) -> float:
+    """Largest difference of two mean gradients, in standard errors, along fixed directions."""
+    program = make()
+    parameters = list(program.parameters())
+    size = gradients(first, program, parameters).numel()
+    directions = torch.randn(size, 12, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(5)
+    one, two = (
+        torch.stack([gradients(o, program, parameters) @ directions for _ in range(400)])
+        for o in (first, second)
+    )
+    error = (one.var(0) / len(one) + two.var(0) / len(two)).sqrt()
+    return float(((one.mean(0) - scale * two.mean(0)).abs() / error).max())
+
+
+@pytest.mark.parametrize("make", [vae, deep])
+@pytest.mark.parametrize(
+    ("first", "second"), [(DReG(4), IWAE(4)), (StickingTheLanding(4), ELBO(4))], ids=repr
+)
+def test_path_gradients_are_unbiased(
+    first: Objective, second: Objective, make: Callable[[], Any]
+) -> None:
+    assert apart(first, second, make) < STANDARD_ERRORS
+
+
+def test_a_gradient_off_by_a_quarter_is_found_out() -> None:
+    assert apart(DReG(4), IWAE(4), deep, scale=1.25) > STANDARD_ERRORS
+
+
+def exact_program() -> tuple[Any, list[nn.Parameter]]:
+    """z ~ N(0, 1), x ~ N(z, 1), and the exact guide N(x / 2, 1 / 2)."""
+    loc, log_scale = nn.Parameter(torch.tensor(0.5)), nn.Parameter(torch.tensor(0.5).log() / 2)
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc * x, log_scale.exp()))
+
+    class Pair:
+        pass
+
+    pair: Any = Pair()
+    pair.model, pair.guide = model, guide
+    return pair, [loc, log_scale]
+
+
+@pytest.mark.parametrize("objective", [StickingTheLanding(), StickingTheLanding(3), DReG(5)])
+def test_path_gradients_vanish_at_the_exact_posterior(objective: Objective) -> None:
+    program, parameters = exact_program()
+    x = torch.linspace(-2, 2, 5)
+    loss = objective.estimator().differentiable_loss(program.model, program.guide, x)
+    grads = torch.autograd.grad(loss, parameters)
+    assert max(float(g.abs()) for g in grads) < 1e-5
+    ordinary = ELBO(3).estimator().differentiable_loss(program.model, program.guide, x)
+    assert max(float(g.abs()) for g in torch.autograd.grad(ordinary, parameters)) > 0.1
+
+
+def test_beta_weighs_the_divergence() -> None:
+    program = vae()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        q = program.encoder(X)
+        z = q.rsample()
+        fit = program.decoder(z).log_prob(X).sum()
+        divergence = kl_divergence(q, program.prior()).sum()
+        sampled = (q.log_prob(z) - program.prior().log_prob(z)).sum()
+    assert value(BetaELBO(3.0), program) == pytest.approx(float(fit - 3 * sampled), rel=1e-5)
+    analytic = BetaELBO(3.0, analytic_kl=True)
+    assert value(analytic, program) == pytest.approx(float(fit - 3 * divergence), rel=1e-5)
+
+
+def test_warm_up_counts_its_steps() -> None:
+    program = vae()
+    warming = estimator(BetaELBO(beta=2.0, warmup_steps=4))
+    weights = []
+    for _ in range(6):
+        torch.manual_seed(0)
+        loss = warming.differentiable_loss(program.model, program.guide, X)
+        zero, one = -value(BetaELBO(0.0), program), -value(BetaELBO(1.0), program)
+        weights.append((float(loss) - zero) / (one - zero))
+    assert weights == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0, 2.0], abs=1e-3)
+
+
+def test_free_bits_floor_each_dimension() -> None:
+    program = vae()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        q = program.encoder(X)
+        fit = program.decoder(q.rsample()).log_prob(X).sum()
+        by_dimension = kl_divergence(q.base_dist, program.prior().base_dist).mean(0)
+    for nats in (0.01, float(by_dimension.mean()), 5.0):
+        expected = fit - len(X) * by_dimension.clamp(min=nats).sum()
+        assert value(FreeBits(nats), program) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_free_bits_without_dimensions_floor_the_whole() -> None:
+    program = vae(posterior=models.FullNormal())
+    torch.manual_seed(0)
+    with torch.no_grad():
+        fit = program.decoder(program.encoder(X).rsample()).log_prob(X).sum()
+    expected = fit - len(X) * 2 * 50.0
+    assert value(FreeBits(50.0), program) == pytest.approx(float(expected), rel=1e-5)
+
+
+OBJECTIVES: list[Objective] = [
+    ELBO(),
+    ELBO(3),
+    ELBO(analytic_kl=True),
+    IWAE(4),
+    StickingTheLanding(2),
+    DReG(4),
+    BetaELBO(2.0, warmup_steps=7),
+    FreeBits(0.1),
+]
+
+
+def trained(objective: Objective, level: str, **kwargs: Any) -> inference.Run:
+    torch.manual_seed(1)
+    program = models.VAE((8, 8), latent_dim=3, hidden=[16])
+    return inference.fit(
+        program, DIGITS.train, objective=objective, compile=level, seed=3, device="cpu",
+        **{"steps": 12, "batch_size": 50, "progress": False, **kwargs},
+    )  # fmt: skip
+
+
+def test_every_exported_objective_is_listed() -> None:
+    exported = {
+        getattr(inference, name)
+        for name in inference.__all__
+        if isinstance(getattr(inference, name), type)
+        and issubclass(getattr(inference, name), Objective)
+        and name != "Objective"
+    }
+    assert exported == {type(objective) for objective in OBJECTIVES}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=repr)
+def test_traced_steps_are_the_eager_ones(objective: Objective) -> None:
+    eager, traced = (trained(objective, level) for level in ("eager", "traced"))
+    assert traced.level == "traced"
+    for first, second in zip(eager.program.parameters(), traced.program.parameters(), strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("level", ["eager", "traced"])
+def test_warm_up_goes_on_after_a_resume(level: str, tmp_path: Any) -> None:
+    objective = BetaELBO(warmup_steps=9)
+    trained(objective, level, steps=5, out=tmp_path)
+    resumed = trained(objective, level, steps=12, out=tmp_path, resume=True)
+    whole = trained(objective, level)
+    for first, second in zip(
+        resumed.program.parameters(), whole.program.parameters(), strict=True
+    ):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("objective", "posterior", "message"),
+    [
+        (ELBO(analytic_kl=True), models.InverseAutoregressiveFlow(), "no closed form: use ELBO"),
+        (BetaELBO(analytic_kl=True), models.PlanarFlow(), "no closed form: use ELBO"),
+        (StickingTheLanding(), models.PlanarFlow(), "only its own draws.*use ELBO"),
+        (DReG(), models.Delta(), "point mass.*use ELBO"),
+        (IWAE(), models.Delta(), "point mass.*use ELBO"),
+    ],
+)
+def test_incompatible_swaps_are_refused_before_any_step(
+    objective: Objective, posterior: models.Posterior, message: str
+) -> None:
+    program = vae(posterior=posterior)
+    with pytest.raises(ValueError, match=message):
+        inference.fit(program, X, objective=objective, steps=1, device="cpu", progress=False)
+
+
+def test_draws_without_gradients_are_refused() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Bernoulli(0.5))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        p = pyro.param("p", torch.tensor(0.3), constraint=dist.constraints.unit_interval)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Bernoulli(p))
+
+    program = inference.Program(model, guide)
+    with pytest.raises(ValueError, match="Bernoulli at site 'z' cannot be reparameterized"):
+        inference.fit(program, torch.zeros(4), objective=IWAE(), steps=1, progress=False)
+
+
+def test_weights_of_a_subsample_are_refused() -> None:
+    def model(x: Tensor) -> None:
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", 40, subsample=torch.arange(len(x))):
+            pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+
+    program = inference.Program(model, AutoNormal(model))
+    with pytest.raises(ValueError, match=r"\['x'\] are scaled.*use ELBO"):
+        inference.fit(
+            program, torch.randn(40), objective=IWAE(), steps=1, batch_size=8, progress=False
+        )
+
+
+def test_joint_posteriors_are_weighed_as_one() -> None:
+    def model(x: Tensor) -> None:
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        pyro.sample("mean", dist.Normal(0.2, 0.7))
+
+    x = torch.linspace(-1, 2, 5)
+    torch.manual_seed(4)
+    bound = -float(estimator(IWAE(9)).differentiable_loss(model, guide, x))
+    torch.manual_seed(4)
+    with pyro.plate("particles", 9, dim=-2):
+        trace = poutine.trace(guide).get_trace(x)
+    z = trace.nodes["mean"]["value"].squeeze(-1)
+    log_w = (
+        dist.Normal(0.0, 1.0).log_prob(z)
+        + dist.Normal(z.unsqueeze(-1), 1.0).log_prob(x).sum(-1)
+        - dist.Normal(0.2, 0.7).log_prob(z)
+    )
+    assert bound == pytest.approx(float(torch.logsumexp(log_w, 0)) - math.log(9), rel=1e-5)
+
+
+@pytest.mark.parametrize("make", [lambda: IWAE(0), lambda: BetaELBO(-1.0), lambda: FreeBits(0.0)])
+def test_impossible_settings_are_refused(make: Callable[[], Objective]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        make()
+
+
+@pytest.mark.parametrize(
+    "posterior", [models.RankOneNormal(), models.FullNormal(), models.LowRankNormal()]
+)
+def test_correlated_normals_have_a_closed_divergence(posterior: models.Posterior) -> None:
+    torch.manual_seed(0)
+    q = posterior.build(4, 3)(torch.randn(2, 4))
+    p = dist.Normal(torch.tensor([0.3, 0.0, -1.0]), torch.tensor([1.0, 0.5, 2.0])).to_event(1)
+    exact = kl_divergence(q, p)
+    z = q.sample((200_000,))
+    ratio = q.log_prob(z) - p.log_prob(z)
+    error = ratio.std(0) / math.sqrt(len(ratio))
+    assert bool(((ratio.mean(0) - exact).abs() < STANDARD_ERRORS * error).all())
+    assert bool(((ratio.mean(0) - 1.1 * exact).abs() > STANDARD_ERRORS * error).any())
+
+
+def test_location_scale_families_train() -> None:
+    for family in (posteriors.Laplace(), models.Logistic(), posteriors.StudentT()):
+        program = vae(posterior=family)
+        run = inference.fit(program, X, steps=3, device="cpu", progress=False)
+        assert math.isfinite(run.history[-1]["train_objective"])
