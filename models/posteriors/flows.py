@@ -132,10 +132,17 @@ class _InverseAutoregressiveFlow(_BentNormal):
 
     def forward(self, features: Tensor) -> TorchDistributionMixin:
         layers = [
-            Autoregressive(partial(network, context=features), order(number, self.size))
+            Autoregressive(partial(_at, network, features), order(number, self.size))
             for number, network in enumerate(self.networks)
         ]
         return dist.TransformedDistribution(self.normal(features), layers)
+
+
+def _at(network: nn.Module, features: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """A conditional network, for latents and features whose batches broadcast."""
+    batch = torch.broadcast_shapes(z.shape[:-1], features.shape[:-1])
+    shift, log_scale = network(z.expand(*batch, -1), context=features.expand(*batch, -1))
+    return shift, log_scale
 
 
 class _PlanarFlow(_BentNormal):

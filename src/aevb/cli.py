@@ -22,6 +22,7 @@ _HELP = {
     "evaluate": "estimate the evidence of a run",
     "sample": "draw from the model of a run",
     "parts": "list what models can be made of",
+    "sweep": "try every combination of parts on a dozen numbers",
 }
 # Arguments that the commands get from here and not from the user.
 _WIRED = {"write_config", "reopen"}
@@ -155,6 +156,8 @@ def _shown(result: dict[str, Any] | list[dict[str, str]]) -> str:
     """A table: a line for each entry of a dict, or a row for each dict of a list."""
     if isinstance(result, list):
         return "\n\n".join(_part(row) for row in result)
+    if "table" in result:
+        return str(result["table"])
     width = max(map(len, result))
     return "\n".join(f"{name:<{width}}  {_number(value)}" for name, value in result.items())
 

@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
 
 from aevb import data as datasets
 from aevb import evaluation, inference
+from aevb import sweep as sweeps
 from aevb.inference import ELBO, Objective
 from aevb.models import VAE, LatentVariableModel
 from aevb.parts import FAMILIES
@@ -24,9 +26,10 @@ from aevb.runs import (
     save_weights,
     write_json,
     write_record,
+    write_text,
 )
 
-__all__ = ["evaluate", "parts", "sample", "train"]
+__all__ = ["evaluate", "parts", "sample", "sweep", "train"]
 
 Reopen = Callable[[Path], Any]
 
@@ -217,6 +220,27 @@ def parts(family: str | None = None) -> list[dict[str, str]]:
     if family is not None and family not in FAMILIES:
         raise ValueError(f"family: unknown name {family!r}; valid: {', '.join(FAMILIES)}")
     return [row for row in list_parts() if family in (None, row["family"])]
+
+
+def sweep(quick: bool = False, seed: int = 0, out: Path | None = None) -> dict[str, Any]:
+    """Try every prior with every likelihood, posterior and objective, three steps each.
+
+    Args:
+        quick: Only so many that any two parts meet: seconds in place of a quarter of an hour.
+        seed: Of data, weights and draws.
+        out: Table to write, .md.
+
+    Returns:
+        The table, and how many combinations train, are refused and fail.
+    """
+    chosen = sweeps.covering() if quick else list(sweeps.combinations())
+    outcomes = [sweeps.examine(parts, seed) for parts in tqdm(chosen, leave=False)]
+    table = sweeps.summary(outcomes)
+    if out is not None:
+        write_text(out, f"# Every combination of parts\n\n{table}\n")
+    verdicts = [outcome.verdict for outcome in outcomes]
+    counts = {verdict: verdicts.count(verdict) for verdict in ("trains", "refused", "fails")}
+    return {"table": table, **counts, "seed": seed}
 
 
 def _evaluate(

@@ -1,0 +1,215 @@
+"""Every prior with every likelihood, posterior and objective, on data of a dozen numbers."""
+
+import itertools
+import math
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aevb import inference, models
+from aevb.inference import Objective
+from aevb.inference.log_weights import draw, log_joint, read_layout
+from aevb.models import Likelihood, Posterior, Prior
+from aevb.parts import FAMILIES, members
+
+__all__ = ["Outcome", "axes", "combinations", "covering", "examine", "summary"]
+
+# Smaller than their defaults, so that a combination takes milliseconds.
+_SMALL: dict[str, dict[str, Any]] = {
+    "VampPrior": {"components": 3},
+    "MixtureOfGaussians": {"components": 3},
+    "NormalizingFlow": {"layers": 2, "hidden": (6,)},
+    "InverseAutoregressiveFlow": {"layers": 1, "hidden": (6,)},
+    "PlanarFlow": {"layers": 1},
+    "Binomial": {"total_count": 3},
+    "Categorical": {"num_classes": 3},
+    "DiscretizedLogistic": {"levels": 4},
+    "DiscretizedLogisticMixture": {"components": 2, "levels": 4},
+    "IWAE": {"num_particles": 3},
+    "DReG": {"num_particles": 3},
+    "FreeBits": {"nats": 1e-6},  # more would leave a prior without gradients, as it should
+}
+_EXTRA: dict[str, list[dict[str, Any]]] = {
+    "ELBO": [{"num_particles": 3}, {"analytic_kl": True}],
+    "BetaELBO": [{"beta": 2.0, "warmup_steps": 2}],
+    "NormalizingFlow": [{"layers": 2, "hidden": (6,), "coupling": True}],
+}
+_AXES = ("prior", "likelihood", "posterior", "objective")
+_SHAPE = (4,)
+_LATENT_DIM = 3
+_DATAPOINTS = 6
+_DRAWS = 200
+
+Combination = tuple[Prior, Likelihood, Posterior, Objective]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one combination.
+
+    Attributes:
+        parts: The four parts.
+        verdict: ``"trains"``, ``"refused"`` or ``"fails"``.
+        reason: Why it was refused, or what is wrong.
+    """
+
+    parts: Combination
+    verdict: str
+    reason: str = ""
+
+    def row(self) -> dict[str, str]:
+        """As text, by axis."""
+        shown = dict(zip(_AXES, map(repr, self.parts), strict=True))
+        return {**shown, "verdict": self.verdict, "reason": self.reason}
+
+
+def axes() -> dict[str, list[Any]]:
+    """Small examples of every exported part, by axis."""
+    return {
+        axis: [
+            part(**settings)
+            for part in members(*FAMILIES[axis])
+            for settings in [_SMALL.get(part.__name__, {}), *_EXTRA.get(part.__name__, [])]
+        ]
+        for axis in _AXES
+    }
+
+
+def combinations() -> Iterator[Combination]:
+    """All of them."""
+    yield from itertools.product(*axes().values())
+
+
+def covering() -> list[Combination]:
+    """Few of them, in which any two parts of different axes meet."""
+    parts = list(axes().values())
+    wanted = {
+        (i, a, j, b)
+        for i, j in itertools.combinations(range(len(parts)), 2)
+        for a in range(len(parts[i]))
+        for b in range(len(parts[j]))
+    }
+    generator = torch.Generator().manual_seed(0)
+    chosen = []
+    while wanted:
+        i, a, j, b = min(wanted)
+        best: tuple[int, list[int]] = (-1, [])
+        for _ in range(30):
+            trial = [int(torch.randint(len(p), (), generator=generator)) for p in parts]
+            trial[i], trial[j] = a, b
+            gain = len(_pairs(trial) & wanted)
+            best = max(best, (gain, trial))
+        wanted -= _pairs(best[1])
+        chosen.append(tuple(part[n] for part, n in zip(parts, best[1], strict=True)))
+    return chosen  # type: ignore[return-value]
+
+
+def examine(parts: Combination, seed: int = 0) -> Outcome:
+    """Train three steps, and look at everything that the product of parts promises.
+
+    Either construction refuses the parts with a reason, or training is finite, moves every
+    parameter, survives a checkpoint, and its ELBO is below the importance-sampled evidence within
+    five standard errors.
+
+    Args:
+        parts: Prior, likelihood, posterior, objective.
+        seed: Of data, weights and draws.
+    """
+    prior, likelihood, posterior, objective = parts
+    torch.manual_seed(seed)
+    x = _data(likelihood)
+    try:
+        program = models.VAE(
+            _SHAPE, _LATENT_DIM, [5], prior=prior, likelihood=likelihood, posterior=posterior
+        )
+        before = {name: value.clone() for name, value in program.state_dict().items()}
+        with tempfile.TemporaryDirectory() as folder:
+            run = inference.fit(
+                program, x, objective=objective, steps=3, batch_size=_DATAPOINTS, seed=seed,
+                device="cpu", compile="eager", out=folder, progress=False,
+            )  # fmt: skip
+            state = inference.load_checkpoint(Path(folder) / inference.CHECKPOINT)
+    except ValueError as error:
+        return Outcome(parts, "refused", " ".join(str(error).split()))
+    except (ArithmeticError, RuntimeError, TypeError, NotImplementedError) as error:
+        return Outcome(parts, "fails", f"{type(error).__name__}: {' '.join(str(error).split())}")
+    problem = _problem(program, run, before, state, x, seed)
+    return Outcome(parts, "fails" if problem else "trains", problem)
+
+
+def summary(outcomes: Iterable[Outcome]) -> str:
+    """How many combinations of each part train, and the reasons of the others, as Markdown."""
+    outcomes = list(outcomes)
+    lines = ["| axis | part | trains | refused | fails |", "| --- | --- | --: | --: | --: |"]
+    for number, axis in enumerate(_AXES):
+        counts: dict[str, Counter[str]] = {}
+        for outcome in outcomes:
+            counts.setdefault(repr(outcome.parts[number]), Counter())[outcome.verdict] += 1
+        for part, count in counts.items():
+            figures = " | ".join(f"{count[v]:,}" for v in ("trains", "refused", "fails"))
+            lines.append(f"| {axis} | `{part}` | {figures} |")
+    total = Counter(outcome.verdict for outcome in outcomes)
+    shown = ", ".join(f"{total[v]:,} {v}" for v in ("trains", "refused", "fails"))
+    lines += ["", f"{len(outcomes):,} combinations: {shown}.", ""]
+    reasons = Counter((o.verdict, o.reason) for o in outcomes if o.verdict != "trains")
+    lines += [f"- {verdict}, {n:,} ×: {reason}" for (verdict, reason), n in reasons.most_common()]
+    return "\n".join(lines)
+
+
+def _pairs(numbers: list[int]) -> set[tuple[int, int, int, int]]:
+    return {(i, numbers[i], j, numbers[j]) for i, j in itertools.combinations(range(4), 2)}
+
+
+def _data(likelihood: Likelihood) -> Tensor:
+    """Data on the support: draws of the likelihood itself."""
+    with torch.no_grad():
+        module = likelihood.build(2, _SHAPE)
+        return module(torch.randn(_DATAPOINTS, 2)).sample()
+
+
+def _problem(
+    program: models.VAE,
+    run: inference.Run,
+    before: dict[str, Tensor],
+    state: dict[str, Any],
+    x: Tensor,
+    seed: int,
+) -> str:
+    """The first promise that is not kept, or nothing."""
+    if not math.isfinite(run.history[-1]["train_objective"]):
+        return "the objective is not finite"
+    after = program.state_dict()
+    trainable = [name for name, p in program.named_parameters() if p.requires_grad]
+    still = [name for name in trainable if torch.equal(before[name], after[name])]
+    if still:
+        return f"no gradient reaches {', '.join(still)}"
+    if any(not torch.equal(state["weights"][name], value) for name, value in after.items()):
+        return "the checkpoint holds other weights"
+    if isinstance(program.parts[2], models.Delta):
+        return ""  # a point mass has no evidence
+    return _bound_problem(program, x, seed)
+
+
+def _bound_problem(program: models.VAE, x: Tensor, seed: int) -> str:
+    """Whether the ELBO of some draws exceeds the evidence of others."""
+    callables = program.model, program.guide
+    layout = read_layout(*callables, x)
+    torch.manual_seed(seed + 1)
+    latents, log_q = draw(program.guide, layout, _DRAWS, x)
+    elbos = log_joint(program.model, layout, latents, x) - log_q
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of k̂, which three steps cannot make small
+        evidence = inference.importance_evidence(*callables, x, num_samples=_DRAWS, seed=seed)
+    elbo, error = elbos.mean(0), elbos.std(0) / math.sqrt(_DRAWS)
+    allowed = 5 * (error.square() + evidence.standard_error.square()).sqrt() + 1e-4
+    above = elbo - evidence.log_evidence - allowed
+    if not bool((above <= 0).all()):
+        return f"the ELBO exceeds the evidence by {float(above.max()):.3g} nats"
+    return ""
