@@ -5,6 +5,7 @@ from aevb.inference.devices import pick_device
 from aevb.inference.diagnosis import NonFiniteLossError
 from aevb.inference.fit import fit
 from aevb.inference.importance import ImportanceEvidence, importance_evidence
+from aevb.inference.log_weights import NoDensityError
 from aevb.inference.objectives import (
     ELBO,
     IWAE,
@@ -27,6 +28,7 @@ __all__ = [
     "DReG",
     "FreeBits",
     "ImportanceEvidence",
+    "NoDensityError",
     "NonFiniteLossError",
     "Objective",
     "Program",

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 __all__ = [
     "Cost",
     "Layout",
+    "NoDensityError",
     "cost_of_one_draw",
     "draw",
     "log_joint",
@@ -24,6 +25,11 @@ __all__ = [
     "refuse_nan",
     "same_when_cut",
 ]
+
+
+class NoDensityError(ValueError):
+    """A guide puts all its mass on single points, so that there is no evidence to estimate."""
+
 
 Callables = tuple[Callable[..., Any], Callable[..., Any]]
 
@@ -161,7 +167,7 @@ def _refuse_foreign_latents(guide: poutine.Trace, model: poutine.Trace) -> None:
         if isinstance(getattr(site["fn"], "base_dist", site["fn"]), dist.Delta)
     ]
     if points and not auxiliary:
-        raise ValueError(
+        raise NoDensityError(
             f"guide: sites {points} are single points; importance sampling needs a density"
         )
 

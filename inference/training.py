@@ -112,6 +112,9 @@ class Training:
 
     def prepare(self, data: Data, batch_size: int | None) -> None:
         """Create lazy parameters and check the data against the program, before any step."""
+        tell = getattr(self.program, "tell_num_datapoints", None)
+        if tell is not None:  # of programs whose minibatches stand for all data
+            tell(self.feed.num_datapoints)
         batches = evaluation_batches(data, batch_size, self.device)
         check = getattr(self.program, "check_data", None)
         for number, args in enumerate(batches):

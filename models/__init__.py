@@ -46,6 +46,7 @@ from aevb.models.priors import (
 )
 from aevb.models.scales import FixedScale, LearnedScale, PerPixelScale, PredictedScale, Scale
 from aevb.models.vae import VAE
+from aevb.models.weights import LatentWeights
 
 __all__ = [
     "DLGM",
@@ -73,6 +74,7 @@ __all__ = [
     "LatentVariableModel",
     "LearnedNormal",
     "LearnedScale",
+    "LatentWeights",
     "Likelihood",
     "LinearGaussian",
     "LogNormal",

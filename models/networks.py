@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from aevb.models.layers import DenseLayers, PixelLinear
+from aevb.models.shown import Shown
 
 __all__ = ["MLP", "Conv", "Network", "UserNetwork"]
 
@@ -50,8 +51,8 @@ class Network(ABC):
         return nn.Linear
 
 
-@dataclass(frozen=True)
-class MLP(Network):
+@dataclass(frozen=True, repr=False)
+class MLP(Shown, Network):
     r"""Fully connected layers, each followed by the activation; the decoder is the mirror image.
 
     .. math:: h_0 = x, \qquad h_i = f(W_i h_{i-1} + b_i)
@@ -88,8 +89,8 @@ class MLP(Network):
         return DenseLayers(latent_dim, widths, self.activation, self.gated)
 
 
-@dataclass(frozen=True)
-class Conv(Network):
+@dataclass(frozen=True, repr=False)
+class Conv(Shown, Network):
     """Convolutions of stride 2, then one fully connected layer; the decoder is the mirror image.
 
     References:

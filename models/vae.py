@@ -1,8 +1,12 @@
 """The variational autoencoder: one stochastic layer."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import pyro
+import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
@@ -14,6 +18,7 @@ from aevb.models.parameters import declare
 from aevb.models.posteriors import DiagonalNormal, Posterior
 from aevb.models.priors import Prior, StandardNormal, VampPrior
 from aevb.models.supports import meet, unconstrained_size
+from aevb.models.weights import BayesianDecoder, LatentWeights
 
 __all__ = ["VAE"]
 
@@ -41,6 +46,8 @@ class VAE(LatentVariableModel):
         activation: Nonlinearity of the hidden layers.
         network: Encoder and decoder; then ``hidden`` and ``activation`` are left alone.
         input_noise: Noise on the encoder's input in training mode, or None.
+        weights: ``LatentWeights()`` makes the decoder's weights latent variables (full variational
+            Bayes); None makes them parameters.
 
     Raises:
         ValueError: If a size is not positive, or two parts do not go together; names those that
@@ -65,6 +72,7 @@ class VAE(LatentVariableModel):
         activation: type[nn.Module] = nn.Tanh,
         network: Network | None = None,
         input_noise: InputNoise | None = None,
+        weights: LatentWeights | None = None,
     ) -> None:
         super().__init__(tuple(shape))
         if latent_dim < 1:
@@ -79,25 +87,62 @@ class VAE(LatentVariableModel):
         width = int(decoder.out_features)  # type: ignore[arg-type]
         # a user's likelihood need not know of other heads than linear layers
         heads = () if head is nn.Linear else (head,)
-        self.decoder = nn.Sequential(decoder, likelihood.build(width, self.shape, *heads))
+        self.decoder: Any = nn.Sequential(decoder, likelihood.build(width, self.shape, *heads))
+        self.weights: BayesianDecoder | None = None
+        self.weight_family = weights
+        self._stands_for: int | None = None
+        if weights is not None:
+            self.decoder, self.weights = None, BayesianDecoder(self.decoder, weights)
         self.prior = prior.build_beside(self.encoder, self.shape, latent_dim)
 
     def model(self, x: Tensor | None = None, size: int = 1) -> Tensor:
         """``z ~ p(z)``, ``x ~ p(x|z)``; see :meth:`LatentVariableModel.model`."""
         declare("prior", self.prior)
-        declare("decoder", self.decoder)
         if x is not None:
             self.check_shape(x)
-        with pyro.plate("data", size if x is None else len(x)):
+        if self.weights is None:
+            declare("decoder", self.decoder)
+            decode: Callable[[Tensor], TorchDistributionMixin] = self.decoder
+        else:
+            decode = partial(self.weights.at, self.weights.sample_prior())
+        with self._data(size if x is None else len(x), observed=x is not None):
             z = pyro.sample("z", self.prior())
-            return pyro.sample("x", self.decoder(z), obs=x)
+            return pyro.sample("x", decode(z), obs=x)
 
     def guide(self, x: Tensor) -> Tensor:
         """``z ~ q(z|x)``; see :meth:`LatentVariableModel.guide`."""
         declare("encoder", self.encoder)
         self.check_shape(x)
-        with pyro.plate("data", len(x)):
+        if self.weights is not None:
+            self.weights.sample_posterior()
+        with self._data(len(x), observed=True):
             return pyro.sample("z", self.encoder(x))
+
+    def tell_num_datapoints(self, num_datapoints: int) -> None:
+        """Let latent weights know how many datapoints a minibatch stands for; ``fit`` does.
+
+        Args:
+            num_datapoints: N; until it is told, a batch stands for itself.
+        """
+        if self.weights is not None:
+            self._stands_for = num_datapoints
+
+    def at_mean_weights(self) -> "VAE":
+        """The same model with the posterior's mean weights as parameters: to be evaluated.
+
+        Returns:
+            The model itself where weights are parameters already.
+        """
+        if self.weights is None:
+            return self
+        twin = copy.deepcopy(self)
+        twin.decoder, twin.weights = self.weights.mean_decoder(), None
+        return twin
+
+    def _data(self, size: int, observed: bool) -> Any:
+        if self.weights is None or not observed or self._stands_for is None:
+            return pyro.plate("data", size)
+        return pyro.plate("data", self._stands_for, subsample=torch.arange(size))
 
     def check_data(self, x: Tensor) -> None:
         """See :meth:`LatentVariableModel.check_data`."""
@@ -113,6 +158,7 @@ class VAE(LatentVariableModel):
             [
                 "VAE",
                 f"  z     ~ {prior!r}   z: {self.latent_dim}",
+                *([] if self.weights is None else [f"  θ     ~ {self.weight_family!r}"]),
                 f"  x | z ~ {likelihood!r} of {self.network!r}   x: {sizes}",
                 f"  q(z|x) = {posterior!r} of {self.network!r}",
                 f"  {count:,} parameters",

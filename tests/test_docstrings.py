@@ -44,6 +44,7 @@ def test_public_callables_of_the_layers_have_examples() -> None:
         "evaluation.prior_means",  # shown under prior_samples
         "evaluation.training_curve",
         "inference.ImportanceEvidence",
+        "inference.NoDensityError",
         "inference.NonFiniteLossError",
         "inference.Objective",
         "inference.ProgramPair",

@@ -8,11 +8,12 @@ import pytest
 
 from aevb.cli import main
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 def commands() -> list[str]:
@@ -44,3 +45,18 @@ def test_command_of_the_readme_is_understood(
     else:
         assert main(words) == 2  # no such run, but every flag was understood
         assert "is no run folder" in capsys.readouterr().err
+
+
+def test_recipe_of_a_prior_works_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    (code,) = blocks("python", text)
+    assert len([line for line in code.splitlines() if line.strip()]) < 20
+    (tmp_path / "cauchy.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    (command,) = re.findall(r"`aevb (train .*?)`", text.replace("\n", " "))
+    assert "cauchy.Cauchy" in command
+    brief = "--epochs 1 --num_samples 10 --limit 10 --out run --json"
+    assert main([*command.split(), *brief.split()]) == 0
+    assert "Cauchy(scale=0.5)" in capsys.readouterr().out

@@ -1,6 +1,6 @@
 """Likelihoods p(x|z): each knows its support and checks the data against it before training."""
 
-from aevb.models.likelihoods.base import Head, Heads, Likelihood
+from aevb.models.likelihoods.base import Grid, Head, Heads, Likelihood
 from aevb.models.likelihoods.bounded import Bernoulli, Binomial, ContinuousBernoulli
 from aevb.models.likelihoods.continuous import Laplace, Normal, StudentT
 from aevb.models.likelihoods.counts import Categorical, NegativeBinomial, Poisson
@@ -13,6 +13,7 @@ __all__ = [
     "ContinuousBernoulli",
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",
+    "Grid",
     "Head",
     "Heads",
     "Laplace",

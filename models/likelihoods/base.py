@@ -104,6 +104,10 @@ class Grid(constraints.Constraint):
 
     Args:
         steps: Number of steps from 0 to 1.
+
+    Example:
+        >>> Grid(4).check(torch.tensor([0.25, 0.3]))
+        tensor([ True, False])
     """
 
     is_discrete = True

@@ -10,14 +10,15 @@ from torch.distributions import constraints
 
 from aevb.models.likelihoods.base import Head, Heads, Likelihood
 from aevb.models.scales import PredictedScale, Scale
+from aevb.models.shown import Shown
 
 __all__ = ["Laplace", "Normal", "StudentT"]
 
 _REMEDY = "remove or fill in the values that are not finite"
 
 
-@dataclass(frozen=True)
-class Normal(Likelihood):
+@dataclass(frozen=True, repr=False)
+class Normal(Shown, Likelihood):
     r"""Independent normals around a mean that the decoder gives.
 
     .. math:: p(x|z) = \mathcal{N}(x; m(z), \mathrm{diag}\, s^2)
@@ -57,8 +58,8 @@ class Normal(Likelihood):
         return _REMEDY
 
 
-@dataclass(frozen=True)
-class Laplace(Likelihood):
+@dataclass(frozen=True, repr=False)
+class Laplace(Shown, Likelihood):
     r"""Independent Laplace distributions: absolute errors in place of squared ones.
 
     .. math:: p(x|z) = \prod_i \tfrac{1}{2 b_i} \exp(-|x_i - m_i(z)| / b_i)
@@ -94,8 +95,8 @@ class Laplace(Likelihood):
         return _REMEDY
 
 
-@dataclass(frozen=True)
-class StudentT(Likelihood):
+@dataclass(frozen=True, repr=False)
+class StudentT(Shown, Likelihood):
     r"""Independent Student's t distributions: outliers cost little.
 
     .. math:: p(x|z) \propto \prod_i s_i^{-1}

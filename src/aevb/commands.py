@@ -15,7 +15,8 @@ from aevb import data as datasets
 from aevb import evaluation, inference
 from aevb import sweep as sweeps
 from aevb.inference import ELBO, Objective
-from aevb.models import VAE, LatentVariableModel
+from aevb.models import VAE, LatentVariableModel, Likelihood
+from aevb.models.likelihoods import Grid
 from aevb.parts import FAMILIES
 from aevb.parts import parts as list_parts
 from aevb.runs import (
@@ -131,7 +132,10 @@ def train(
         return summary
     save_weights(folder, built)
     saved = SavedRun(folder, None, built.eval(), dataset, run.epoch, run.stopped)
-    figures = _evaluate(saved, "test", num_samples, limit, seed, target)
+    try:
+        figures = _evaluate(saved, "test", num_samples, limit, seed, target)
+    except inference.NoDensityError as error:
+        figures = {"evidence": None, "why": str(error)}  # an ordinary autoencoder
     _draw(saved, run.history, target)
     return {**summary, **figures}
 
@@ -194,7 +198,7 @@ def sample(
     target = inference.pick_device(device)
     saved = open_run(run, reopen(run), data_root, target)
     torch.manual_seed(seed)
-    means = evaluation.prior_means(saved.model.model, num).cpu()
+    means = evaluation.prior_means(_plain(saved.model).model, num).cpu()
     picture = out or run / f"samples-{num}-seed{seed}.png"
     evaluation.image_grid(means, picture, _columns(num), f"{num} samples, seed {seed}")
     array = picture.with_suffix(".npy")
@@ -255,24 +259,40 @@ def _evaluate(
     _check_evaluation(num_samples, limit)
     x = getattr(saved.dataset, split).evaluation(limit).to(device)
     start = time.perf_counter()
-    model = saved.model
+    model = _plain(saved.model)
     evidence = inference.importance_evidence(
         model.model, model.guide, x, num_samples=num_samples, seed=seed
     )
+    summary = evaluation.summarize(evidence)
     figures = {
-        **evaluation.summarize(evidence),
+        **summary,
+        **_per_dimension(model, summary["log_evidence"]),
         "estimator": "importance sampling, guide as proposal",
         "unit": "nats per datapoint",
         "split": split,
         "data": saved.dataset.name,
         "binarize": saved.dataset.train.binarize,
-        "model": " ".join(repr(model).split()),
+        "model": " ".join(repr(saved.model).split()),
+        **({"weights": "means of their posterior"} if model is not saved.model else {}),
         "epoch": saved.epoch,
         "run": str(saved.folder),
         "evaluation_seconds": round(time.perf_counter() - start, 1),
     }
     write_json(saved.folder / f"evidence-{split}-{len(x)}x{num_samples}-seed{seed}.json", figures)
     return figures
+
+
+def _per_dimension(model: LatentVariableModel, log_evidence: float) -> dict[str, float]:
+    """Bits for each number of a datapoint, where these are grey levels: a density has none."""
+    found = [part for part in getattr(model, "parts", ()) if isinstance(part, Likelihood)]
+    if not found or not isinstance(found[0].support, Grid):
+        return {}
+    return {"bits_per_dimension": -log_evidence / (math.prod(model.shape) * math.log(2))}
+
+
+def _plain(model: LatentVariableModel) -> LatentVariableModel:
+    """With the means of the weights' posterior, where weights are latent."""
+    return model.at_mean_weights() if isinstance(model, VAE) else model
 
 
 def _check_evaluation(num_samples: int, limit: int | None) -> None:
@@ -283,7 +303,7 @@ def _check_evaluation(num_samples: int, limit: int | None) -> None:
 
 def _draw(saved: SavedRun, history: list[dict[str, Any]], device: torch.device) -> None:
     """The pictures of a run."""
-    folder, model = saved.folder, saved.model
+    folder, model = saved.folder, _plain(saved.model)
     evaluation.training_curve(history, folder / "loss.png")
     torch.manual_seed(0)
     samples = evaluation.prior_means(model.model, 64)
