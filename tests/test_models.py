@@ -224,3 +224,57 @@ def test_probabilistic_pca_learns_the_eigenvectors() -> None:
     eigenvalues = torch.linalg.eigvalsh(torch.cov(x.mT, correction=0))
     noise = float(ppca.noise(x)[0].detach() ** 2)
     assert noise == pytest.approx(float(eigenvalues[:3].mean()), rel=1e-4)
+
+
+def set_exact(program: models.FactorAnalysis) -> None:
+    """Give the amortized family the exact posterior's mean and, as far as it can, covariance."""
+    head = program.encoder[1] if isinstance(program.encoder, nn.Sequential) else program.encoder
+    assert head is not None
+    scale = program._scale().detach()
+    weight = program.decoder.weight.detach() / scale[:, None]
+    precision = torch.eye(program.latent_dim, dtype=torch.float64) + weight.mT @ weight
+    gain = torch.linalg.solve(precision, weight.mT) / scale
+    covariance = torch.linalg.inv(precision)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.zero_()
+        head.loc.weight.copy_(gain)
+        head.loc.bias.copy_(-gain @ program.decoder.bias)
+        if isinstance(program.family, models.FullNormal):
+            factor = torch.linalg.cholesky(covariance)
+            head.log_diagonal.bias.copy_(factor.diagonal().log())
+            rows, columns = torch.tril_indices(len(factor), len(factor), offset=-1)
+            head.below.bias.copy_(factor[rows, columns])
+        elif isinstance(program.family, models.RankOneNormal):
+            head.factor.bias.copy_(weight[0])  # of one observed feature; D is the identity
+        else:
+            head.log_variance.bias.copy_(covariance.diagonal().log())
+
+
+@pytest.mark.parametrize(
+    ("posterior", "features", "exact"),
+    [
+        (models.FullNormal(), 6, True),
+        (models.RankOneNormal(), 1, True),  # C⁻¹ = I + wwᵀ/ψ
+        (models.RankOneNormal(), 6, False),
+        (models.DiagonalNormal(), 6, False),
+    ],
+    ids=repr,
+)
+def test_families_that_hold_the_posterior_close_the_gap(
+    posterior: models.Posterior, features: int, exact: bool
+) -> None:
+    simple = linear_gaussian(features=features)
+    program = models.FactorAnalysis((features,), 3, posterior).double()
+    program.load_state_dict(simple.state_dict(), strict=False)
+    set_exact(program)
+    x = simulate(simple, 5)
+    with pyro.plate("draws", 40, dim=-2):
+        guide = poutine.trace(program.guide).get_trace(x)
+        model = poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(x)
+    guide.compute_log_prob()
+    model.compute_log_prob()
+    log_p = model.nodes["x"]["log_prob"] + model.nodes["z"]["log_prob"]
+    log_weights = log_p - guide.nodes["z"]["log_prob"]
+    gap = (log_weights - program.log_evidence(x)).abs().max()
+    assert bool(gap < 1e-10) == exact
