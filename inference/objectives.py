@@ -4,13 +4,18 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.elbo import ELBO as Estimator
 
-from aevb.inference.estimators import DivergenceEstimator, ImportanceEstimator, closed_form
-from aevb.inference.site_sums import latent_names, sample_sites
+from aevb.inference.estimators import DivergenceEstimator, ImportanceEstimator
+from aevb.inference.objective_checks import (
+    check_closed_form,
+    check_density,
+    check_pathwise,
+    check_scores,
+    check_whole,
+)
 
 __all__ = ["ELBO", "IWAE", "BetaELBO", "DReG", "FreeBits", "Objective", "StickingTheLanding"]
 
@@ -84,7 +89,7 @@ class ELBO(Objective):
     def check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
         """See :meth:`Objective.check`."""
         if self.analytic_kl:
-            _check_closed_form("ELBO(analytic_kl=True)", model_trace, guide_trace)
+            check_closed_form("ELBO(analytic_kl=True)", model_trace, guide_trace)
 
 
 @dataclass(frozen=True)
@@ -120,9 +125,9 @@ class IWAE(Objective):
 
     def check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
         """See :meth:`Objective.check`."""
-        _check_pathwise("IWAE", guide_trace)
-        _check_density("IWAE", guide_trace)
-        _check_whole("IWAE", model_trace, guide_trace)
+        check_pathwise("IWAE", guide_trace)
+        check_density("IWAE", guide_trace)
+        check_whole("IWAE", model_trace, guide_trace)
 
 
 @dataclass(frozen=True)
@@ -159,8 +164,8 @@ class StickingTheLanding(Objective):
 
     def check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
         """See :meth:`Objective.check`."""
-        _check_pathwise("StickingTheLanding", guide_trace)
-        _check_scores("StickingTheLanding", guide_trace)
+        check_pathwise("StickingTheLanding", guide_trace)
+        check_scores("StickingTheLanding", guide_trace)
 
 
 @dataclass(frozen=True)
@@ -204,9 +209,9 @@ class DReG(Objective):
 
     def check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
         """See :meth:`Objective.check`."""
-        _check_pathwise("DReG", guide_trace)
-        _check_scores("DReG", guide_trace)
-        _check_whole("DReG", model_trace, guide_trace)
+        check_pathwise("DReG", guide_trace)
+        check_scores("DReG", guide_trace)
+        check_whole("DReG", model_trace, guide_trace)
 
 
 @dataclass(frozen=True)
@@ -256,9 +261,9 @@ class BetaELBO(Objective):
 
     def check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
         """See :meth:`Objective.check`."""
-        _check_pathwise("BetaELBO", guide_trace)
+        check_pathwise("BetaELBO", guide_trace)
         if self.analytic_kl:
-            _check_closed_form("BetaELBO(analytic_kl=True)", model_trace, guide_trace)
+            check_closed_form("BetaELBO(analytic_kl=True)", model_trace, guide_trace)
 
 
 @dataclass(frozen=True)
@@ -301,83 +306,9 @@ class FreeBits(Objective):
 
     def check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
         """See :meth:`Objective.check`."""
-        _check_pathwise("FreeBits", guide_trace)
+        check_pathwise("FreeBits", guide_trace)
 
 
 def _check_particles(num_particles: int) -> None:
     if num_particles < 1:
         raise ValueError(f"num_particles: must be at least 1; got {num_particles}")
-
-
-def _latents(guide_trace: poutine.Trace) -> list[tuple[str, Any]]:
-    return [(name, guide_trace.nodes[name]) for name in latent_names(guide_trace)]
-
-
-def _check_closed_form(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
-    for site_name, site in _latents(guide_trace):
-        if site_name in model_trace:
-            q, p = site["fn"], model_trace.nodes[site_name]["fn"]
-            if not closed_form(q, p):
-                raise ValueError(
-                    f"{name}: the divergence of {_family(q)} from {_family(p)} at site "
-                    f"{site_name!r} has no closed form: use ELBO(), IWAE() or "
-                    "StickingTheLanding(), which estimate it"
-                )
-
-
-def _check_pathwise(name: str, guide_trace: poutine.Trace) -> None:
-    for site_name, site in _latents(guide_trace):
-        if not getattr(site["fn"], "has_rsample", False):
-            raise ValueError(
-                f"{name}: draws of {_family(site['fn'])} at site {site_name!r} cannot be "
-                "reparameterized: use ELBO(), which has a score-function estimator"
-            )
-
-
-def _check_density(name: str, guide_trace: poutine.Trace) -> None:
-    latents = _latents(guide_trace)
-    if any((site["infer"] or {}).get("is_auxiliary") for _, site in latents):
-        return  # an autoguide: its point masses are functions of sites that have densities
-    for site_name, site in latents:
-        base = getattr(site["fn"], "base_dist", site["fn"])
-        if "Delta" in (type(site["fn"]).__name__, type(base).__name__):
-            raise ValueError(
-                f"{name}: a point mass at site {site_name!r} has no density to weigh draws by: "
-                "use ELBO(), which trains an ordinary autoencoder"
-            )
-
-
-def _check_scores(name: str, guide_trace: poutine.Trace) -> None:
-    """Path gradients need the density at values whose history is forgotten."""
-    _check_density(name, guide_trace)
-    for site_name, site in _latents(guide_trace):
-        try:
-            with torch.no_grad():
-                site["fn"].log_prob(site["value"].clone())
-        except (KeyError, NotImplementedError):
-            raise ValueError(
-                f"{name}: {_family(site['fn'])} at site {site_name!r} can score only its own "
-                "draws, and path gradients score them again: use ELBO() or IWAE()"
-            ) from None
-
-
-def _check_whole(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
-    """The logarithm of a weight that is scaled up from a subsample is no bound."""
-    scales = {
-        site_name: site["scale"]
-        for trace in (model_trace, guide_trace)
-        for site_name, site in sample_sites(trace).items()
-    }
-    if len({float(scale) for scale in scales.values()}) > 1:
-        scaled = [site_name for site_name, scale in scales.items() if float(scale) != 1]
-        raise ValueError(
-            f"{name}: sites {scaled} are scaled, as by a subsampled plate beside global latents, "
-            "and the average of such weights bounds nothing: use ELBO()"
-        )
-
-
-def _family(distribution: Any) -> str:
-    base = distribution
-    while hasattr(base, "base_dist") and type(base).__name__ == "Independent":
-        base = base.base_dist
-    return type(base).__name__.lstrip("_")

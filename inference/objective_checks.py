@@ -1,0 +1,97 @@
+"""What objectives ask of a program, with the alternatives where it does not have it.
+
+Each raises ValueError, saying which site it is and which objectives would do.
+"""
+
+from typing import Any
+
+import torch
+from pyro import poutine
+
+from aevb.inference.estimators import closed_form
+from aevb.inference.site_sums import latent_names, sample_sites
+
+__all__ = [
+    "check_closed_form",
+    "check_density",
+    "check_pathwise",
+    "check_scores",
+    "check_whole",
+]
+
+
+def _latents(guide_trace: poutine.Trace) -> list[tuple[str, Any]]:
+    return [(name, guide_trace.nodes[name]) for name in latent_names(guide_trace)]
+
+
+def check_closed_form(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+    """The divergence of every latent has a closed form."""
+    for site_name, site in _latents(guide_trace):
+        if site_name in model_trace:
+            q, p = site["fn"], model_trace.nodes[site_name]["fn"]
+            if not closed_form(q, p):
+                raise ValueError(
+                    f"{name}: the divergence of {_family(q)} from {_family(p)} at site "
+                    f"{site_name!r} has no closed form: use ELBO(), IWAE() or "
+                    "StickingTheLanding(), which estimate it"
+                )
+
+
+def check_pathwise(name: str, guide_trace: poutine.Trace) -> None:
+    """Every latent can be reparameterized."""
+    for site_name, site in _latents(guide_trace):
+        if not getattr(site["fn"], "has_rsample", False):
+            raise ValueError(
+                f"{name}: draws of {_family(site['fn'])} at site {site_name!r} cannot be "
+                "reparameterized: use ELBO(), which has a score-function estimator"
+            )
+
+
+def check_density(name: str, guide_trace: poutine.Trace) -> None:
+    """No latent is a point mass, which has no density to weigh draws by."""
+    latents = _latents(guide_trace)
+    if any((site["infer"] or {}).get("is_auxiliary") for _, site in latents):
+        return  # an autoguide: its point masses are functions of sites that have densities
+    for site_name, site in latents:
+        base = getattr(site["fn"], "base_dist", site["fn"])
+        if "Delta" in (type(site["fn"]).__name__, type(base).__name__):
+            raise ValueError(
+                f"{name}: a point mass at site {site_name!r} has no density to weigh draws by: "
+                "use ELBO(), which trains an ordinary autoencoder"
+            )
+
+
+def check_scores(name: str, guide_trace: poutine.Trace) -> None:
+    """Path gradients need the density at values whose history is forgotten."""
+    check_density(name, guide_trace)
+    for site_name, site in _latents(guide_trace):
+        try:
+            with torch.no_grad():
+                site["fn"].log_prob(site["value"].clone())
+        except (KeyError, NotImplementedError):
+            raise ValueError(
+                f"{name}: {_family(site['fn'])} at site {site_name!r} can score only its own "
+                "draws, and path gradients score them again: use ELBO() or IWAE()"
+            ) from None
+
+
+def check_whole(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+    """The logarithm of a weight that is scaled up from a subsample is no bound."""
+    scales = {
+        site_name: site["scale"]
+        for trace in (model_trace, guide_trace)
+        for site_name, site in sample_sites(trace).items()
+    }
+    if len({float(scale) for scale in scales.values()}) > 1:
+        scaled = [site_name for site_name, scale in scales.items() if float(scale) != 1]
+        raise ValueError(
+            f"{name}: sites {scaled} are scaled, as by a subsampled plate beside global latents, "
+            "and the average of such weights bounds nothing: use ELBO()"
+        )
+
+
+def _family(distribution: Any) -> str:
+    base = distribution
+    while hasattr(base, "base_dist") and type(base).__name__ == "Independent":
+        base = base.base_dist
+    return type(base).__name__.lstrip("_")
