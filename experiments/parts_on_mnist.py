@@ -77,6 +77,8 @@ def make_row(name: str, mnist: data.Dataset, settings: argparse.Namespace) -> di
         resume=True,
     )  # fmt: skip
     seconds = time.perf_counter() - start
+    if run.stopped != "finished":
+        raise SystemExit(f"{name}: stopped by {run.stopped}; the next call goes on from there")
     x = mnist.test.evaluation(settings.limit)
     evidence = inference.importance_evidence(
         program.model, program.guide, x, num_samples=settings.num_samples, seed=settings.seed

@@ -1,58 +1,32 @@
 """A whole training step as one graph: traced, or traced and compiled."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
 
-from aevb.inference import randomness
 from aevb.inference.cuda_graphs import RecordedSteps
+from aevb.inference.definition import StepDefinition
+from aevb.inference.graph_checks import check_function, check_gradients, check_whole_step
 from aevb.inference.graphs import (
     compile_graph,
     constants_to_inputs,
     keep_first_output,
     prepare_for_cpu,
 )
+from aevb.inference.snapshots import everything_restored
 from aevb.inference.tracing import NotTraceableError, trace_graph
 from aevb.inference.updates import (
     can_update_in_graph,
     hyperparameters,
+    lacks_state,
     learning_rate_tensors,
-    state_tensors,
+    needs_closure,
     update,
 )
 
 __all__ = ["GraphStep", "StepDefinition", "graph_function", "graph_step"]
-
-# Rounding of the gradients, relative to the largest entry: sums of thousands of float32 terms in
-# another order agree to about 1e-5.
-_AGREEMENT = {torch.float32: 1e-3, torch.float64: 1e-9}
-
-
-@dataclass(frozen=True)
-class StepDefinition:
-    """A training step in terms of tensors.
-
-    Attributes:
-        gradients: Maps the step's inputs to the bound (a scalar, in nats) and to the gradient of
-            each parameter, None where the loss does not depend on it.
-        optimizer: Has made an ordinary step before, so that its state exists.
-        parameters: Trainable parameters, in the optimizer's order.
-        buffers: Other tensors of the program, which a step may change.
-    """
-
-    gradients: Callable[..., tuple[Tensor, list[Tensor | None]]]
-    optimizer: torch.optim.Optimizer
-    parameters: list[Tensor]
-    buffers: list[Tensor]
-
-    def changed_in_place(self) -> list[Tensor]:
-        """What a step updates."""
-        return [*self.parameters, *self.buffers, *state_tensors(self.optimizer)]
 
 
 class GraphStep:
@@ -88,7 +62,7 @@ class GraphStep:
         """Several of these steps as one launch on a GPU; nothing is left changed."""
         several = RecordedSteps(self._run, inputs, steps)
         device = self._definition.parameters[0].device
-        with _everything_restored(self._definition, device):
+        with everything_restored(self._held, device):
             several.record(device)
         return several
 
@@ -96,6 +70,15 @@ class GraphStep:
     def is_stale(self) -> bool:
         """Whether the optimizer has other hyperparameters now than when it was recorded."""
         return bool(self._rates) and hyperparameters(self._definition.optimizer) != self._kept
+
+    def check_again(self, *inputs: Tensor) -> None:
+        """Compare with an ordinary step once more; nothing is left changed.
+
+        Raises:
+            NotTraceableError: If Python does something else by now, as a counter makes it.
+        """
+        self.fill_rates()  # now, because the check puts back every tensor that it finds
+        check_whole_step(self._definition, self, self._held, inputs)
 
     def fill_rates(self) -> None:
         """Let the graph know the learning rates of today."""
@@ -111,7 +94,12 @@ class GraphStep:
         return bound
 
 
-def graph_step(definition: StepDefinition, level: str, *inputs: Tensor) -> GraphStep:
+def graph_step(
+    definition: StepDefinition,
+    level: str,
+    *inputs: Tensor,
+    others: Sequence[tuple[Tensor, ...]] = (),
+) -> GraphStep:
     """Trace a step, check the graph against eager execution, and compile it if asked.
 
     Nothing is left changed: weights, optimizer state and random state are put back.
@@ -120,6 +108,7 @@ def graph_step(definition: StepDefinition, level: str, *inputs: Tensor) -> Graph
         definition: The step.
         level: ``"traced"`` or ``"compiled"``.
         inputs: Example inputs; later ones have the same shapes.
+        others: Inputs of other steps, on which the graph is tried out as well.
 
     Raises:
         NotTraceableError: If there is no such graph, or it computes something else than the
@@ -128,6 +117,8 @@ def graph_step(definition: StepDefinition, level: str, *inputs: Tensor) -> Graph
     optimizer = definition.optimizer
     if isinstance(optimizer, torch.optim.LBFGS):
         raise NotTraceableError("LBFGS evaluates the loss several times a step")
+    if needs_closure(optimizer):
+        raise NotTraceableError(f"{type(optimizer).__name__} evaluates the loss itself")
     device = definition.parameters[0].device
     in_graph = can_update_in_graph(optimizer)
     rates = learning_rate_tensors(optimizer) if in_graph else []
@@ -149,23 +140,28 @@ def graph_step(definition: StepDefinition, level: str, *inputs: Tensor) -> Graph
             update(optimizer, rates, by_parameter, fused=level == "traced")
         return (bound, *kept)
 
-    with _everything_restored(definition, device):
+    with everything_restored(held, device, watch=True):
         graph = trace_graph(step, [*held, *inputs])
+    if in_graph and any(lacks_state(optimizer, definition.parameters[i]) for i in used):
+        raise NotTraceableError("a parameter is used for the first time, and has no state yet")
     held += constants_to_inputs(graph, position=len(held))
-    _check(definition, graph, held, used, inputs)
+    check_gradients(definition, graph, held, used, inputs)
     if in_graph:
         keep_first_output(graph)
     if device.type == "cpu":
-        with _everything_restored(definition, device):
+        with everything_restored(held, device):
             prepare_for_cpu(graph, [*held, *inputs], level)
     function: Callable[..., Any] = graph
     if level == "compiled":
-        with _everything_restored(definition, device):
+        with everything_restored(held, device):
             function = compile_graph(graph, [*held, *inputs])
             function(*held, *inputs)
     if not in_graph:
         function = _with_ordinary_update(function, definition, used)
-    return GraphStep(function, held, rates, definition, level)
+    result = GraphStep(function, held, rates, definition, level)
+    for example in (inputs, *others):
+        check_whole_step(definition, result, held, example)
+    return result
 
 
 def graph_function(function: Callable[..., Tensor], *inputs: Tensor) -> Callable[..., Tensor]:
@@ -176,7 +172,7 @@ def graph_function(function: Callable[..., Tensor], *inputs: Tensor) -> Callable
         inputs: Example inputs; later ones have the same shapes.
 
     Raises:
-        NotTraceableError: If there is no such graph.
+        NotTraceableError: If there is no such graph, or it gives something else for other inputs.
 
     Example:
         >>> double = graph_function(lambda x: 2 * x, torch.ones(2))
@@ -195,66 +191,8 @@ def graph_function(function: Callable[..., Tensor], *inputs: Tensor) -> Callable
             result: Tensor = graph(*flat, *held)[0]
         return result
 
+    check_function(function, run, inputs)
     return run
-
-
-@contextmanager
-def _everything_restored(definition: StepDefinition, device: torch.device) -> Iterator[None]:
-    """Run a real step inside without a trace of it afterwards."""
-    tensors = definition.changed_in_place()
-    copies = [tensor.detach().clone() for tensor in tensors]
-    random = randomness.capture_torch(device)
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for tensor, copy in zip(tensors, copies, strict=True):
-                tensor.copy_(copy)
-        randomness.restore_torch(random, device)
-
-
-def _check(
-    definition: StepDefinition,
-    graph: GraphModule,
-    held: list[Tensor],
-    used: list[int],
-    inputs: tuple[Tensor, ...],
-) -> None:
-    """Compare the graph with the program itself at two fresh draws of everything random."""
-    device = definition.parameters[0].device
-    for seed in (1, 2):
-        bound, grads = _eager_gradients(definition, seed, inputs)
-        again, _ = _eager_gradients(definition, seed, inputs)
-        # a GPU may add in another order at each call; a CPU does not
-        if abs(float(again - bound)) > (1e-5 * abs(float(bound)) if device.type == "cuda" else 0):
-            raise NotTraceableError(
-                "the same draws and data give another loss at each call, so Python keeps a state "
-                "that a graph would freeze (keep it in a tensor and change it in place)"
-            )
-        with _everything_restored(definition, device), torch.no_grad():
-            torch.manual_seed(seed)
-            traced_bound, *traced = graph(*held, *inputs)
-        if used != [i for i, grad in enumerate(grads) if grad is not None]:
-            raise NotTraceableError("the set of parameters in use changes between steps")
-        wanted = [bound.detach(), *(grads[i] for i in used)]
-        for reference, value in zip(wanted, [traced_bound, *traced], strict=True):
-            if reference is None or not torch.isfinite(reference).all():
-                continue
-            size = float(reference.abs().max())
-            error = float((reference - value).abs().max())
-            if error > _AGREEMENT.get(reference.dtype, 1e-2) * max(size, 1e-6):
-                raise NotTraceableError(
-                    f"its graph is not the program: a gradient of size {size:.3g} differs by "
-                    f"{error:.3g}, as when Python decides differently at each step"
-                )
-
-
-def _eager_gradients(
-    definition: StepDefinition, seed: int, inputs: tuple[Tensor, ...]
-) -> tuple[Tensor, list[Tensor | None]]:
-    with _everything_restored(definition, definition.parameters[0].device):
-        torch.manual_seed(seed)
-        return definition.gradients(*inputs)
 
 
 def _with_ordinary_update(

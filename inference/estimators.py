@@ -146,7 +146,11 @@ class ImportanceEstimator(_Estimator):
         for value in draws.values():
             if not value.requires_grad:
                 continue
-            shape = weights.shape if sums.per_datapoint else (self.num_particles, 1)
+            if not sums.per_datapoint:
+                factor = weights.reshape(-1, *[1] * (value.ndim - 1))
+                value.register_hook(_scaling(factor.to(value.dtype)))
+                continue
+            shape = weights.shape
             # (K, B) → (K, 1, ..., B, 1, ...): plates between, event dimensions behind
             between = int(self.max_plate_nesting) - 2
             behind = value.ndim - int(self.max_plate_nesting)
@@ -214,7 +218,7 @@ class DivergenceEstimator(_Estimator):
     def _divergence(self, q_site: Any, p_site: Any, sums: Sums) -> Tensor:
         """Of one site, summed over all its plates."""
         q, p = q_site["fn"], p_site["fn"]
-        if self.free_bits:
+        if self.free_bits and q_site["mask"] is None and p_site["mask"] is None:
             per_dimension = _divergence_by_dimension(q, p)
             if per_dimension is not None:
                 average = per_dimension.flatten(0, -2).mean(0)  # (latent_dim,)

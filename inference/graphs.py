@@ -32,7 +32,7 @@ def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[...,
 
     # Merely building a compiler switches argument validation off for the whole process.
     validate = torch.distributions.Distribution._validate_args
-    precision = torch.get_float32_matmul_precision()
+    precision = _matmul_precision()
     try:
         # callers make one graph for each set of shapes and strides; to assert them again takes
         # longer than the arithmetic of a small program
@@ -41,8 +41,16 @@ def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[...,
             compiled = inductor_compile(graph, list(inputs))
     finally:
         torch.distributions.Distribution.set_default_validate_args(validate)
-        torch.set_float32_matmul_precision(precision)
+        if precision is not None:
+            torch.set_float32_matmul_precision(precision)
     return compiled
+
+
+def _matmul_precision() -> str | None:
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # set by backend, of which this switch knows nothing
+        return None
 
 
 def constants_to_inputs(graph: GraphModule, position: int) -> list[Tensor]:
@@ -53,7 +61,7 @@ def constants_to_inputs(graph: GraphModule, position: int) -> list[Tensor]:
     constants: list[Tensor] = []
     nodes = list(graph.graph.nodes)
     inputs = [node for node in nodes if node.op == "placeholder"]
-    body = next(node for node in nodes if node.op != "placeholder")
+    body = next(node for node in nodes if node.op not in ("placeholder", "get_attr"))
     before = inputs[position] if position < len(inputs) else body
     for node in nodes:
         if node.op != "get_attr":

@@ -15,10 +15,10 @@ _ATEN = torch.ops.aten
 # transposed left factor is copied first.
 _SMALLEST = 3_000_000
 _SMALLEST_TRANSPOSED = 6_000_000
-# Names of oneDNN's own; each is as exact as torch's, to a unit or two in the last place.
+# Names of oneDNN's own; each is as exact as torch's, to a unit or two in the last place. Its relu
+# turns NaN into 0, and is left out.
 _ACTIVATIONS: dict[Any, str] = {
     _ATEN.tanh.default: "tanh",
-    _ATEN.relu.default: "relu",
     _ATEN.sigmoid.default: "sigmoid",
 }
 _LIBRARY: list[torch.library.Library] = []
@@ -94,8 +94,8 @@ def _suitable(*tensors: Any) -> bool:
         if tensor.device.type != "cpu" or tensor.dtype != torch.float32:
             return False
     left, right, *bias = tensors
-    if bias and bias[0].ndim != 1:
-        return False
+    if bias and (bias[0].shape != right.shape[1:] or not bias[0].is_contiguous()):
+        return False  # its memory is read as it lies
     smallest = _SMALLEST if left.is_contiguous() else _SMALLEST_TRANSPOSED
     return bool(left.shape[0] * left.shape[1] * right.shape[1] >= smallest)
 

@@ -14,6 +14,8 @@ from aevb.inference.site_sums import latent_names, sample_sites
 __all__ = [
     "check_closed_form",
     "check_density",
+    "check_local",
+    "check_mean_field",
     "check_pathwise",
     "check_scores",
     "check_whole",
@@ -25,7 +27,8 @@ def _latents(guide_trace: poutine.Trace) -> list[tuple[str, Any]]:
 
 
 def check_closed_form(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
-    """The divergence of every latent has a closed form."""
+    """The divergence of every latent has a closed form, and these add up to the whole."""
+    check_mean_field(name, model_trace, guide_trace)
     for site_name, site in _latents(guide_trace):
         if site_name in model_trace:
             q, p = site["fn"], model_trace.nodes[site_name]["fn"]
@@ -35,6 +38,37 @@ def check_closed_form(name: str, model_trace: poutine.Trace, guide_trace: poutin
                     f"{site_name!r} has no closed form: use ELBO(), IWAE() or "
                     "StickingTheLanding(), which estimate it"
                 )
+
+
+def check_mean_field(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+    """Divergences of single latents add up to that of all.
+
+    They do if no latent of the guide depends on one that depends on it in the model, for which
+    the same order in both is enough.
+    """
+    latents = [site_name for site_name, _ in _latents(guide_trace)]
+    if any((site["infer"] or {}).get("is_auxiliary") for _, site in _latents(guide_trace)):
+        raise ValueError(
+            f"{name}: the guide's latents are functions of sites of its own, as an autoguide's "
+            "are, and have no divergence by themselves: use ELBO()"
+        )
+    in_model = [site_name for site_name in sample_sites(model_trace) if site_name in latents]
+    if len(latents) > 1 and in_model != latents:
+        raise ValueError(
+            f"{name}: the guide draws {latents} in another order than the model, {in_model}, so "
+            "that their divergences do not add up: use ELBO(), IWAE() or StickingTheLanding()"
+        )
+
+
+def check_local(name: str, guide_trace: poutine.Trace) -> None:
+    """Every latent belongs to one datapoint."""
+    for site_name, site in _latents(guide_trace):
+        frames = site["cond_indep_stack"]
+        if not any(frame.name == "data" and frame.dim == -1 for frame in frames):
+            raise ValueError(
+                f"{name}: the latent {site_name!r} belongs to all datapoints, and what it may use "
+                "for free is not defined: use ELBO() or BetaELBO()"
+            )
 
 
 def check_pathwise(name: str, guide_trace: poutine.Trace) -> None:

@@ -12,6 +12,8 @@ from aevb.inference.estimators import DivergenceEstimator, ImportanceEstimator
 from aevb.inference.objective_checks import (
     check_closed_form,
     check_density,
+    check_local,
+    check_mean_field,
     check_pathwise,
     check_scores,
     check_whole,
@@ -307,6 +309,8 @@ class FreeBits(Objective):
     def check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
         """See :meth:`Objective.check`."""
         check_pathwise("FreeBits", guide_trace)
+        check_local("FreeBits", guide_trace)
+        check_mean_field("FreeBits", model_trace, guide_trace)
 
 
 def _check_particles(num_particles: int) -> None:

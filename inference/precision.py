@@ -24,10 +24,12 @@ def tf32_products(enabled: bool) -> Iterator[None]:
         ...     torch.get_float32_matmul_precision()
         'high'
     """
+    if not enabled:
+        yield
+        return
     before = torch.get_float32_matmul_precision()
     try:
-        if enabled:
-            torch.set_float32_matmul_precision("high")
+        torch.set_float32_matmul_precision("high")
         yield
     finally:
         torch.set_float32_matmul_precision(before)

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["capture", "capture_torch", "restore", "restore_torch", "seeded"]
+__all__ = [
+    "capture",
+    "capture_torch",
+    "restore",
+    "restore_torch",
+    "seed_everything",
+    "seeded",
+]
 
 
 def capture(device: torch.device) -> dict[str, Any]:
@@ -61,6 +68,13 @@ def restore(state: dict[str, Any], device: torch.device) -> None:
     np.random.set_state((kind, words32, position, has_gauss, cached))  # noqa: NPY002
 
 
+def seed_everything(seed: int) -> None:
+    """Seed torch, NumPy's global generator and Python's."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)
+
+
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch, NumPy and Python inside the block; their states outside stay as they were.
@@ -74,9 +88,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         True
     """
     before = capture(device)
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-    random.seed(seed)
+    seed_everything(seed)
     try:
         yield
     finally:

@@ -48,7 +48,7 @@ def keep_small_values(graph: GraphModule, values: dict[Node, Any]) -> int:
             for argument in node.all_input_nodes
         ):
             costly.add(node)
-        if node not in costly or not values[node].is_contiguous():
+        if node not in costly or not _fills_its_memory(values[node]):
             continue
         larger = [
             user for user in node.users if (_size(values.get(user)) or 0) >= _TIMES * max(size, 1)
@@ -66,6 +66,11 @@ def keep_small_values(graph: GraphModule, values: dict[Node, Any]) -> int:
         kept += 1
     graph.recompile()
     return kept
+
+
+def _fills_its_memory(value: Tensor) -> bool:
+    """Whether strides from the start of its memory describe it: a view's may lie elsewhere."""
+    return value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes
 
 
 def _name(node: Node) -> str:

@@ -20,8 +20,12 @@ def sample_sites(trace: poutine.Trace) -> dict[str, Any]:
 
 
 def latent_names(guide_trace: poutine.Trace) -> list[str]:
-    """Sites that the guide draws."""
-    return [name for name, site in sample_sites(guide_trace).items() if not site["is_observed"]]
+    """Sites that the guide draws, without those that count for nothing, such as input noise."""
+    return [
+        name
+        for name, site in sample_sites(guide_trace).items()
+        if not site["is_observed"] and getattr(site["fn"], "_mask", None) is not False
+    ]
 
 
 class Sums:
@@ -45,6 +49,8 @@ class Sums:
         tensors = any(isinstance(site["scale"], Tensor) for site in sites)
         # of subsampled or tempered programs, what every site is multiplied by
         self.scale = scales.pop() if len(scales) == 1 and not tensors else math.nan
+        if self.per_datapoint and math.isnan(self.scale):
+            raise ValueError("sites of one datapoint are scaled differently: use ELBO()")
 
     def __call__(self, site: Any, log_prob: Tensor | None = None) -> Tensor:
         """Sum the log-probability of one site.

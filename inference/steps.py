@@ -9,9 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from aevb.inference.compile import GraphStep, StepDefinition, graph_step
+from aevb.inference.compile import GraphStep, graph_step
 from aevb.inference.cuda_graphs import RecordedSteps
+from aevb.inference.definition import StepDefinition
 from aevb.inference.tracing import NotTraceableError
+from aevb.inference.updates import needs_closure
 
 __all__ = ["LEVELS", "EagerStep", "Step", "Stepper"]
 
@@ -25,6 +27,10 @@ _WORTH_TRACING = 8.0
 _WORTH_COMPILING = 60.0
 # Steps before `auto` looks at the clock; the first ones pay for allocation and caches.
 _TRIAL = 6
+
+
+# Steps by a graph before which it is compared with the program again, for what Python may do late.
+_CHECKED_AGAIN = frozenset(2**power for power in range(4, 40))
 
 
 # Steps of one launch: enough that the host's microseconds between launches do not show.
@@ -67,7 +73,11 @@ class EagerStep:
             bounds.append(bound)
             return -bound
 
-        optimizer.step(closure)  # type: ignore[arg-type]
+        if isinstance(optimizer, torch.optim.LBFGS) or needs_closure(optimizer):
+            optimizer.step(closure)  # type: ignore[arg-type]
+        else:
+            closure()  # before the step, whose hooks may look at the gradients
+            optimizer.step()
         for parameter in self.definition.parameters:
             parameter.grad = None
         return bounds[-1]
@@ -104,6 +114,8 @@ class Stepper:
         self._device = device
         self._graphs: dict[Any, GraphStep] = {}
         self._recorded: dict[Any, RecordedSteps] = {}
+        self._count = 0  # of steps made by graphs, one at a time
+        self._earlier: dict[Any, tuple[Tensor, ...]] = {}
         self._seconds: list[float] = []
         self._settled = level == "eager"
 
@@ -163,9 +175,11 @@ class Stepper:
         return bool(self._definition.optimizer.state)
 
     def _make(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        if self.level == "eager":
-            return self.eager(*inputs)
         key = _shapes(inputs)
+        if self.level == "eager":
+            if not self._settled or self._wanted != "eager":
+                self._earlier[key] = inputs
+            return self.eager(*inputs)
         step = self._graphs.get(key)
         if step is None:
             # the last batch of an epoch is seldom worth a compilation of its own
@@ -175,35 +189,48 @@ class Stepper:
                 return self.eager(*inputs)
             self._graphs[key] = step
         if step.is_stale:
-            return self._give_up_graphs(inputs)
+            return self._give_up_graphs(
+                inputs,
+                "hyperparameters of the optimizer other than the learning rate have changed",
+            )
+        self._count += 1
+        if self._count in _CHECKED_AGAIN:
+            try:
+                step.check_again(*inputs)
+            except NotTraceableError as error:
+                return self._give_up_graphs(inputs, f"after {self._count} steps {error}")
         return step(*inputs)
 
-    def _give_up_graphs(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """A schedule changes more than the learning rate, as momentum cycles do."""
+    def _give_up_graphs(self, inputs: tuple[Tensor, ...], why: str) -> Tensor:
+        """What the graph holds is not so any more, as when a schedule changes momentum."""
         self._settle("eager")
-        warnings.warn(
-            "training steps run eagerly from here: hyperparameters of the optimizer other than "
-            "the learning rate have changed",
-            stacklevel=2,
-        )
+        warnings.warn(f"training steps run eagerly from here: {why}", stacklevel=2)
         return self.eager(*inputs)
 
     def _graph(self, level: str, inputs: tuple[Tensor, ...]) -> GraphStep | None:
         try:
             if self._refusal is not None:
                 raise self._refusal
-            return graph_step(self._definition, level, *inputs)
+            return graph_step(self._definition, level, *inputs, others=self._others(inputs))
         except NotTraceableError as error:
             self._settle("eager")
             warnings.warn(f"training steps run eagerly: {error}", stacklevel=2)
         except Exception as error:
-            if level != "compiled":
-                raise
-            self._settle("traced")
-            reason = " ".join(str(error).split())[:300]
-            warnings.warn(f"steps are traced, for the compiler failed: {reason}", stacklevel=2)
-            return self._graph("traced", inputs)
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            if level == "compiled":
+                self._settle("traced")
+                warnings.warn(f"steps are traced, for the compiler failed: {reason}", stacklevel=2)
+                return self._graph("traced", inputs)
+            self._settle("eager")
+            warnings.warn(f"training steps run eagerly: no graph: {reason}", stacklevel=2)
         return None
+
+    def _others(self, inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
+        """The inputs of an earlier step of these shapes, if they were others."""
+        earlier = self._earlier.get(_shapes(inputs))
+        if earlier is None or all(map(torch.equal, earlier, inputs)):
+            return []
+        return [earlier]
 
     def _decide(self, steps_ahead: int) -> None:
         """After some steps at one level, go on to the next or stay."""
@@ -212,7 +239,7 @@ class Stepper:
             self._settle("compiled" if self._wanted == "auto" else self._wanted)
             _log.info("training steps: %s", self.level)
             return
-        if len(self._seconds) < _TRIAL:
+        if self._settled or len(self._seconds) < _TRIAL:
             return
         seconds = steps_ahead * min(self._seconds[2:])
         price = _WORTH_TRACING if self.level == "eager" else _WORTH_COMPILING

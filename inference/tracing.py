@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pyro
+import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 __all__ = ["NotTraceableError", "refuse_untraceable_sites", "trace_graph", "traceable_pyro"]
@@ -53,6 +54,7 @@ def trace_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Graph
             reason = "Python needs the value of a tensor, as for a branch that depends on it"
         where = f"after site {sites.name!r}: " if sites.name else ""
         raise NotTraceableError(f"{where}{type(error).__name__}: {reason}") from error
+    _refuse_shapes_of_values(graph)
     # an optimizer's profiler annotations are no tensor operations, and compilers refuse them
     for node in reversed(list(graph.graph.nodes)):
         if node.op == "call_function" and str(node.target).startswith("profiler."):
@@ -110,6 +112,42 @@ def refuse_untraceable_sites(model_trace: poutine.Trace, guide_trace: poutine.Tr
                     f"site {name!r} ({kind}) needs a score-function estimator, because its draws "
                     "cannot be reparameterized"
                 )
+
+
+def _refuse_shapes_of_values(graph: GraphModule) -> None:
+    """Operations whose results have as many elements as the values say."""
+    for node in graph.graph.nodes:
+        tags = getattr(node.target, "tags", ())
+        if _is_index(node):
+            deciding = [i for i in node.args[1] if isinstance(i, Node) and _is_mask(i)]
+        else:
+            deciding = node.all_input_nodes if torch.Tag.dynamic_output_shape in tags else []
+        # a mask that the program makes of nothing, such as a triangle, is always the same
+        if any(_depends_on_inputs(index) for index in deciding):
+            raise NotTraceableError(
+                f"{node.target}: the shape of its result depends on the values of tensors"
+            )
+
+
+def _depends_on_inputs(node: Node) -> bool:
+    waiting, seen = [node], set()
+    while waiting:
+        node = waiting.pop()
+        if node.op == "placeholder":
+            return True
+        if node not in seen:
+            seen.add(node)
+            waiting += node.all_input_nodes
+    return False
+
+
+def _is_index(node: Node) -> bool:
+    return node.target is torch.ops.aten.index.Tensor
+
+
+def _is_mask(node: Node) -> bool:
+    value = node.meta.get("tensor_meta") or node.meta.get("val")
+    return getattr(value, "dtype", None) in (torch.bool, torch.uint8)
 
 
 class _LastSite(Messenger):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from aevb.inference import randomness
 from aevb.inference.checkpoint import load_checkpoint, save_checkpoint
-from aevb.inference.compile import StepDefinition
+from aevb.inference.definition import StepDefinition
 from aevb.inference.diagnosis import NonFiniteLossError, find_non_finite, non_finite_parameter
 from aevb.inference.feeds import Data, Feed, evaluation_batches
 from aevb.inference.interrupts import Interrupts

@@ -1,5 +1,6 @@
 """Optimizer updates inside a graph, where the learning rate is a tensor."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 __all__ = [
     "can_update_in_graph",
     "hyperparameters",
+    "lacks_state",
     "learning_rate_tensors",
+    "needs_closure",
     "state_tensors",
     "update",
 ]
@@ -36,15 +39,37 @@ def can_update_in_graph(optimizer: torch.optim.Optimizer) -> bool:
         >>> can_update_in_graph(torch.optim.LBFGS([torch.zeros(2, requires_grad=True)]))
         False
     """
-    return type(optimizer) in (*_CAPTURABLE, *_RULES)
+    hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    return type(optimizer) in (*_CAPTURABLE, *_RULES) and not hooks
+
+
+def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether its step evaluates the loss itself."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
+
+
+def lacks_state(optimizer: torch.optim.Optimizer, parameter: Tensor) -> bool:
+    """Whether an optimizer that keeps a state for each parameter has none for this one."""
+    own = any(isinstance(value, Tensor) for value in optimizer.state.get(parameter, {}).values())
+    return bool(state_tensors(optimizer)) and not own
 
 
 def learning_rate_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """One scalar tensor per parameter group, which the caller fills with the group's rate."""
     return [
-        torch.full((), float(group["lr"]), dtype=torch.float32, device=group["params"][0].device)
+        torch.full((), float(group["lr"]), dtype=_rate_type(group), device=_device(group))
         for group in optimizer.param_groups
     ]
+
+
+def _rate_type(group: dict[str, Any]) -> torch.dtype:
+    wide = any(parameter.dtype == torch.float64 for parameter in group["params"])
+    return torch.float64 if wide else torch.float32
+
+
+def _device(group: dict[str, Any]) -> torch.device:
+    return group["params"][0].device if group["params"] else torch.device("cpu")
 
 
 def hyperparameters(optimizer: torch.optim.Optimizer) -> list[tuple[Any, ...]]:
@@ -86,9 +111,13 @@ def update(
         if rule is not None:
             _apply(rule, optimizer, rates, grads)
             return
+        # the fused kernel of a CPU reads all tensors as they lie in memory, whatever their strides
+        fused = fused and isinstance(optimizer, _FUSED)
+        fused = fused and all(t.is_contiguous() for t in (*grads, *state_tensors(optimizer)))
         for parameter in parameters:
-            parameter.grad = grads.get(parameter)
-        with _recordable(optimizer, rates, fused and isinstance(optimizer, _FUSED)):
+            grad = grads.get(parameter)
+            parameter.grad = grad.contiguous() if fused and grad is not None else grad
+        with _recordable(optimizer, rates, fused):
             optimizer.step()
         for parameter in parameters:
             parameter.grad = None

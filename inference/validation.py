@@ -46,8 +46,9 @@ def mean_elbo(
                 plate = data_plate_size(prepare(program, *args)[0]) or (1, 1)
             total -= estimator.loss(program.model, program.guide, *args)
             # a subsampled plate scales the bound to all the datapoints that it stands for
+            stands_for = getattr(program, "stands_for", None)
             scaled = batch_size is None or plate[0] != plate[1]
-            count += plate[1] if scaled else len(args[0])
+            count += stands_for or (plate[1] if scaled else len(args[0]))
         if module is not None:
             module.train(training)
     return total / count

@@ -12,7 +12,7 @@ from aevb.models.layers import DenseLayers
 from aevb.models.likelihoods import Bernoulli, Likelihood
 from aevb.models.model import LatentVariableModel
 from aevb.models.networks import MLP, Network
-from aevb.models.noise import InputNoise
+from aevb.models.noise import InputNoise, noisy
 from aevb.models.parameters import declare
 from aevb.models.posteriors import DiagonalNormal, Posterior
 from aevb.models.supports import REAL
@@ -123,12 +123,14 @@ class DLGM(LatentVariableModel):
         """Every layer's noise given the data; returns the draws of ``z1`` to ``zL``."""
         declare("encoders", self.encoders)
         self.check_shape(x)
-        seen = self.noise(self.view(x))
         with pyro.plate("data", len(x)):
-            return tuple(
-                pyro.sample(f"z{number}", encoder(seen))
-                for number, encoder in enumerate(self.encoders, start=1)
-            )
+            seen = noisy(self.noise, self.view(x))
+            # in the model's order, so that divergences of single layers add up
+            draws = [
+                pyro.sample(f"z{layer + 1}", self.encoders[layer](seen))
+                for layer in reversed(range(len(self.latent_dims)))
+            ]
+        return tuple(reversed(draws))
 
     def check_data(self, x: Tensor) -> None:
         """See :meth:`LatentVariableModel.check_data`."""
@@ -241,9 +243,9 @@ class HierarchicalVAE(LatentVariableModel):
         """From the data upwards; returns the draws of ``z1`` to ``zL``."""
         declare("encoders", self.encoders)
         self.check_shape(x)
-        below = self.noise(self.view(x))
         draws = []
         with pyro.plate("data", len(x)):
+            below = noisy(self.noise, self.view(x))
             for number, encoder in enumerate(self.encoders, start=1):
                 below = pyro.sample(f"z{number}", encoder(below))
                 draws.append(below)

@@ -3,10 +3,12 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import pyro
 import torch
+from pyro import distributions as dist
 from torch import Tensor, nn
 
-__all__ = ["BitFlip", "Dropout", "GaussianNoise", "InputNoise"]
+__all__ = ["BitFlip", "Dropout", "GaussianNoise", "InputNoise", "noisy"]
 
 
 class InputNoise(ABC):
@@ -106,6 +108,20 @@ class GaussianNoise(InputNoise):
     def build(self) -> nn.Module:
         """See :meth:`InputNoise.build`."""
         return _GaussianNoise(self.scale)
+
+
+def noisy(noise: nn.Module, x: Tensor) -> Tensor:
+    """Noise as a site of the guide, so that a replay of the guide sees the same.
+
+    Args:
+        noise: From :meth:`InputNoise.build`, or the identity.
+        x: Data, ``(B, *shape)``, inside its plate.
+    """
+    if not noise.training or isinstance(noise, nn.Identity):
+        return x
+    fixed = dist.Delta(noise(x), event_dim=x.ndim - 1).mask(False)
+    seen: Tensor = pyro.sample("noisy_x", fixed, infer={"is_auxiliary": True})
+    return seen
 
 
 def _check_probability(noise: InputNoise, value: float) -> None:

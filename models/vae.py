@@ -90,7 +90,7 @@ class VAE(LatentVariableModel):
         self.decoder: Any = nn.Sequential(decoder, likelihood.build(width, self.shape, *heads))
         self.weights: BayesianDecoder | None = None
         self.weight_family = weights
-        self._stands_for: int | None = None
+        self.stands_for: int | None = None
         if weights is not None:
             self.decoder, self.weights = None, BayesianDecoder(self.decoder, weights)
         self.prior = prior.build_beside(self.encoder, self.shape, latent_dim)
@@ -125,7 +125,7 @@ class VAE(LatentVariableModel):
             num_datapoints: N; until it is told, a batch stands for itself.
         """
         if self.weights is not None:
-            self._stands_for = num_datapoints
+            self.stands_for = num_datapoints
 
     def at_mean_weights(self) -> "VAE":
         """The same model with the posterior's mean weights as parameters: to be evaluated.
@@ -140,9 +140,9 @@ class VAE(LatentVariableModel):
         return twin
 
     def _data(self, size: int, observed: bool) -> Any:
-        if self.weights is None or not observed or self._stands_for is None:
+        if self.weights is None or not observed or self.stands_for is None:
             return pyro.plate("data", size)
-        return pyro.plate("data", self._stands_for, subsample=torch.arange(size))
+        return pyro.plate("data", self.stands_for, subsample=torch.arange(size))
 
     def check_data(self, x: Tensor) -> None:
         """See :meth:`LatentVariableModel.check_data`."""

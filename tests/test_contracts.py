@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import inspect
 import math
+import pickle
 from typing import Any
 
 import pytest
@@ -382,3 +383,31 @@ def test_log_determinants_of_flows_match_autograd(family: models.Posterior) -> N
     jacobian = torch.autograd.functional.jacobian(flow, start.detach())
     expected = q.base_dist.log_prob(start) - torch.linalg.slogdet(jacobian)[1]
     torch.testing.assert_close(log_prob, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("logit", [-50.0, -15.0, -0.05, 0.0, 1e-4, 3.0, 30.0])
+def test_continuous_bernoulli_is_normalized_at_any_logit(logit: float) -> None:
+    module = models.ContinuousBernoulli().build(1, (1,))
+    with torch.no_grad():
+        module.heads["logits"].weight.zero_()
+        module.heads["logits"].bias.fill_(logit)
+        x = torch.linspace(0, 1, 200_001)
+        density = module(torch.zeros(1)).log_prob(x.unsqueeze(-1)).exp()
+    assert float(torch.trapezoid(density.double(), x.double())) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_grids_of_many_levels_refuse_what_lies_between() -> None:
+    with pytest.raises(ValueError, match="65535"):
+        models.Binomial(65535).check(torch.rand(1, 50))
+
+
+def test_likelihoods_of_every_kind_can_be_pickled() -> None:
+    for part in LIKELIHOODS:
+        program = models.VAE(SHAPE, 2, [4], likelihood=part)
+        assert pickle.loads(pickle.dumps(program)).latent_dim == 2
+
+
+def test_logistic_draws_are_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    q = models.Logistic().build(3, 2)(torch.zeros(4, 3))
+    monkeypatch.setattr(torch, "rand", lambda shape, **kwargs: torch.zeros(shape, **kwargs))
+    assert bool(torch.isfinite(q.rsample()).all())

@@ -341,3 +341,40 @@ def test_location_scale_families_train() -> None:
         program = vae(posterior=family)
         run = inference.fit(program, X, steps=3, device="cpu", progress=False)
         assert math.isfinite(run.history[-1]["train_objective"])
+
+
+@pytest.mark.parametrize("objective", [StickingTheLanding(), DReG(1)])
+def test_path_gradients_see_the_same_input_noise(objective: Objective) -> None:
+    torch.manual_seed(2)
+    noise = models.BitFlip(0.3)
+    program = models.DLGM((3, 3), [2, 2], [5], posterior=models.RankOneNormal(), input_noise=noise)
+    assert value(objective, program) == pytest.approx(value(ELBO(), program), rel=1e-5)
+
+
+def test_divergences_that_do_not_add_up_are_refused() -> None:
+    for objective in (ELBO(analytic_kl=True), FreeBits(), BetaELBO(analytic_kl=True)):
+        with pytest.raises(ValueError, match="in another order than the model"):
+            inference.fit(deep(), X, objective=objective, steps=1, progress=False)
+    torch.manual_seed(2)
+    flat = models.DLGM((3, 3), [2, 2], [5], input_noise=models.Dropout())
+    run = inference.fit(flat, X, objective=ELBO(analytic_kl=True), steps=1, progress=False)
+    assert math.isfinite(run.history[-1]["train_objective"])
+
+
+def test_autoguides_have_no_divergence_of_their_own() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Gamma(2.0, 2.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    program = inference.Program(model, AutoNormal(model))
+    with pytest.raises(ValueError, match="an autoguide's are"):
+        inference.fit(
+            program, torch.ones(4), objective=ELBO(analytic_kl=True), steps=1, progress=False
+        )
+
+
+def test_weights_of_all_datapoints_use_nothing_for_free() -> None:
+    program = vae(weights=models.LatentWeights())
+    with pytest.raises(ValueError, match="belongs to all datapoints"):
+        inference.fit(program, X, objective=FreeBits(), steps=1, progress=False)

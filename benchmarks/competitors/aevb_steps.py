@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aevb import inference, models
-from aevb.inference.compile import StepDefinition
+from aevb.inference.definition import StepDefinition
 from aevb.inference.program import prepare
 from aevb.inference.steps import EagerStep, Stepper
 from benchmarks.competitors import Run

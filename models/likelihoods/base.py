@@ -120,7 +120,7 @@ class Grid(constraints.Constraint):
         """Whether each value lies on the grid, up to float32 rounding."""
         scaled = value * self.steps
         # a grey level read from a file and divided in float32 is off by a part in 10⁷
-        near = (scaled - scaled.round()).abs() <= 1e-5 * self.steps + 1e-4
+        near = (scaled - scaled.round()).abs() <= min(1e-5 * self.steps + 1e-4, 0.1)
         return near & (value >= 0) & (value <= 1)
 
     def __repr__(self) -> str:

@@ -1,5 +1,6 @@
 """Likelihoods of values between 0 and 1: bits, proportions, grey levels."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +83,7 @@ class ContinuousBernoulli(Likelihood):
 
     def build(self, in_features: int, shape: tuple[int, ...], head: Head = nn.Linear) -> nn.Module:
         """One head; ``forward``: ``(*batch, in_features)`` → a distribution of ``x``."""
-        return _FromLogits(dist.ContinuousBernoulli, in_features, shape, head)
+        return _FromLogits(_ContinuousBernoulli, in_features, shape, head)
 
     @property
     def support(self) -> constraints.Constraint:
@@ -148,6 +149,18 @@ class _RelaxedBernoulli(dist.Bernoulli):  # type: ignore[misc]
     support = constraints.unit_interval
 
 
+class _ContinuousBernoulli(dist.ContinuousBernoulli):  # type: ignore[misc]
+    """Torch's, whose constant saturates beyond logits of 15; here it is log(l / tanh(l / 2))."""
+
+    def _cont_bern_log_norm(self) -> Tensor:
+        size = self.logits.abs()
+        small = size < 0.1
+        far = torch.where(small, torch.ones_like(size), size)
+        square = self.logits.square()
+        near = math.log(2) + torch.log1p(square / 12 - square.square() / 720)
+        return torch.where(small, near, far.log() - torch.tanh(far / 2).log())
+
+
 class _FromLogits(nn.Module):
     def __init__(self, family: Any, in_features: int, shape: tuple[int, ...], head: Head) -> None:
         super().__init__()
@@ -182,6 +195,10 @@ class _Proportion(dist.Binomial):
     @property
     def mean(self) -> Tensor:
         return self.probs
+
+    @property
+    def variance(self) -> Tensor:
+        return self.probs * (1 - self.probs) / self.total_count
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         return super().sample(sample_shape) / self.total_count

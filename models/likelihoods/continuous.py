@@ -1,6 +1,7 @@
 """Likelihoods of real values around a mean that the decoder gives."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from pyro import distributions as dist
@@ -130,11 +131,9 @@ class StudentT(Shown, Likelihood):
 
     def build(self, in_features: int, shape: tuple[int, ...], head: Head = nn.Linear) -> nn.Module:
         """Heads; ``forward``: ``(*batch, in_features)`` → a distribution of ``x``."""
-
-        def family(loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
-            return _StudentT(torch.full_like(loc, self.degrees), loc, scale)
-
-        return _Around(family, self.mean, self.scale, in_features, shape, head)
+        return _Around(
+            partial(_student, self.degrees), self.mean, self.scale, in_features, shape, head
+        )
 
     @property
     def support(self) -> constraints.Constraint:
@@ -145,6 +144,10 @@ class StudentT(Shown, Likelihood):
     def remedy(self) -> str:
         """How missing values become admissible."""
         return _REMEDY
+
+
+def _student(degrees: float, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
+    return _StudentT(torch.full_like(loc, degrees), loc, scale)
 
 
 class _StudentT(dist.StudentT):  # type: ignore[misc]

@@ -46,7 +46,7 @@ class Logistic(Posterior):
 
     def build(self, in_features: int, latent_dim: int) -> nn.Module:
         """Two linear heads: location and log-scale."""
-        return _LocationScale(dist.Logistic, in_features, latent_dim)
+        return _LocationScale(_Logistic, in_features, latent_dim)
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,17 @@ class StudentT(Posterior):
     def build(self, in_features: int, latent_dim: int) -> nn.Module:
         """Two linear heads: location and log-scale."""
         return _StudentT(self.degrees, in_features, latent_dim)
+
+
+class _Logistic(dist.Logistic):
+    """Pyro's, whose uniform draws may be 0 and then give an infinite one."""
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
+        info = torch.finfo(self.loc.dtype)
+        uniform = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
+        draw: Tensor = self.icdf(uniform.clamp(info.tiny, 1 - info.eps))
+        return draw
 
 
 class _LocationScale(nn.Module):

@@ -169,7 +169,7 @@ class _Dirichlet(nn.Module):
 
     def __init__(self, concentration: float, latent_dim: int) -> None:
         super().__init__()
-        values = torch.full((latent_dim,), concentration)
+        values = torch.full((latent_dim,), float(concentration))
         self.register_buffer("concentration", values, persistent=False)
 
     def forward(self) -> TorchDistributionMixin:
