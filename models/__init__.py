@@ -46,7 +46,7 @@ from aevb.models.priors import (
 )
 from aevb.models.scales import FixedScale, LearnedScale, PerPixelScale, PredictedScale, Scale
 from aevb.models.vae import VAE
-from aevb.models.weights import LatentWeights
+from aevb.models.weights import LatentWeights, Weights
 
 __all__ = [
     "DLGM",
@@ -98,6 +98,7 @@ __all__ = [
     "StandardNormal",
     "UserNetwork",
     "VampPrior",
+    "Weights",
     "likelihoods",
     "posteriors",
     "priors",

@@ -13,11 +13,15 @@ from torch.func import functional_call
 
 from aevb.models.parameters import declare
 
-__all__ = ["BayesianDecoder", "LatentWeights"]
+__all__ = ["BayesianDecoder", "LatentWeights", "Weights"]
+
+
+class Weights:
+    """What the weights of a decoder are, where they are no parameters."""
 
 
 @dataclass(frozen=True)
-class LatentWeights:
+class LatentWeights(Weights):
     r"""Full variational Bayes: the decoder's weights θ have a prior and a posterior, as z has.
 
     .. math:: \theta \sim \mathcal{N}(0, s^2 I), \qquad

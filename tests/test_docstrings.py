@@ -58,6 +58,7 @@ def test_public_callables_of_the_layers_have_examples() -> None:
         "models.Network",
         "models.Posterior",
         "models.Prior",
+        "models.Weights",
         "models.likelihoods.Likelihood",
         "models.posteriors.Posterior",
         "models.priors.Prior",

@@ -216,7 +216,8 @@ def parts(family: str | None = None) -> list[dict[str, str]]:
     """List every part: its family, one line on it, its parameters and its source.
 
     Args:
-        family: Only prior, likelihood, posterior, objective, network, input_noise, scale or model.
+        family: One of model, prior, likelihood, posterior, network, input_noise, weights, scale
+            or objective; by default all.
 
     Returns:
         A row for each part.

@@ -17,6 +17,7 @@ FAMILIES: dict[str, tuple[Any, type]] = {
     "posterior": (models.posteriors, models.Posterior),
     "network": (models, models.Network),
     "input_noise": (models, models.InputNoise),
+    "weights": (models, models.Weights),
     "scale": (models, models.Scale),
     "objective": (inference, inference.Objective),
 }
