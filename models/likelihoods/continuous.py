@@ -15,11 +15,23 @@ from aevb.models.shown import Shown
 
 __all__ = ["Laplace", "Normal", "StudentT"]
 
-_REMEDY = "remove or fill in the values that are not finite"
+
+class _Real(Shown, Likelihood):
+    """What likelihoods on the real line have in common."""
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """The real line."""
+        return constraints.real
+
+    @property
+    def remedy(self) -> str:
+        """How missing values become admissible."""
+        return "remove or fill in the values that are not finite"
 
 
 @dataclass(frozen=True, repr=False)
-class Normal(Shown, Likelihood):
+class Normal(_Real):
     r"""Independent normals around a mean that the decoder gives.
 
     .. math:: p(x|z) = \mathcal{N}(x; m(z), \mathrm{diag}\, s^2)
@@ -48,19 +60,9 @@ class Normal(Shown, Likelihood):
         """Heads; ``forward``: ``(*batch, in_features)`` → a distribution of ``x``."""
         return _Around(dist.Normal, self.mean, self.scale, in_features, shape, head)
 
-    @property
-    def support(self) -> constraints.Constraint:
-        """The real line."""
-        return constraints.real
-
-    @property
-    def remedy(self) -> str:
-        """How missing values become admissible."""
-        return _REMEDY
-
 
 @dataclass(frozen=True, repr=False)
-class Laplace(Shown, Likelihood):
+class Laplace(_Real):
     r"""Independent Laplace distributions: absolute errors in place of squared ones.
 
     .. math:: p(x|z) = \prod_i \tfrac{1}{2 b_i} \exp(-|x_i - m_i(z)| / b_i)
@@ -85,19 +87,9 @@ class Laplace(Shown, Likelihood):
         """Heads; ``forward``: ``(*batch, in_features)`` → a distribution of ``x``."""
         return _Around(dist.Laplace, self.mean, self.scale, in_features, shape, head)
 
-    @property
-    def support(self) -> constraints.Constraint:
-        """The real line."""
-        return constraints.real
-
-    @property
-    def remedy(self) -> str:
-        """How missing values become admissible."""
-        return _REMEDY
-
 
 @dataclass(frozen=True, repr=False)
-class StudentT(Shown, Likelihood):
+class StudentT(_Real):
     r"""Independent Student's t distributions: outliers cost little.
 
     .. math:: p(x|z) \propto \prod_i s_i^{-1}
@@ -134,16 +126,6 @@ class StudentT(Shown, Likelihood):
         return _Around(
             partial(_student, self.degrees), self.mean, self.scale, in_features, shape, head
         )
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """The real line."""
-        return constraints.real
-
-    @property
-    def remedy(self) -> str:
-        """How missing values become admissible."""
-        return _REMEDY
 
 
 def _student(degrees: float, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:

@@ -62,8 +62,26 @@ class Categorical(Likelihood):
         return "number the classes from 0, and set num_classes to how many there are"
 
 
+class _Counts(Likelihood):
+    """What likelihoods of counts have in common."""
+
+    def encoder_view(self, x: Tensor) -> Tensor:
+        """Log of one more, so that large counts do not drown the others."""
+        return torch.log1p(x)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Counts."""
+        return constraints.nonnegative_integer
+
+    @property
+    def remedy(self) -> str:
+        """How other data become admissible."""
+        return "give the counts themselves, not rates or logarithms, or use Normal()"
+
+
 @dataclass(frozen=True)
-class Poisson(Likelihood):
+class Poisson(_Counts):
     r"""Independent counts whose variance is their mean; the decoder gives its logarithm.
 
     .. math:: p(x|z) = \prod_i e^{-\lambda_i(z)} \lambda_i(z)^{x_i} / x_i!
@@ -80,23 +98,9 @@ class Poisson(Likelihood):
         """One head; ``forward``: ``(*batch, in_features)`` → a distribution of ``x``."""
         return _Poisson(in_features, shape, head)
 
-    def encoder_view(self, x: Tensor) -> Tensor:
-        """Log of one more, so that large counts do not drown the others."""
-        return torch.log1p(x)
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """Counts."""
-        return constraints.nonnegative_integer
-
-    @property
-    def remedy(self) -> str:
-        """How other data become admissible."""
-        return _REMEDY
-
 
 @dataclass(frozen=True)
-class NegativeBinomial(Likelihood):
+class NegativeBinomial(_Counts):
     r"""Independent counts with more variance than a Poisson's.
 
     .. math:: E\,x_i = \mu_i(z), \qquad \mathrm{var}\,x_i = \mu_i + \mu_i^2 / r_i
@@ -130,23 +134,6 @@ class NegativeBinomial(Likelihood):
     def build(self, in_features: int, shape: tuple[int, ...], head: Head = nn.Linear) -> nn.Module:
         """One head and a vector; ``forward``: ``(*batch, in_features)`` → a distribution of x."""
         return _NegativeBinomial(self.dispersion, in_features, shape, head)
-
-    def encoder_view(self, x: Tensor) -> Tensor:
-        """Log of one more, so that large counts do not drown the others."""
-        return torch.log1p(x)
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """Counts."""
-        return constraints.nonnegative_integer
-
-    @property
-    def remedy(self) -> str:
-        """How other data become admissible."""
-        return _REMEDY
-
-
-_REMEDY = "give the counts themselves, not rates or logarithms, or use Normal()"
 
 
 class _Classes(dist.Categorical):
