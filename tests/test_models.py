@@ -252,9 +252,11 @@ def set_exact(program: models.FactorAnalysis) -> None:
             factor = torch.linalg.cholesky(covariance)
             head.log_diagonal.bias.copy_(factor.diagonal().log())
             rows, columns = torch.tril_indices(len(factor), len(factor), offset=-1)
-            head.below.bias.copy_(factor[rows, columns])
+            relative = len(factor) * factor / factor.diagonal()[:, None]
+            head.relative_below.bias.copy_(relative[rows, columns])
         elif isinstance(program.family, models.RankOneNormal):
-            head.factor.bias.copy_(weight[0])  # of one observed feature; D is the identity
+            # of one observed feature; D is the identity
+            head.relative_factor.bias.copy_(program.latent_dim * weight[0])
         else:
             head.log_variance.bias.copy_(covariance.diagonal().log())
 
