@@ -52,6 +52,7 @@ class GraphStep:
         self._groups = definition.optimizer.param_groups
         self._filled = [float(rate) for rate in rates]
         self._kept = hyperparameters(definition.optimizer)
+        self._python = definition.python_state()
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Make the step; returns the bound as a scalar tensor, in nats."""
@@ -71,14 +72,19 @@ class GraphStep:
         """Whether the optimizer has other hyperparameters now than when it was recorded."""
         return bool(self._rates) and hyperparameters(self._definition.optimizer) != self._kept
 
+    def python_difference(self) -> str | None:
+        """What Python code has changed in the program since this step was last checked."""
+        return self._python.difference()
+
     def check_again(self, *inputs: Tensor) -> None:
         """Compare with an ordinary step once more; nothing is left changed.
 
         Raises:
-            NotTraceableError: If Python does something else by now, as a counter makes it.
+            NotTraceableError: If Python does something else by now.
         """
         self.fill_rates()  # now, because the check puts back every tensor that it finds
         check_whole_step(self._definition, self, self._held, inputs)
+        self._python = self._definition.python_state()
 
     def fill_rates(self) -> None:
         """Let the graph know the learning rates of today."""
@@ -119,6 +125,23 @@ def graph_step(
         raise NotTraceableError("LBFGS evaluates the loss several times a step")
     if needs_closure(optimizer):
         raise NotTraceableError(f"{type(optimizer).__name__} evaluates the loss itself")
+    python = definition.python_state()
+    if python.iterators:
+        raise NotTraceableError(f"{python.iterators[0]} is an iterator, whose place Python keeps")
+    try:
+        return _checked_step(definition, level, inputs, others)
+    except Exception:
+        python.restore()
+        raise
+
+
+def _checked_step(
+    definition: StepDefinition,
+    level: str,
+    inputs: tuple[Tensor, ...],
+    others: Sequence[tuple[Tensor, ...]],
+) -> GraphStep:
+    optimizer = definition.optimizer
     device = definition.parameters[0].device
     in_graph = can_update_in_graph(optimizer)
     rates = learning_rate_tensors(optimizer) if in_graph else []

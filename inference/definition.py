@@ -1,11 +1,13 @@
 """A training step in terms of tensors."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from aevb.inference.python_state import PythonState
 from aevb.inference.updates import state_tensors
 
 __all__ = ["StepDefinition"]
@@ -21,12 +23,18 @@ class StepDefinition:
         optimizer: Has made an ordinary step before, so that its state exists.
         parameters: Trainable parameters, in the optimizer's order.
         buffers: Other tensors of the program, which a step may change.
+        keepers: What the step runs, by name: objects in which Python may keep a state.
     """
 
     gradients: Callable[..., tuple[Tensor, list[Tensor | None]]]
     optimizer: torch.optim.Optimizer
     parameters: list[Tensor]
     buffers: list[Tensor]
+    keepers: Mapping[str, Any] = field(default_factory=dict)
+
+    def python_state(self) -> PythonState:
+        """A picture of what the program keeps in Python."""
+        return PythonState(**self.keepers)
 
     def changed_in_place(self) -> list[Tensor]:
         """What a step updates."""

@@ -8,6 +8,7 @@ from torch.fx import GraphModule
 
 from aevb.inference import randomness
 from aevb.inference.definition import StepDefinition
+from aevb.inference.python_state import PythonState
 from aevb.inference.snapshots import everything_restored
 from aevb.inference.tracing import NotTraceableError
 
@@ -18,6 +19,7 @@ __all__ = ["check_function", "check_gradients", "check_whole_step"]
 _AGREEMENT = {torch.float32: 1e-3, torch.float64: 1e-9}
 # Gradients below this part of the largest may be rounding, which Adam makes as large as any.
 _CLEAR = 1e-2
+_REMEDY = "(keep it in a tensor that is changed in place)"
 # Of a whole step: what wrong memory, a stale minibatch or a lost update is far from.
 _STEP_AGREEMENT = 2e-2
 
@@ -33,12 +35,14 @@ def check_gradients(
     device = definition.parameters[0].device
     for seed in (1, 2):
         bound, grads = _eager_gradients(definition, held, seed, inputs)
+        python = definition.python_state()
         again, _ = _eager_gradients(definition, held, seed, inputs)
+        _refuse_change(python)
         # a GPU may add in another order at each call; a CPU does not
         if abs(float(again - bound)) > (1e-5 * abs(float(bound)) if device.type == "cuda" else 0):
             raise NotTraceableError(
                 "the same draws and data give another loss at each call, so Python keeps a state "
-                "that a graph would freeze (keep it in a tensor and change it in place)"
+                f"that a graph would freeze {_REMEDY}"
             )
         with everything_restored(held, device, watch=True), torch.no_grad():
             randomness.seed_everything(seed)
@@ -56,6 +60,14 @@ def check_gradients(
                     f"its graph is not the program: a gradient of size {size:.3g} differs by "
                     f"{error:.3g}, as when Python decides differently at each step"
                 )
+
+
+def _refuse_change(python: PythonState) -> None:
+    where = python.difference()
+    if where is not None:
+        raise NotTraceableError(
+            f"{where} changes when the program runs, and a graph would freeze it {_REMEDY}"
+        )
 
 
 def _eager_gradients(
@@ -81,10 +93,12 @@ def check_whole_step(
         inputs: Of the step.
 
     Raises:
-        NotTraceableError: If weights, buffers, optimizer state or the bound differ.
+        NotTraceableError: If weights, buffers, optimizer state or the bound differ, or if the
+            program changes something in Python.
     """
     device = definition.parameters[0].device
     tensors = definition.changed_in_place()
+    python = definition.python_state()
     before = [tensor.detach().clone() for tensor in tensors]
     with everything_restored(held, device, watch=True):
         randomness.seed_everything(1)
@@ -96,6 +110,11 @@ def check_whole_step(
         for parameter in definition.parameters:
             parameter.grad = None
         wanted = [tensor.detach().clone() for tensor in tensors]
+    try:
+        _refuse_change(python)
+    except NotTraceableError:
+        python.restore()
+        raise
     with everything_restored(held, device):
         randomness.seed_everything(1)
         again = step(*inputs)

@@ -11,7 +11,13 @@ from torch.fx import GraphModule
 from aevb.inference.kernels import choose_matmul_kernels
 from aevb.inference.scalars import keep_small_values
 
-__all__ = ["compile_graph", "constants_to_inputs", "keep_first_output", "prepare_for_cpu"]
+__all__ = [
+    "compile_graph",
+    "constants_to_inputs",
+    "keep_first_output",
+    "keep_random_draws",
+    "prepare_for_cpu",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +43,7 @@ def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[...,
         # callers make one graph for each set of shapes and strides; to assert them again takes
         # longer than the arithmetic of a small program
         asserts: dict[str, Any] = {"size_asserts": False, "alignment_asserts": False}
+        keep_random_draws(graph)
         with inductor.patch(fallback_random=True, **asserts), torch.no_grad():
             compiled = inductor_compile(graph, list(inputs))
     finally:
@@ -83,6 +90,25 @@ def keep_first_output(graph: GraphModule) -> None:
         if node.op == "output":
             node.args = ((node.args[0][0],),)
     graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def keep_random_draws(graph: GraphModule) -> None:
+    """Make outputs of draws that nothing uses: without them all later draws would be others."""
+    output = next(node for node in graph.graph.nodes if node.op == "output")
+    waiting, used = [output], set()
+    while waiting:
+        node = waiting.pop()
+        if node not in used:
+            used.add(node)
+            waiting += node.all_input_nodes
+    unused = [
+        node
+        for node in graph.graph.nodes
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        and node not in used
+    ]
+    output.args = ((*output.args[0], *unused),)
     graph.recompile()
 
 

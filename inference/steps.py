@@ -33,6 +33,9 @@ _TRIAL = 6
 _CHECKED_AGAIN = frozenset(2**power for power in range(4, 40))
 
 
+# Steps between looks at what others may have changed in the program, such as a background thread.
+_LOOK_EVERY = 256
+
 # Steps of one launch: enough that the host's microseconds between launches do not show.
 _BLOCK = {"cuda": 10, "cpu": 1}
 
@@ -115,6 +118,9 @@ class Stepper:
         self._graphs: dict[Any, GraphStep] = {}
         self._recorded: dict[Any, RecordedSteps] = {}
         self._count = 0  # of steps made by graphs, one at a time
+        self._usual: list[list[int]] | None = None  # sizes of the inputs of most steps
+        self._suspects: dict[Any, str] = {}  # what changed in Python since a graph was checked
+        self._looked = 0
         self._earlier: dict[Any, tuple[Tensor, ...]] = {}
         self._seconds: list[float] = []
         self._settled = level == "eager"
@@ -151,7 +157,7 @@ class Stepper:
             Sum of their bounds, float64.
         """
         key = _shapes(inputs[0])
-        if key not in self._graphs or self._graphs[key].is_stale:
+        if key not in self._graphs or self._graphs[key].is_stale or key in self._suspects:
             first, *others = (self._make(row).double() for row in inputs)
             return sum(others, start=first)
         step = self._graphs[key]
@@ -162,10 +168,11 @@ class Stepper:
 
     def state_dict(self) -> dict[str, Any]:
         """How far the choice has come, so that a resumed run makes its steps in the same way."""
-        return {"level": self.level, "settled": self._settled}
+        return {"level": self.level, "settled": self._settled, "sizes": self._usual}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`; an explicit level goes on as what was asked for."""
+        self._usual = state.get("sizes")
         if self._wanted == "auto":
             self.level, self._settled = state["level"], state["settled"]
         elif state["level"] != "eager" or self._optimizer_has_state():
@@ -183,7 +190,9 @@ class Stepper:
         step = self._graphs.get(key)
         if step is None:
             # the last batch of an epoch is seldom worth a compilation of its own
-            level = "traced" if self._graphs else self.level
+            sizes = [list(tensor.shape) for tensor in inputs]
+            self._usual = self._usual or sizes
+            level = self.level if sizes == self._usual else "traced"
             step = self._graph(level, inputs)
             if step is None:
                 return self.eager(*inputs)
@@ -194,12 +203,28 @@ class Stepper:
                 "hyperparameters of the optimizer other than the learning rate have changed",
             )
         self._count += 1
-        if self._count in _CHECKED_AGAIN:
+        suspect = self._suspects.pop(key, None)
+        if suspect is not None or self._count in _CHECKED_AGAIN:
             try:
                 step.check_again(*inputs)
             except NotTraceableError as error:
-                return self._give_up_graphs(inputs, f"after {self._count} steps {error}")
+                why = f"{suspect} has changed, and " if suspect is not None else ""
+                return self._give_up_graphs(inputs, f"{why}after {self._count} steps {error}")
         return step(*inputs)
+
+    def look_at_python(self, step: int, *, at_once: bool = False) -> None:
+        """Have the next step checked if somebody has changed the program meanwhile.
+
+        Args:
+            step: Steps made so far; a look costs about ten small steps, and is taken seldom.
+            at_once: Whether there is reason to look now.
+        """
+        if self._graphs and (at_once or not 0 <= step - self._looked < _LOOK_EVERY):
+            self._looked = step
+            for key, graph in self._graphs.items():
+                where = graph.python_difference()
+                if where is not None:
+                    self._suspects[key] = where
 
     def _give_up_graphs(self, inputs: tuple[Tensor, ...], why: str) -> Tensor:
         """What the graph holds is not so any more, as when a schedule changes momentum."""
@@ -261,6 +286,7 @@ class Stepper:
         if level != "traced":
             self._graphs.clear()
             self._recorded.clear()
+            self._suspects.clear()
 
 
 def _shapes(inputs: tuple[Tensor, ...]) -> Any:

@@ -24,6 +24,7 @@ from aevb.inference.metrics import MetricsLog, progress_bar
 from aevb.inference.objectives import Objective
 from aevb.inference.precision import bf16_products, tf32_products
 from aevb.inference.program import data_plate_size, prepare
+from aevb.inference.python_values import runs_user_code
 from aevb.inference.steps import EagerStep, Stepper
 from aevb.inference.tracing import NotTraceableError, refuse_untraceable_sites
 from aevb.inference.validation import mean_elbo
@@ -156,7 +157,10 @@ class Training:
         if self.counters:
             estimator.buffers = self.counters
         buffers += self.counters
-        definition = StepDefinition(self.gradients, self.optimizer, self.parameters, buffers)
+        keepers = {"program": self.program, "objective": self.objective, "estimator": estimator}
+        definition = StepDefinition(
+            self.gradients, self.optimizer, self.parameters, buffers, keepers
+        )
         eager = EagerStep(definition, self._refuse_non_finite)
         self.stepper = Stepper(definition, eager, self.compile, self.device, self.refusal)
 
@@ -231,6 +235,7 @@ class Training:
         bounds = torch.zeros((), dtype=torch.float64, device=self.device)
         count = 0.0
         at_epoch_end = False
+        self.stepper.look_at_python(self.step)
         while self.step < last and not at_epoch_end and interrupts.requested is None:
             if self.stepper.level == "eager":
                 self.random_before = randomness.capture_torch(self.device)
@@ -325,6 +330,8 @@ class Training:
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
         if self.schedule is not None and not isinstance(self.schedule, plateau):
             self.schedule.step()
+            if runs_user_code(self.schedule):
+                self.stepper.look_at_python(self.step, at_once=True)
 
     def add_row(self) -> dict[str, Any]:
         """Validate, record, and see whether patience has run out."""
