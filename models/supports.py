@@ -53,6 +53,11 @@ def meet(
     """
     if support is wanted:
         return distribution
+    if isinstance(distribution, dist.Delta):
+        # a mass has no volume for a Jacobian to change
+        point = distribution.v
+        point = point if support is REAL else biject_to(support).inv(point)
+        return dist.Delta(point if wanted is REAL else biject_to(wanted)(point), event_dim=1)
     transforms = []
     if support is not REAL:
         transforms.append(biject_to(support).inv)

@@ -411,3 +411,38 @@ def test_logistic_draws_are_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     q = models.Logistic().build(3, 2)(torch.zeros(4, 3))
     monkeypatch.setattr(torch, "rand", lambda shape, **kwargs: torch.zeros(shape, **kwargs))
     assert bool(torch.isfinite(q.rsample()).all())
+
+
+@pytest.mark.parametrize("mean", [0.1, 3.0, 200.0])
+@pytest.mark.parametrize("dispersion", [0.3, 5.0, 99.0, 101.0, 1e4, 1e6, 1e8])
+def test_negative_binomials_keep_their_digits(dispersion: float, mean: float) -> None:
+    module = models.NegativeBinomial(dispersion).build(1, (5,))
+    with torch.no_grad():
+        for parameter in module.heads.parameters():
+            parameter.fill_(0.0)
+        module.heads["log_mean"].bias.fill_(math.log(mean))
+    x = torch.tensor([0.0, 1.0, 5.0, 150.0, 1000.0])
+    density = module(torch.zeros(1)).base_dist.log_prob(x)
+    # by products of whole numbers, since SciPy's log-gammas lose their digits as well
+    steps = [torch.arange(int(n), dtype=torch.float64) for n in x]
+    rising = torch.stack([torch.log1p(step / dispersion).sum() for step in steps])
+    y, spread = x.double(), math.log1p(mean / dispersion)
+    wanted = rising + y * math.log(mean) - torch.lgamma(y + 1) - (y + dispersion) * spread
+    torch.testing.assert_close(density.double(), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_poissons_of_tiny_rates_keep_their_logarithm() -> None:
+    module = models.Poisson().build(1, (2,))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(-100.0)
+    x = torch.tensor([2.0, 1.0])
+    density = module(torch.zeros(1)).base_dist.log_prob(x)
+    torch.testing.assert_close(density, -100.0 * x - torch.lgamma(x + 1))
+
+
+def test_a_point_mass_has_no_jacobian() -> None:
+    q = meet(models.Delta().build(3, 2)(torch.zeros(4, 3)), REAL, UNIT_INTERVAL)
+    z = q.rsample()
+    assert torch.equal(q.log_prob(z), torch.zeros(4))
+    assert bool(UNIT_INTERVAL.check(z).all())

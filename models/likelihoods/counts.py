@@ -66,8 +66,11 @@ class _Counts(Likelihood):
     """What likelihoods of counts have in common."""
 
     def encoder_view(self, x: Tensor) -> Tensor:
-        """Log of one more, so that large counts do not drown the others."""
-        return torch.log1p(x)
+        """Log of one more, so that large counts do not drown the others.
+
+        Pseudo-inputs below zero are seen as zero.
+        """
+        return torch.log1p(x.clamp(min=0.0))
 
     @property
     def support(self) -> constraints.Constraint:
@@ -162,14 +165,66 @@ class _Categorical(nn.Module):
         return _Classes(logits=logits).to_event(len(self.heads.shape))
 
 
+class _LogPoisson(dist.Poisson):
+    """A Poisson given by the logarithm of its rate, which may be too small for a float."""
+
+    def __init__(self, log_rate: Tensor, validate_args: bool | None = None) -> None:
+        self.log_rate = log_rate
+        super().__init__(log_rate.exp(), validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        new = self._get_checked_instance(_LogPoisson, _instance)
+        new.log_rate = self.log_rate.expand(batch_shape)
+        return super().expand(batch_shape, new)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        return value * self.log_rate - self.rate - torch.lgamma(value + 1)
+
+
+# From here on, the next term of Stirling's series is below 3e-9.
+_LARGE_DISPERSION = 100.0
+
+
+class _LogNegativeBinomial(dist.NegativeBinomial):
+    """A negative binomial of any dispersion, up to the Poisson's."""
+
+    def __init__(
+        self, log_mean: Tensor, log_dispersion: Tensor, validate_args: bool | None = None
+    ) -> None:
+        self.log_mean, self.log_dispersion = log_mean, log_dispersion
+        logits = log_mean - log_dispersion
+        super().__init__(log_dispersion.exp(), logits=logits, validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        new = self._get_checked_instance(_LogNegativeBinomial, _instance)
+        new.log_mean = self.log_mean.expand(batch_shape)
+        new.log_dispersion = self.log_dispersion.expand(batch_shape)
+        return super().expand(batch_shape, new)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        r = self.total_count
+        # log of r(r+1)...(r+x-1) / r^x; a difference of log-gammas loses all digits at large r
+        small = r.clamp(max=_LARGE_DISPERSION)
+        exact = torch.lgamma(value + small) - torch.lgamma(small) - value * small.log()
+        large = r.clamp(min=_LARGE_DISPERSION)
+        series = (value + large - 0.5) * torch.log1p(value / large) - value
+        series = series - value / (12 * large * (large + value))
+        rising = torch.where(r > _LARGE_DISPERSION, series, exact)
+        spread = (value + r) * torch.nn.functional.softplus(self.logits)
+        return value * self.log_mean + rising - torch.lgamma(value + 1) - spread
+
+
 class _Poisson(nn.Module):
     def __init__(self, in_features: int, shape: tuple[int, ...], head: Head) -> None:
         super().__init__()
         self.heads = Heads(in_features, shape, head, log_rate=0)
 
     def forward(self, features: Tensor) -> TorchDistributionMixin:
-        rate = self.heads(features)["log_rate"].exp()
-        return dist.Poisson(rate).to_event(len(self.heads.shape))
+        return _LogPoisson(self.heads(features)["log_rate"]).to_event(len(self.heads.shape))
 
 
 class _NegativeBinomial(nn.Module):
@@ -182,7 +237,5 @@ class _NegativeBinomial(nn.Module):
 
     def forward(self, features: Tensor) -> TorchDistributionMixin:
         log_mean = self.heads(features)["log_mean"]
-        counts = dist.NegativeBinomial(
-            self.log_dispersion.exp(), logits=log_mean - self.log_dispersion
-        )
+        counts = _LogNegativeBinomial(log_mean, self.log_dispersion.expand_as(log_mean))
         return counts.to_event(len(self.heads.shape))

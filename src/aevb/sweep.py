@@ -137,7 +137,10 @@ def examine(parts: Combination, seed: int = 0) -> Outcome:
             )  # fmt: skip
             state = inference.load_checkpoint(Path(folder) / inference.CHECKPOINT)
     except ValueError as error:
-        return Outcome(parts, "refused", " ".join(str(error).split()))
+        reason = " ".join(str(error).split())
+        # a refusal names the part that refuses; anything else is a mistake
+        refused = any(reason.startswith(type(part).__name__) for part in parts)
+        return Outcome(parts, "refused" if refused else "fails", reason)
     except (ArithmeticError, RuntimeError, TypeError, NotImplementedError) as error:
         return Outcome(parts, "fails", f"{type(error).__name__}: {' '.join(str(error).split())}")
     problem = _problem(program, run, before, state, x, seed, objective)
