@@ -1,11 +1,14 @@
 """How it is computed: training, estimation and sampling for any Pyro program pair."""
 
+from aevb.inference.ais import AISEvidence, BDMCEvidence, ais_evidence, bdmc_evidence
 from aevb.inference.checkpoint import load_checkpoint, save_checkpoint
 from aevb.inference.devices import pick_device
 from aevb.inference.diagnosis import NonFiniteLossError
 from aevb.inference.fit import fit
+from aevb.inference.hmc import Draws, hmc
+from aevb.inference.hmc_evidence import HMCEvidence, hmc_evidence
 from aevb.inference.importance import ImportanceEvidence, importance_evidence
-from aevb.inference.log_weights import NoDensityError
+from aevb.inference.layouts import NoDensityError
 from aevb.inference.objectives import (
     ELBO,
     IWAE,
@@ -24,9 +27,13 @@ __all__ = [
     "CHECKPOINT",
     "ELBO",
     "IWAE",
+    "AISEvidence",
+    "BDMCEvidence",
     "BetaELBO",
     "DReG",
+    "Draws",
     "FreeBits",
+    "HMCEvidence",
     "ImportanceEvidence",
     "NoDensityError",
     "NonFiniteLossError",
@@ -35,7 +42,11 @@ __all__ = [
     "ProgramPair",
     "Run",
     "StickingTheLanding",
+    "ais_evidence",
+    "bdmc_evidence",
     "fit",
+    "hmc",
+    "hmc_evidence",
     "importance_evidence",
     "load_checkpoint",
     "mean_elbo",

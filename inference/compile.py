@@ -187,12 +187,16 @@ def _checked_step(
     return result
 
 
-def graph_function(function: Callable[..., Tensor], *inputs: Tensor) -> Callable[..., Tensor]:
+def graph_function(
+    function: Callable[..., Any], *inputs: Tensor, level: str = "traced"
+) -> Callable[..., Any]:
     """A function without side effects as a graph with the fastest matrix products.
 
     Args:
-        function: Called as ``function(*inputs)``, without gradients.
+        function: Called as ``function(*inputs)``; returns a tensor or a tuple of tensors. It may
+            differentiate within, but nothing differentiates through the graph.
         inputs: Example inputs; later ones have the same shapes.
+        level: ``"traced"``, or ``"compiled"`` by inductor as well.
 
     Raises:
         NotTraceableError: If there is no such graph, or it gives something else for other inputs.
@@ -202,17 +206,28 @@ def graph_function(function: Callable[..., Tensor], *inputs: Tensor) -> Callable
         >>> double(torch.full((2,), 3.0))
         tensor([6., 6.])
     """
+    is_tuple = False
+
+    def outputs(*flat: Tensor) -> tuple[Tensor, ...]:
+        nonlocal is_tuple
+        result = function(*flat)
+        is_tuple = isinstance(result, tuple)
+        return result if is_tuple else (result,)
+
     with torch.no_grad():
-        graph = trace_graph(lambda *flat: (function(*flat),), list(inputs))
+        graph = trace_graph(outputs, list(inputs))
         held = constants_to_inputs(graph, position=len(inputs))
         everything = [*inputs, *held]
         if inputs[0].device.type == "cpu":
-            prepare_for_cpu(graph, everything, "traced")
+            prepare_for_cpu(graph, everything, level)
+        run_graph: Callable[..., Any] = graph
+        if level == "compiled":
+            run_graph = compile_graph(graph, everything)
 
-    def run(*flat: Tensor) -> Tensor:
+    def run(*flat: Tensor) -> Any:
         with torch.no_grad():
-            result: Tensor = graph(*flat, *held)[0]
-        return result
+            result = run_graph(*flat, *held)
+        return tuple(result) if is_tuple else result[0]
 
     check_function(function, run, inputs)
     return run

@@ -1,6 +1,7 @@
 """A graph is compared with the program before it takes its place."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -142,7 +143,7 @@ def check_whole_step(
 
 
 def check_function(
-    function: Callable[..., Tensor], graph: Callable[..., Tensor], inputs: Sequence[Tensor]
+    function: Callable[..., Any], graph: Callable[..., Any], inputs: Sequence[Tensor]
 ) -> None:
     """Compare a graph with its function where the inputs are in reverse order.
 
@@ -156,11 +157,17 @@ def check_function(
     """
     others = [value.flip(0) if value.ndim else value for value in inputs]
     with torch.no_grad():
-        reference, value = function(*others), graph(*others)
-    size = float(reference[torch.isfinite(reference)].abs().sum()) / max(1, reference.numel())
+        references, values = function(*others), graph(*others)
+    if not isinstance(references, tuple):
+        references, values = (references,), (values,)
     tolerance = _AGREEMENT.get(others[0].dtype, 1e-2)
-    if not torch.allclose(value, reference, rtol=tolerance, atol=tolerance * size, equal_nan=True):
-        raise NotTraceableError("its graph is not the function: it differs for other inputs")
+    for reference, value in zip(references, values, strict=True):
+        size = float(reference[torch.isfinite(reference)].abs().sum()) / max(1, reference.numel())
+        close = torch.allclose(
+            value, reference, rtol=tolerance, atol=tolerance * size, equal_nan=True
+        )
+        if not close:
+            raise NotTraceableError("its graph is not the function: it differs for other inputs")
 
 
 def _compare(name: str, reference: Tensor, value: Tensor, start: Tensor) -> None:

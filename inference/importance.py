@@ -11,14 +11,12 @@ from torch import Tensor
 
 from aevb.inference import randomness
 from aevb.inference.compile import graph_function
+from aevb.inference.layouts import Layout, read_layout, refuse_nan
 from aevb.inference.log_weights import (
-    Layout,
     cost_of_one_draw,
     draw,
     log_joint,
     model_trace,
-    read_layout,
-    refuse_nan,
     same_when_cut,
 )
 from aevb.inference.psis import pareto_khat

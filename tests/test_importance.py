@@ -15,7 +15,8 @@ from aevb import models
 from aevb.inference import Program, importance, importance_evidence, pareto_khat
 from aevb.inference.compile import graph_function
 from aevb.inference.importance import estimates_from_log_weights
-from aevb.inference.log_weights import cost_of_one_draw, draw, log_joint, read_layout
+from aevb.inference.layouts import read_layout
+from aevb.inference.log_weights import cost_of_one_draw, draw, log_joint
 
 from oracles import (
     STANDARD_ERRORS,

@@ -187,7 +187,7 @@ class _LogPoisson(dist.Poisson):
 _LARGE_DISPERSION = 100.0
 
 
-class _LogNegativeBinomial(dist.NegativeBinomial):
+class _LogNegativeBinomial(dist.NegativeBinomial):  # type: ignore[misc]
     """A negative binomial of any dispersion, up to the Poisson's."""
 
     def __init__(

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from aevb import inference, models
 from aevb.inference import FreeBits, Objective
-from aevb.inference.log_weights import draw, log_joint, read_layout
+from aevb.inference.layouts import read_layout
+from aevb.inference.log_weights import draw, log_joint
 from aevb.models import Likelihood, Posterior, Prior
 from aevb.parts import FAMILIES, members
 

@@ -1,0 +1,185 @@
+"""What a sampler learns in warm-up, for each datapoint: step size, masses, trajectory length."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+__all__ = ["ChEES", "DualAveraging", "RunningVariance", "halton", "warmup_windows"]
+
+
+@dataclass
+class DualAveraging:
+    """Step sizes that bring the acceptance rate to a target.
+
+    References:
+        The No-U-Turn Sampler (Hoffman & Gelman, 2014), section 3.2,
+        https://arxiv.org/abs/1111.4246
+
+    Args:
+        log_step: Log of the first step sizes, ``(batch,)``, float64.
+        target: Acceptance rate.
+    """
+
+    log_step: Tensor
+    target: float
+    count: int = 0
+    error: Tensor = field(init=False)
+    average: Tensor = field(init=False)
+    centre: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with the given step sizes."""
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the past but for the present step sizes."""
+        self.count = 0
+        self.error = torch.zeros_like(self.log_step)
+        self.average = self.log_step.clone()
+        self.centre = self.log_step + math.log(10.0)
+
+    def update(self, acceptance: Tensor) -> None:
+        """Learn from the mean acceptance rate of each datapoint, ``(batch,)``."""
+        self.count += 1
+        weight = 1 / (self.count + 10)
+        self.error = (1 - weight) * self.error + weight * (self.target - acceptance)
+        # ten standard settings of the paper: gamma 0.05, t0 10, kappa 0.75
+        self.log_step = self.centre - math.sqrt(self.count) / 0.05 * self.error
+        self.log_step = self.log_step.clamp(-18.0, 5.0)
+        share = self.count**-0.75
+        self.average = share * self.log_step + (1 - share) * self.average
+
+
+class RunningVariance:
+    """Variances over chains and iterations by Welford's method, ``(batch, dim)``.
+
+    Example:
+        >>> estimate = RunningVariance(batch=1, dim=1)
+        >>> for value in (1.0, 2.0, 3.0):
+        ...     estimate.update(torch.full((2, 1, 1), value))
+        >>> estimate.count, estimate.variance().tolist()
+        (6, [[0.8]])
+    """
+
+    def __init__(self, batch: int, dim: int) -> None:
+        self.count = 0
+        self.mean = torch.zeros(batch, dim, dtype=torch.float64)
+        self.squares = torch.zeros(batch, dim, dtype=torch.float64)
+
+    def update(self, u: Tensor) -> None:
+        """Take in draws, ``(chains, batch, dim)``."""
+        values = u.double()
+        num = len(values)
+        mean = values.mean(0)
+        squares = (values - mean).square().sum(0)
+        shift = mean - self.mean.to(mean.device)
+        total = self.count + num
+        self.squares = self.squares.to(mean.device) + squares
+        self.squares = self.squares + shift.square() * (self.count * num / total)
+        self.mean = self.mean.to(mean.device) + shift * (num / total)
+        self.count = total
+
+    def variance(self) -> Tensor:
+        """Of the draws so far."""
+        return self.squares / (self.count - 1)
+
+    def regularized(self) -> Tensor:
+        """Drawn towards a small number where draws are few, as in Stan."""
+        share = self.count / (self.count + 5.0)
+        return share * self.variance() + 1e-3 * (1 - share)
+
+
+@dataclass
+class ChEES:
+    """Trajectory lengths that make the squared distance from the mean change most.
+
+    References:
+        An Adaptive-MCMC Scheme for Setting Trajectory Lengths in Hamiltonian Monte Carlo
+        (Hoffman, Radul & Sountsov, 2021), section 3,
+        https://proceedings.mlr.press/v130/hoffman21a.html
+
+    Args:
+        log_length: Log of the first lengths, ``(batch,)``, float64.
+        learning_rate: Of Adam.
+    """
+
+    log_length: Tensor
+    learning_rate: float = 0.025
+    count: int = 0
+    squares: Tensor = field(init=False)
+    average: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with the given lengths."""
+        self.squares = torch.zeros_like(self.log_length)
+        self.average = self.log_length.clone()
+
+    def update(
+        self, before: Tensor, after: Tensor, velocity: Tensor, rate: Tensor, jitter: float
+    ) -> None:
+        """Learn from one iteration.
+
+        Args:
+            before: Whitened positions at the start, ``(chains, batch, dim)``.
+            after: Whitened proposals.
+            velocity: Whitened velocities at the proposals.
+            rate: Acceptance rates, ``(chains, batch)``.
+            jitter: Share of the length that was travelled.
+        """
+        rate = torch.where(torch.isfinite(rate), rate, 0.0)
+        # a trajectory that was lost counts for nothing, and must not be multiplied by nothing
+        lost = (rate == 0).unsqueeze(-1)
+        before, velocity = before.double(), torch.where(lost, 0.0, velocity.double())
+        after = torch.where(lost, before, after.double())
+        total = rate.sum(0).clamp(min=1e-12)
+        centre = before.mean(0)
+        new_centre = (rate.unsqueeze(-1) * after).sum(0) / total.unsqueeze(-1)
+        gone = (after - new_centre).square().sum(-1) - (before - centre).square().sum(-1)
+        slope = gone * ((after - new_centre) * velocity).sum(-1)
+        gradient = jitter * (rate * slope).sum(0) / total * self.log_length.exp()
+        gradient = torch.where(torch.isfinite(gradient), gradient, 0.0)
+        # Adam without momentum, as in the paper
+        self.count += 1
+        self.squares = 0.95 * self.squares + 0.05 * gradient.square()
+        scale = (self.squares / (1 - 0.95**self.count)).sqrt() + 1e-12
+        self.log_length = self.log_length + self.learning_rate * gradient / scale
+        self.log_length = self.log_length.clamp(-12.0, 6.0)
+        share = self.count**-0.5
+        self.average = share * self.log_length + (1 - share) * self.average
+
+
+def halton(number: int) -> float:
+    """The base-2 Halton sequence, which fills (0, 1) evenly; ``number`` counts from 0.
+
+    Example:
+        >>> [halton(number) for number in range(4)]
+        [0.5, 0.25, 0.75, 0.125]
+    """
+    value, base, rest = 0.0, 0.5, number + 1
+    while rest:
+        value += base * (rest % 2)
+        rest //= 2
+        base /= 2
+    return value
+
+
+def warmup_windows(num_warmup: int) -> list[int]:
+    """Iterations after which masses are set anew: windows that double, and rest at both ends.
+
+    Example:
+        >>> warmup_windows(500)
+        [100, 150, 250, 450]
+    """
+    first, last = int(0.15 * num_warmup), int(0.9 * num_warmup)
+    if num_warmup < 20:
+        return []
+    ends, length, place = [], max(25, int(0.05 * num_warmup)), first
+    while place < last:
+        place += length
+        length *= 2
+        if place + length > last:
+            place = last
+        ends.append(place)
+    return ends

@@ -1,0 +1,127 @@
+"""Hamilton's equations in discrete time, for all chains and datapoints at once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Point", "Trajectory", "kinetic_energy", "leapfrog", "metropolis"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Positions with what is known of the density there.
+
+    Attributes:
+        u: Positions, ``(chains, batch, dim)``.
+        log_density: ``(chains, batch)``, float64, in nats.
+        gradient: Of ``log_density``, like ``u``.
+        tilt: Log-ratio of a path's two ends at ``u``, ``(chains, batch)``; zero off a path.
+    """
+
+    u: Tensor
+    log_density: Tensor
+    gradient: Tensor
+    tilt: Tensor
+
+    def where(self, choice: Tensor, other: "Point") -> "Point":
+        """This point where ``choice``, ``(chains, batch)``, and the other elsewhere."""
+        wide = choice.unsqueeze(-1)
+        return Point(
+            torch.where(wide, self.u, other.u),
+            torch.where(choice, self.log_density, other.log_density),
+            torch.where(wide, self.gradient, other.gradient),
+            torch.where(choice, self.tilt, other.tilt),
+        )
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Where Hamilton's equations lead.
+
+    Attributes:
+        end: Last point.
+        momentum: There, ``(chains, batch, dim)``.
+    """
+
+    end: Point
+    momentum: Tensor
+
+
+def kinetic_energy(momentum: Tensor, inverse_mass: Tensor) -> Tensor:
+    """Half of pᵀM⁻¹p, ``(chains, batch)``, float64, in nats."""
+    return 0.5 * (momentum.double().square() * inverse_mass.double()).sum(-1)
+
+
+def leapfrog(
+    evaluate: Callable[[Tensor], Point],
+    start: Point,
+    momentum: Tensor,
+    step_size: Tensor,
+    inverse_mass: Tensor,
+    num_steps: Tensor,
+) -> Trajectory:
+    r"""Leapfrog steps: reversible, volume-preserving, with an error of second order.
+
+    .. math:: p \leftarrow p + \tfrac\epsilon2 \nabla \log p(u), \quad
+        u \leftarrow u + \epsilon M^{-1} p, \quad p \leftarrow p + \tfrac\epsilon2 \nabla \log p(u)
+
+    Each datapoint makes its own number of steps; those that are done wait unchanged.
+
+    References:
+        MCMC using Hamiltonian dynamics (Neal, 2011), section 2.3, https://arxiv.org/abs/1206.1901
+
+    Args:
+        evaluate: The density at given positions.
+        start: First point.
+        momentum: There, ``(chains, batch, dim)``.
+        step_size: ε, ``(batch,)``.
+        inverse_mass: Diagonal of M⁻¹, ``(batch, dim)``.
+        num_steps: ``(batch,)``, whole numbers.
+    """
+    step = step_size.unsqueeze(-1).to(momentum.dtype)
+    point, kick = start, 0.5 * step
+    momentum = momentum + kick * start.gradient
+    for number in range(int(num_steps.max())):
+        going = torch.gt(num_steps, number).expand(start.log_density.shape)
+        u = point.u + step * inverse_mass * momentum
+        # a far point would bring infinities into products that others share a kernel with
+        ahead = evaluate(torch.where(going.unsqueeze(-1), u, point.u))
+        last = torch.eq(num_steps, number + 1).unsqueeze(-1)
+        kicked = momentum + torch.where(last, kick, step) * ahead.gradient
+        momentum = torch.where(going.unsqueeze(-1), kicked, momentum)
+        point = ahead.where(going, point)
+    return Trajectory(point, momentum)
+
+
+def metropolis(
+    start: Point, proposal: Trajectory, momentum: Tensor, inverse_mass: Tensor, uniform: Tensor
+) -> dict[str, Any]:
+    """Accept or reject the ends of trajectories.
+
+    Args:
+        start: Where they began.
+        proposal: Where they ended.
+        momentum: At the start.
+        inverse_mass: As for :func:`leapfrog`.
+        uniform: Uniform numbers, ``(chains, batch)``.
+
+    Returns:
+        ``point``; and ``acceptance_rate``, ``energy_error`` (nats, +inf where not finite),
+        ``energy`` and ``accepted``, each ``(chains, batch)``.
+    """
+    before = kinetic_energy(momentum, inverse_mass) - start.log_density
+    after = kinetic_energy(proposal.momentum, inverse_mass) - proposal.end.log_density
+    error = after - before
+    error = torch.where(torch.isfinite(error), error, torch.inf)
+    rate = torch.exp(-error.clamp(min=0.0))
+    accepted = uniform < rate
+    return {
+        "point": proposal.end.where(accepted, start),
+        "acceptance_rate": rate,
+        "energy_error": error,
+        "energy": torch.where(accepted, after, before),
+        "accepted": accepted,
+    }

@@ -1,0 +1,235 @@
+"""How the sites of a Pyro program lie in plates, and their log-probabilities by datapoint."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import distributions as dist
+from pyro import poutine
+from torch import Tensor
+
+__all__ = [
+    "Layout",
+    "NoDensityError",
+    "batch_shape",
+    "float64_log_prob",
+    "in_plate",
+    "read_layout",
+    "read_model_layout",
+    "refuse_nan",
+    "sites",
+    "sum_log_prob",
+    "value_of",
+]
+
+
+class NoDensityError(ValueError):
+    """A guide puts all its mass on single points, so that there is no evidence to estimate."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the sites of a program pair lie in plates.
+
+    Attributes:
+        nesting: Plates of the deepest site; the plate of draws goes to its left.
+        num_datapoints: Size of the rightmost ``"data"`` plate if every site lies in it, so that
+            each datapoint has a posterior of its own; None for one joint posterior.
+    """
+
+    nesting: int
+    num_datapoints: int | None
+
+
+def read_layout(model: Callable[..., Any], guide: Callable[..., Any], *args: Any) -> Layout:
+    """Run both programs once and see where their sites lie.
+
+    Args:
+        model: Joint distribution.
+        guide: Posterior.
+        args: Arguments of both.
+
+    Raises:
+        ValueError: If a site is scaled or subsampled, is latent in one program only, is a point
+            mass, or observes data outside its support.
+    """
+    with torch.no_grad():
+        guide_trace = poutine.trace(guide).get_trace(*args)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+    latent = {name for name, _ in sites(guide_trace)}
+    _refuse_foreign_latents(guide_trace, model_trace)
+    _refuse_outside_support(model_trace)
+    unguided = [
+        name for name, site in sites(model_trace) if not site["is_observed"] and name not in latent
+    ]
+    if unguided:
+        raise ValueError(f"guide: has no site for the model's latents {unguided}")
+    return _layout([*sites(guide_trace), *sites(model_trace)])
+
+
+def read_model_layout(model: Callable[..., Any], *args: Any) -> tuple[Layout, poutine.Trace]:
+    """Run a model alone and see where its sites lie.
+
+    Args:
+        model: Joint distribution.
+        args: Its arguments.
+
+    Returns:
+        The layout, and a trace whose latents are drawn from the prior.
+
+    Raises:
+        ValueError: If a site is scaled or subsampled, or observes data outside its support.
+    """
+    with torch.no_grad():
+        trace = poutine.trace(model).get_trace(*args)
+    _refuse_outside_support(trace)
+    return _layout(sites(trace)), trace
+
+
+def _layout(all_sites: Iterable[tuple[str, Any]]) -> Layout:
+    frames: list[tuple[Any, ...]] = []
+    for name, site in all_sites:
+        if not isinstance(site["scale"], int | float) or site["scale"] != 1:
+            raise ValueError(
+                f"site {name!r} is scaled by {site['scale']}: the evidence of subsampled or "
+                "tempered programs is not defined; call them with all data and no scale"
+            )
+        frames.append(tuple(f for f in site["cond_indep_stack"] if f.vectorized))
+    nesting = max((-frame.dim for stack in frames for frame in stack), default=0)
+    sizes = {f.size if f.name == "data" and f.dim == -1 else None for s in frames for f in s}
+    own = all(any(f.name == "data" and f.dim == -1 for f in stack) for stack in frames)
+    counts = [size for size in sizes if size is not None]
+    return Layout(nesting, counts[0] if own and counts else None)
+
+
+def refuse_nan(trace: poutine.Trace) -> None:
+    """Look for the first site whose log-probability is NaN.
+
+    Raises:
+        ValueError: Names it.
+    """
+    for name, site in sites(trace):
+        if bool(torch.isnan(float64_log_prob(site["fn"], site["value"])).any()):
+            raise ValueError(f"site {name!r} has log-probability NaN")
+
+
+def _refuse_foreign_latents(guide: poutine.Trace, model: poutine.Trace) -> None:
+    """The guide's sites must be a density over the model's latents."""
+    known = {name for name, site in sites(model) if not site["is_observed"]}
+    auxiliary = {name for name, site in sites(guide) if site["infer"].get("is_auxiliary")}
+    foreign = {name for name, _ in sites(guide)} - known - auxiliary
+    if foreign:
+        raise ValueError(f"guide: has sites {sorted(foreign)} that the model lacks")
+    # an autoguide's Delta sites are images of an auxiliary latent, whose density they correct
+    points = [
+        name
+        for name, site in sites(guide)
+        if isinstance(getattr(site["fn"], "base_dist", site["fn"]), dist.Delta)
+    ]
+    if points and not auxiliary:
+        raise NoDensityError(
+            f"guide: sites {points} are single points; importance sampling needs a density"
+        )
+
+
+def _refuse_outside_support(trace: poutine.Trace) -> None:
+    for name, site in sites(trace):
+        try:
+            support = site["fn"].support
+        except NotImplementedError:
+            continue
+        if not site["is_observed"] or support is None:
+            continue
+        inside = support.check(site["value"])
+        if site["mask"] is not None:
+            inside = inside | ~torch.as_tensor(site["mask"], device=inside.device)
+        if not bool(inside.all()):
+            kind = type(getattr(site["fn"], "base_dist", site["fn"])).__name__
+            raise ValueError(
+                f"site {name!r} observes values outside the support of {kind}: {support}"
+            )
+
+
+def sites(trace: poutine.Trace) -> list[tuple[str, Any]]:
+    """The sample sites of a trace with their names, in order, without subsampling."""
+    return [
+        (name, site)
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and type(site["fn"]).__name__ != "_Subsample"
+    ]
+
+
+def value_of(trace: poutine.Trace, name: str) -> Tensor:
+    """The value of a site."""
+    value: Any = trace.nodes[name]["value"]
+    return value
+
+
+def in_plate(program: Callable[..., Any], layout: Layout, size: int) -> Callable[..., Any]:
+    """The program under an outermost plate of ``size`` independent runs."""
+
+    def vectorized(*args: Any) -> Any:
+        with pyro.plate("_draws", size, dim=-layout.nesting - 1):
+            return program(*args)
+
+    return vectorized
+
+
+def batch_shape(site: Any, layout: Layout, num_samples: int) -> torch.Size:
+    """The plates of a site with the draws in front, whatever its distribution left out."""
+    shape = [num_samples] + [1] * layout.nesting
+    for frame in site["cond_indep_stack"]:
+        if frame.vectorized:
+            shape[frame.dim] = frame.size
+    return torch.Size(shape)
+
+
+def sum_log_prob(chosen: Iterable[tuple[str, Any]], layout: Layout, num_samples: int) -> Tensor:
+    """Sum over sites and over all plates but those of draws and datapoints.
+
+    Args:
+        chosen: Some of a trace's :func:`sites`.
+        layout: Of the program.
+        num_samples: S, size of the plate of draws.
+
+    Returns:
+        ``(S, B)``, or ``(S, 1)`` for a joint posterior, float64, in nats.
+    """
+    total: Tensor | None = None
+    for name, site in chosen:
+        log_prob = float64_log_prob(site["fn"], site["value"])
+        if site["mask"] is not None:
+            log_prob = torch.where(torch.as_tensor(site["mask"]), log_prob, 0.0)
+        wanted = batch_shape(site, layout, num_samples)
+        try:
+            log_prob = log_prob.expand(wanted)
+        except RuntimeError:
+            raise ValueError(
+                f"site {name!r} does not broadcast under an outer plate of draws: its "
+                f"log-probability is {tuple(log_prob.shape)} in place of {tuple(wanted)}; index "
+                "from the right, and leave room for plates on the left"
+            ) from None
+        keep = 2 if layout.num_datapoints is not None else 1
+        middle = list(range(1, log_prob.ndim - keep + 1))
+        log_prob = log_prob.sum(middle) if middle else log_prob
+        log_prob = log_prob.reshape(num_samples, -1)
+        total = log_prob if total is None else total + log_prob
+    if total is None:
+        return torch.zeros(num_samples, layout.num_datapoints or 1, dtype=torch.float64)
+    return total
+
+
+def float64_log_prob(fn: Any, value: Tensor) -> Tensor:
+    """log-probability whose sum over event dimensions is accumulated in float64."""
+    dims = 0
+    while isinstance(fn, dist.Independent | torch.distributions.Independent):
+        dims += fn.reinterpreted_batch_ndims
+        fn = fn.base_dist
+    log_prob = fn.log_prob(value)
+    if dims == 0 or math.prod(log_prob.shape[-dims:]) == 1:
+        return log_prob.double().reshape(log_prob.shape[: log_prob.ndim - dims])
+    result: Tensor = log_prob.sum(tuple(range(-dims, 0)), dtype=torch.float64)
+    return result

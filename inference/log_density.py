@@ -1,0 +1,273 @@
+"""A Pyro model and its data as log-densities of unconstrained latents."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+from torch.distributions import biject_to
+
+from aevb.inference.layouts import (
+    Layout,
+    batch_shape,
+    in_plate,
+    read_model_layout,
+    refuse_nan,
+    sites,
+    sum_log_prob,
+    value_of,
+)
+from aevb.inference.log_weights import draw
+
+__all__ = ["LogDensity"]
+
+
+@dataclass(frozen=True)
+class _Latent:
+    """One latent site.
+
+    Attributes:
+        name: Of the site.
+        transform: From the real space to the site's support.
+        plates: Sizes of its plates, without that of chains.
+        event: Shape of one unconstrained value.
+        size: Numbers of it in one posterior.
+        absent: Places, counted from the left, of plates that the site does not lie in.
+    """
+
+    name: str
+    transform: Any
+    plates: torch.Size
+    event: torch.Size
+    size: int
+    absent: tuple[int, ...]
+
+
+class LogDensity:
+    r"""log p(x, z) of real vectors that a bijection maps to the model's latents.
+
+    .. math:: \log p(x, T(u)) + \log |\det T'(u)|
+
+    A model whose sites all lie in the rightmost ``pyro.plate("data", ...)`` has one posterior for
+    each datapoint; any other model has one joint posterior, and is treated as one datapoint.
+    Vectors are ``(chains, batch, dim)`` and densities ``(chains, batch)``, float64, in nats.
+
+    References:
+        Automatic Differentiation Variational Inference (Kucukelbir et al., 2017), section 2.3
+        (constrained latents), https://arxiv.org/abs/1603.00788
+
+    Args:
+        model: Pyro program whose sites broadcast under an outer plate.
+        args: Its arguments.
+        guide: Pyro program to start from or anneal from; may be left out.
+
+    Attributes:
+        batch: Posteriors; 1 for a joint one.
+        dim: Dimensions of each, unconstrained.
+        is_local: Whether there is one posterior for each datapoint.
+        has_guide: Whether there is a guide.
+
+    Raises:
+        ValueError: If the model has no latents, discrete ones, or ones whose support depends on
+            other latents; if a site is scaled or subsampled, or observes data outside its support.
+
+    Example:
+        >>> from pyro.distributions import LogNormal, Normal
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         scale = pyro.sample("scale", LogNormal(0.0, 1.0))
+        ...         pyro.sample("x", Normal(0.0, scale), obs=x)
+        >>> density = LogDensity(model, torch.zeros(4))
+        >>> density.batch, density.dim
+        (4, 1)
+        >>> density.joint(torch.zeros(3, 4, 1)).shape
+        torch.Size([3, 4])
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        *args: Any,
+        guide: Callable[..., Any] | None = None,
+    ) -> None:
+        self._model, self._args, self._guide = model, args, guide
+        with pyro.validation_enabled(False):
+            self.layout, first = read_model_layout(model, *args)
+            _, second = read_model_layout(model, *args)
+        self._latents = [
+            _latent(name, site, second.nodes[name], self.layout)
+            for name, site in sites(first)
+            if not site["is_observed"]
+        ]
+        if not self._latents:
+            raise ValueError("model: has no latent sites, so there is no posterior")
+        self.has_guide = guide is not None
+        self.is_local = self.layout.num_datapoints is not None
+        self.batch = self.layout.num_datapoints or 1
+        self.dim = sum(latent.size for latent in self._latents)
+        example = value_of(first, self._latents[0].name)
+        self.dtype, self.device = example.dtype, example.device
+
+    def joint(self, u: Tensor) -> Tensor:
+        """Log p(x, z) and the Jacobian, ``(chains, batch)``."""
+        prior, likelihood = self.split(u)
+        return prior + likelihood
+
+    def split(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Log p(z) with the Jacobian, and log p(x|z), each ``(chains, batch)``."""
+        latents, jacobian = self._transformed(u)
+        trace = self._run(self._model, latents)
+        names = set(latents)
+        prior = [(name, site) for name, site in sites(trace) if name in names]
+        rest = [(name, site) for name, site in sites(trace) if name not in names]
+        layout = self.layout
+        return (
+            sum_log_prob(prior, layout, len(u)) + jacobian,
+            sum_log_prob(rest, layout, len(u)),
+        )
+
+    def guide(self, u: Tensor) -> Tensor:
+        """Log q(z|x) of the guide with the Jacobian, ``(chains, batch)``.
+
+        Raises:
+            ValueError: If the guide cannot score given latents.
+        """
+        if self._guide is None:
+            raise ValueError("guide: none was given")
+        latents, jacobian = self._transformed(u)
+        trace = self._run(self._guide, latents)
+        foreign = {name for name, _ in sites(trace)} - set(latents)
+        if foreign:
+            raise ValueError(
+                f"guide: its density needs the sites {sorted(foreign)} that the model lacks; "
+                "start from the prior (guide=None)"
+            )
+        return sum_log_prob(sites(trace), self.layout, len(u)) + jacobian
+
+    def prior_draws(self, num: int) -> Tensor:
+        """Draws of the model's own latents, ``(num, batch, dim)``, from the global generator."""
+        with torch.no_grad(), pyro.validation_enabled(False):
+            trace = poutine.trace(in_plate(self._model, self.layout, num)).get_trace(*self._args)
+        values = {latent.name: value_of(trace, latent.name) for latent in self._latents}
+        return self.unconstrain(values, num)
+
+    def guide_draws(self, num: int) -> Tensor:
+        """Draws of the guide, ``(num, batch, dim)``, from the global generator."""
+        if self._guide is None:
+            raise ValueError("guide: none was given")
+        with pyro.validation_enabled(False):
+            latents, _ = draw(self._guide, self.layout, num, *self._args)
+        missing = {latent.name for latent in self._latents} - set(latents)
+        if missing:
+            raise ValueError(f"guide: has no site for the model's latents {sorted(missing)}")
+        return self.unconstrain(latents, num)
+
+    def unconstrain(self, latents: dict[str, Tensor], num: int) -> Tensor:
+        """Values of the sites, ``(num, *plates, *event)``, as vectors."""
+        parts = []
+        for latent in self._latents:
+            u = latent.transform.inv(latents[latent.name])
+            u = u.expand(num, *latent.plates, *latent.event)
+            if self.is_local:
+                u = u.movedim(self.layout.nesting, 1)
+            parts.append(u.reshape(num, self.batch, latent.size))
+        return torch.cat(parts, -1)
+
+    def constrain(self, u: Tensor) -> dict[str, Tensor]:
+        """Vectors ``(*samples, batch, dim)`` as values of the sites by name.
+
+        Returns:
+            ``(*samples, *plates, *event)`` for each site, with its own plates.
+        """
+        samples = u.shape[:-2]
+        with torch.no_grad():
+            latents, _ = self._transformed(u.reshape(-1, *u.shape[-2:]))
+        shown = {}
+        for latent in self._latents:
+            value = latents[latent.name]
+            for place in reversed(latent.absent):
+                value = value.squeeze(1 + place)
+            shown[latent.name] = value.unflatten(0, samples)
+        return shown
+
+    def refuse_nan(self, u: Tensor) -> None:
+        """Name the site whose log-probability is NaN, if one is.
+
+        Raises:
+            ValueError: Names it.
+        """
+        latents, _ = self._transformed(u)
+        refuse_nan(self._run(self._model, latents))
+
+    def _transformed(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        latents = {}
+        jacobian = u.new_zeros(u.shape[:2], dtype=torch.float64)
+        for latent, part in zip(
+            self._latents, u.split([latent.size for latent in self._latents], -1), strict=True
+        ):
+            value, log_det = self._site_value(latent, part)
+            latents[latent.name] = value
+            if log_det is not None:
+                jacobian = jacobian + log_det
+        return latents, jacobian
+
+    def _site_value(self, latent: _Latent, part: Tensor) -> tuple[Tensor, Tensor | None]:
+        chains, nesting = len(part), self.layout.nesting
+        if self.is_local:
+            shape = (chains, self.batch, *latent.plates[:-1], *latent.event)
+            u = part.reshape(shape).movedim(1, nesting)
+        else:
+            u = part.reshape(chains, *latent.plates, *latent.event)
+        value = latent.transform(u)
+        if isinstance(latent.transform, torch.distributions.transforms.Transform) and (
+            latent.transform.bijective and _is_identity(latent.transform)
+        ):
+            return value, None
+        log_det = latent.transform.log_abs_det_jacobian(u, value).double()
+        if self.is_local:
+            log_det = log_det.movedim(nesting, 1)
+        return value, log_det.reshape(chains, self.batch, -1).sum(-1)
+
+    def _run(self, program: Callable[..., Any], latents: dict[str, Tensor]) -> poutine.Trace:
+        num = len(next(iter(latents.values())))
+        conditioned = poutine.condition(program, data=latents)
+        with pyro.validation_enabled(False):
+            return poutine.trace(in_plate(conditioned, self.layout, num)).get_trace(*self._args)
+
+
+def _latent(name: str, site: Any, again: Any, layout: Layout) -> _Latent:
+    support = site["fn"].support
+    if support.is_discrete:
+        kind = type(getattr(site["fn"], "base_dist", site["fn"])).__name__
+        raise ValueError(
+            f"site {name!r} ({kind}) is discrete: gradients do not reach it; sum it out in the "
+            "model"
+        )
+    transform, other = biject_to(support), biject_to(again["fn"].support)
+    value = site["value"]
+    try:
+        moves = not torch.equal(transform.inv(value), other.inv(value))
+    except (RuntimeError, ValueError):
+        moves = True
+    if moves:
+        raise ValueError(
+            f"site {name!r}: its support {support} depends on other latents; write it as a "
+            "transformation of a latent with a fixed support"
+        )
+    plates = batch_shape(site, layout, 1)[1:]
+    event = transform.inv(value).shape[len(site["fn"].batch_shape) :]
+    own: Sequence[int] = plates[:-1] if layout.num_datapoints is not None else plates
+    inside = {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
+    absent = tuple(i for i in range(len(plates)) if i - len(plates) not in inside)
+    return _Latent(name, transform, plates, event, prod(own) * prod(event), absent)
+
+
+def _is_identity(transform: Any) -> bool:
+    while isinstance(transform, torch.distributions.transforms.IndependentTransform):
+        transform = transform.base_transform
+    parts = getattr(transform, "parts", None)
+    return parts is not None and len(parts) == 0

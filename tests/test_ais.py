@@ -1,0 +1,218 @@
+"""Annealed importance sampling against closed forms, with twins that must fail."""
+
+import importlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pytest
+import torch
+from pyro import distributions as dist
+from torch import Tensor
+
+from aevb import models
+from aevb.inference import AISEvidence, ais_evidence, bdmc_evidence
+
+from oracles import STANDARD_ERRORS, linear_gaussian, mean_field_guide, simulate
+
+ais_module = importlib.import_module("aevb.inference.ais")
+
+
+@pytest.fixture(scope="module", name="oracle")
+def fixture_oracle() -> tuple[models.FactorAnalysis, Tensor, Tensor]:
+    fa = linear_gaussian()
+    x = simulate(fa, 100)
+    with torch.no_grad():
+        return fa, x, fa.log_evidence(x)
+
+
+def standardized_bias(evidence: AISEvidence, exact: Tensor) -> float:
+    """Mean of w/p(x) less one, over all chains and datapoints, in standard errors."""
+    ratio = torch.exp(evidence.log_weights - exact).flatten()
+    return float((ratio.mean() - 1) / (ratio.std() / math.sqrt(len(ratio))))
+
+
+@pytest.mark.parametrize("schedule", ["linear", "sigmoid", "adaptive"])
+@pytest.mark.parametrize("start", ["prior", "guide"])
+def test_estimates_of_evidence_have_no_bias(schedule: str, start: str, oracle: Any) -> None:
+    fa, x, exact = oracle
+    guide = mean_field_guide(fa) if start == "guide" else None
+    count = 30 if start == "guide" else 60
+    evidence = ais_evidence(
+        fa.model, x, guide=guide, num_chains=64, num_temperatures=count, schedule=schedule, seed=2
+    )
+    assert abs(standardized_bias(evidence, exact)) < STANDARD_ERRORS
+    z = (evidence.log_evidence - exact) / evidence.standard_error
+    assert float(z.square().mean()) < 3.0
+    assert float(evidence.acceptance_rate.mean()) == pytest.approx(0.65, abs=0.12)
+    assert evidence.start == start
+
+
+def test_more_temperatures_lose_less(oracle: Any) -> None:
+    fa, x, exact = oracle
+    errors = []
+    for count in (5, 50):
+        evidence = ais_evidence(fa.model, x, num_chains=16, num_temperatures=count, seed=3)
+        errors.append(float((evidence.log_weights - exact).square().mean()))
+    assert errors[1] < 0.2 * errors[0]
+
+
+def test_between_equal_ends_weights_have_no_variance(oracle: Any) -> None:
+    fa, x, exact = oracle
+    evidence = ais_evidence(fa.model, x, guide=fa.guide, num_temperatures=5)
+    assert float((evidence.log_weights - exact).abs().max()) < 1e-10
+    assert float((evidence.ess - 16).abs().max()) < 1e-6
+
+
+def bounds_in_standard_errors(seed: int, count: int = 8) -> tuple[float, float]:
+    """How far mean lower and upper bounds are on their side of the truth."""
+    fa = linear_gaussian()
+    x = torch.zeros(200, 6, dtype=torch.float64)
+    bounds = bdmc_evidence(fa.model, x, num_chains=1, num_temperatures=count, seed=seed)
+    with torch.no_grad():
+        exact = fa.log_evidence(bounds.data["x"])
+    results = []
+    for excess in (exact - bounds.lower, bounds.upper - exact):
+        results.append(float(excess.mean() / (excess.std() / math.sqrt(len(excess)))))
+    assert float(bounds.gap.mean()) == pytest.approx(float((bounds.upper - bounds.lower).mean()))
+    return results[0], results[1]
+
+
+def test_bounds_from_both_sides_contain_the_evidence() -> None:
+    below, above = bounds_in_standard_errors(seed=1)
+    # few temperatures, so that both bounds are clearly away from the truth, on their sides
+    assert below > STANDARD_ERRORS
+    assert above > STANDARD_ERRORS
+
+
+def test_the_gap_closes_as_temperatures_grow() -> None:
+    fa = linear_gaussian()
+    x = torch.zeros(50, 6, dtype=torch.float64)
+    wide, narrow = (
+        float(bdmc_evidence(fa.model, x, num_temperatures=n, seed=4).gap.mean()) for n in (10, 200)
+    )
+    assert abs(narrow) < 0.1
+    assert wide > 3 * abs(narrow)
+
+
+def test_guide_of_a_simulated_datapoint_sees_it() -> None:
+    fa = linear_gaussian()
+    x = torch.zeros(5, 6, dtype=torch.float64)
+    bounds = bdmc_evidence(fa.model, x, guide=fa.guide, num_temperatures=3, seed=4)
+    with torch.no_grad():
+        exact = fa.log_evidence(bounds.data["x"])
+    torch.testing.assert_close(bounds.lower, exact)
+    torch.testing.assert_close(bounds.upper, exact)
+
+
+# Twins that must fail
+
+
+def biased(oracle: Any, **kwargs: Any) -> float:
+    fa, x, exact = oracle
+    settings = {"num_chains": 64, "num_temperatures": 30, "seed": 2, **kwargs}
+    return abs(standardized_bias(ais_evidence(fa.model, x, **settings), exact))
+
+
+def test_without_the_accept_step_there_is_bias(
+    oracle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = ais_module.metropolis
+
+    def always(start: Any, proposal: Any, *rest: Any) -> dict[str, Any]:
+        return {**accept(start, proposal, *rest), "point": proposal.end}
+
+    assert biased(oracle, target_acceptance=0.3) < STANDARD_ERRORS
+    monkeypatch.setattr(ais_module, "metropolis", always)
+    assert biased(oracle, target_acceptance=0.3) > STANDARD_ERRORS
+
+
+def test_unsorted_temperatures_give_bias(oracle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    arranged = ais_module._arranged
+
+    def shuffled(*args: Any) -> tuple[Tensor, Tensor]:
+        betas, steps = arranged(*args)
+        inner = betas[1:-1].flip(0)  # transitions at temperatures that the weights do not have
+        mixed = torch.cat([betas[:1], inner, betas[-1:]])
+        return mixed, steps
+
+    monkeypatch.setattr(ais_module, "_arranged", shuffled)
+    fa, x, exact = oracle
+    evidence = ais_evidence(fa.model, x, num_chains=64, num_temperatures=30, seed=2)
+    error = (evidence.log_evidence - exact).abs().mean()
+    assert float(error) > 0.5
+
+
+# Other programs
+
+
+def half_normal(x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        scale = pyro.sample("scale", dist.HalfNormal(2.0))
+        pyro.sample("x", dist.Normal(0.0, scale), obs=x)
+
+
+def by_quadrature(x: Tensor) -> Tensor:
+    scale = torch.linspace(1e-4, 20, 200_001, dtype=torch.float64).view(-1, 1)
+    joint = dist.HalfNormal(2.0).log_prob(scale) + dist.Normal(0.0, scale).log_prob(x.double())
+    return torch.trapezoid(joint.exp(), scale, dim=0).log()
+
+
+def test_constrained_latents_and_one_joint_posterior() -> None:
+    x = torch.tensor([0.3, 1.0, 4.0])
+    evidence = ais_evidence(half_normal, x, num_chains=200, num_temperatures=50, seed=1)
+    z = (evidence.log_evidence - by_quadrature(x)) / evidence.standard_error
+    assert float(z.abs().max()) < STANDARD_ERRORS
+
+    def joint() -> None:
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", 3):
+            pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+
+    evidence = ais_evidence(joint, num_chains=200, num_temperatures=50, seed=1)
+    covariance = torch.eye(3) + torch.ones(3, 3)
+    exact = dist.MultivariateNormal(torch.zeros(3), covariance).log_prob(x)
+    z = (evidence.log_evidence - exact) / evidence.standard_error
+    assert evidence.log_evidence.shape == (1,)
+    assert float(z.abs().max()) < STANDARD_ERRORS
+
+
+def test_same_seed_same_estimate_in_any_parts(oracle: Any) -> None:
+    fa, x, _ = oracle
+    runs = [
+        ais_evidence(fa.model, x[:5], num_temperatures=10, num_chains=6, chain_batch_size=size)
+        for size in (None, None, 4)
+    ]
+    assert torch.equal(runs[0].log_weights, runs[1].log_weights)
+    torch.testing.assert_close(runs[0].log_weights, runs[2].log_weights)
+
+
+def nan_model(x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z * float("nan"), 1.0), obs=x)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_chains": 0}, "num_chains"),
+        ({"num_temperatures": 0}, "num_temperatures"),
+        ({"num_leapfrog_steps": 0}, "num_leapfrog_steps"),
+        ({"schedule": "cosine"}, "schedule: expected one of sigmoid, linear, adaptive"),
+        ({"target_acceptance": 0.0}, "target_acceptance"),
+    ],
+)
+def test_settings_out_of_range_are_refused(
+    settings: dict[str, Any], message: str, oracle: Any
+) -> None:
+    fa, x, _ = oracle
+    with pytest.raises(ValueError, match=message):
+        ais_evidence(fa.model, x, **settings)
+
+
+@pytest.mark.parametrize("estimate", [ais_evidence, bdmc_evidence])
+def test_nan_names_its_site(estimate: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="site 'x'"):
+        estimate(nan_model, torch.zeros(3), num_temperatures=3)
