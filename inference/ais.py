@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
@@ -16,6 +15,7 @@ from aevb.inference.integrators import Point, leapfrog, metropolis
 from aevb.inference.layouts import sites, value_of
 from aevb.inference.log_density import LogDensity
 from aevb.inference.path_gradients import PathGradient
+from aevb.inference.switches import argument_checks
 
 __all__ = ["SCHEDULES", "AISEvidence", "BDMCEvidence", "ais_evidence", "bdmc_evidence"]
 
@@ -386,7 +386,7 @@ def _simulate(
     model: Callable[..., Any], args: tuple[Any, ...]
 ) -> tuple[Callable[..., Any], dict[str, Tensor], dict[str, Tensor], tuple[Any, ...]]:
     """The model conditioned on data of its own, their latents, the data, and the arguments."""
-    with pyro.validation_enabled(False):
+    with argument_checks(False):
         given = poutine.trace(model).get_trace(*args)
         free = poutine.trace(poutine.uncondition(model)).get_trace(*args)
     observed = {name for name, site in sites(given) if site["is_observed"]}

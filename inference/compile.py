@@ -8,13 +8,19 @@ from torch import Tensor
 
 from aevb.inference.cuda_graphs import RecordedSteps
 from aevb.inference.definition import StepDefinition
-from aevb.inference.graph_checks import check_function, check_gradients, check_whole_step
+from aevb.inference.graph_checks import (
+    check_function,
+    check_gradients,
+    check_whole_step,
+    python_restored,
+)
 from aevb.inference.graphs import (
     compile_graph,
     constants_to_inputs,
     keep_first_output,
     prepare_for_cpu,
 )
+from aevb.inference.python_state import PythonState
 from aevb.inference.snapshots import everything_restored
 from aevb.inference.tracing import NotTraceableError, trace_graph
 from aevb.inference.updates import (
@@ -52,7 +58,7 @@ class GraphStep:
         self._groups = definition.optimizer.param_groups
         self._filled = [float(rate) for rate in rates]
         self._kept = hyperparameters(definition.optimizer)
-        self._python = definition.python_state()
+        self._python: PythonState | None = None
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Make the step; returns the bound as a scalar tensor, in nats."""
@@ -74,17 +80,26 @@ class GraphStep:
 
     def python_difference(self) -> str | None:
         """What Python code has changed in the program since this step was last checked."""
-        return self._python.difference()
+        return None if self._python is None else self._python.difference()
 
-    def check_again(self, *inputs: Tensor) -> None:
+    def remember_python(self) -> None:
+        """Take the present state of Python for the one that was checked."""
+        self._python = self._definition.python_state()
+
+    def check_again(self, *inputs: Tensor, seed: int) -> None:
         """Compare with an ordinary step once more; nothing is left changed.
+
+        Args:
+            inputs: Of the step.
+            seed: Of the draws with which they are compared.
 
         Raises:
             NotTraceableError: If Python does something else by now.
         """
         self.fill_rates()  # now, because the check puts back every tensor that it finds
-        check_whole_step(self._definition, self, self._held, inputs)
-        self._python = self._definition.python_state()
+        with python_restored(self._definition):
+            check_whole_step(self._definition, self, self._held, inputs, seed)
+        self.remember_python()
 
     def fill_rates(self) -> None:
         """Let the graph know the learning rates of today."""
@@ -128,11 +143,10 @@ def graph_step(
     python = definition.python_state()
     if python.iterators:
         raise NotTraceableError(f"{python.iterators[0]} is an iterator, whose place Python keeps")
-    try:
-        return _checked_step(definition, level, inputs, others)
-    except Exception:
-        python.restore()
-        raise
+    with python_restored(definition):
+        result = _checked_step(definition, level, inputs, others)
+    result.remember_python()
+    return result
 
 
 def _checked_step(

@@ -36,6 +36,11 @@ class StepDefinition:
         """A picture of what the program keeps in Python."""
         return PythonState(**self.keepers)
 
+    def optimizer_state(self) -> PythonState:
+        """A picture of what the optimizer keeps in Python: counts, rates, hooks."""
+        optimizer = self.optimizer
+        return PythonState(optimizer=vars(optimizer), of=type(optimizer), step=optimizer.step)
+
     def changed_in_place(self) -> list[Tensor]:
         """What a step updates."""
         return [*self.parameters, *self.buffers, *state_tensors(self.optimizer)]

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.infer import ELBO
 
 from aevb.inference.program import ProgramPair
+from aevb.inference.switches import argument_checks
 
 __all__ = ["NonFiniteLossError", "find_non_finite", "non_finite_parameter"]
 
@@ -47,7 +47,7 @@ def find_non_finite(program: ProgramPair, estimator: ELBO, args: tuple[Any, ...]
     parameter = non_finite_parameter(program)
     if parameter:
         return parameter
-    with torch.no_grad(), pyro.validation_enabled(False):
+    with torch.no_grad(), argument_checks(False):
         for model, guide in estimator._get_traces(program.model, program.guide, args, {}):
             found = _first_site(guide, "guide") or _first_site(model, "model")
             if found:

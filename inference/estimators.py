@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.infer.elbo import ELBO
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
 from aevb.inference.site_sums import Sums, latent_names, sample_sites
+from aevb.inference.switches import argument_checks
 
 __all__ = ["DivergenceEstimator", "ImportanceEstimator", "closed_form"]
 
@@ -269,7 +269,7 @@ def _scaling(factor: Tensor) -> Callable[[Tensor], Tensor]:
 def closed_form(q: Any, p: Any) -> bool:
     """Whether KL(q || p) has a registered closed form."""
     try:
-        with pyro.validation_enabled(False), torch.no_grad():
+        with argument_checks(False), torch.no_grad():
             kl_divergence(q, p)
     except NotImplementedError:
         return False

@@ -1,8 +1,11 @@
 """A graph is compared with the program before it takes its place."""
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
@@ -13,14 +16,14 @@ from aevb.inference.python_state import PythonState
 from aevb.inference.snapshots import everything_restored
 from aevb.inference.tracing import NotTraceableError
 
-__all__ = ["check_function", "check_gradients", "check_whole_step"]
+__all__ = ["check_function", "check_gradients", "check_whole_step", "python_restored"]
 
 # Rounding of the gradients, relative to the largest entry: sums of thousands of float32 terms in
 # another order agree to about 1e-5.
 _AGREEMENT = {torch.float32: 1e-3, torch.float64: 1e-9}
 # Gradients below this part of the largest may be rounding, which Adam makes as large as any.
 _CLEAR = 1e-2
-_REMEDY = "(keep it in a tensor that is changed in place)"
+_REMEDY = "(keep it in a tensor that is changed in place, or not at all if nothing reads it)"
 # Of a whole step: what wrong memory, a stale minibatch or a lost update is far from.
 _STEP_AGREEMENT = 2e-2
 
@@ -48,6 +51,7 @@ def check_gradients(
         with everything_restored(held, device, watch=True), torch.no_grad():
             randomness.seed_everything(seed)
             traced_bound, *traced = graph(*held, *inputs)
+        tolerance = _tolerance(definition, bound)
         if used != [i for i, grad in enumerate(grads) if grad is not None]:
             raise NotTraceableError("the set of parameters in use changes between steps")
         wanted = [bound.detach(), *(grads[i] for i in used)]
@@ -56,11 +60,22 @@ def check_gradients(
                 continue
             size = float(reference.abs().max())
             error = float((reference - value).abs().max())
-            if error > _AGREEMENT.get(reference.dtype, 1e-2) * max(size, 1e-6):
+            if error > tolerance * max(size, 1e-6):
                 raise NotTraceableError(
                     f"its graph is not the program: a gradient of size {size:.3g} differs by "
                     f"{error:.3g}, as when Python decides differently at each step"
                 )
+
+
+@contextmanager
+def python_restored(definition: StepDefinition) -> Iterator[None]:
+    """Put back whatever Python keeps in the program and in the optimizer."""
+    states = [definition.python_state(), definition.optimizer_state()]
+    try:
+        yield
+    finally:
+        for state in states:
+            state.restore()
 
 
 def _refuse_change(python: PythonState) -> None:
@@ -76,7 +91,29 @@ def _eager_gradients(
 ) -> tuple[Tensor, list[Tensor | None]]:
     with everything_restored(held, definition.parameters[0].device, watch=True):
         randomness.seed_everything(seed)
-        return definition.gradients(*inputs)
+        with _only_torch_draws():
+            return definition.gradients(*inputs)
+
+
+@contextmanager
+def _only_torch_draws() -> Iterator[None]:
+    """Refuse draws that a graph would make once and for all."""
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002
+    yield
+    after = random.getstate(), np.random.get_state()  # noqa: NPY002
+    for name, old, new in zip(("Python", "NumPy"), before, after, strict=True):
+        # NumPy's state has an array at its second place
+        if any(not np.array_equal(a, b) for a, b in zip(old, new, strict=True) if b is not None):
+            raise NotTraceableError(
+                f"it draws from {name}'s own random numbers, which a graph would freeze (draw "
+                "with torch)"
+            )
+
+
+def _tolerance(definition: StepDefinition, *values: Tensor) -> float:
+    """Of the coarsest floating-point type that takes part."""
+    kinds = {tensor.dtype for tensor in (*definition.parameters, *values)}
+    return max(_AGREEMENT.get(kind, 1e-2) for kind in kinds if kind.is_floating_point)
 
 
 def check_whole_step(
@@ -84,14 +121,18 @@ def check_whole_step(
     step: Callable[..., Tensor],
     held: list[Tensor],
     inputs: tuple[Tensor, ...],
+    seed: int = 1,
 ) -> None:
     """Compare one step of the finished graph, update included, with an ordinary one.
+
+    What Python keeps is not put back: see :func:`python_restored`.
 
     Args:
         definition: The step.
         step: The graph's.
         held: Every tensor that may change.
         inputs: Of the step.
+        seed: Of the draws with which they are compared.
 
     Raises:
         NotTraceableError: If weights, buffers, optimizer state or the bound differ, or if the
@@ -99,11 +140,15 @@ def check_whole_step(
     """
     device = definition.parameters[0].device
     tensors = definition.changed_in_place()
+    # a first call, so that what is computed from the weights is that of today
+    _eager_gradients(definition, held, seed, inputs)
     python = definition.python_state()
+    optimizer = definition.optimizer_state()
     before = [tensor.detach().clone() for tensor in tensors]
     with everything_restored(held, device, watch=True):
-        randomness.seed_everything(1)
-        bound, grads = definition.gradients(*inputs)
+        randomness.seed_everything(seed)
+        with _only_torch_draws():
+            bound, grads = definition.gradients(*inputs)
         for parameter, grad in zip(definition.parameters, grads, strict=True):
             parameter.grad = grad
         with torch.no_grad():
@@ -111,19 +156,16 @@ def check_whole_step(
         for parameter in definition.parameters:
             parameter.grad = None
         wanted = [tensor.detach().clone() for tensor in tensors]
-    try:
-        _refuse_change(python)
-    except NotTraceableError:
-        python.restore()
-        raise
+    optimizer.restore()
+    _refuse_change(python)
     with everything_restored(held, device):
-        randomness.seed_everything(1)
+        randomness.seed_everything(seed)
         again = step(*inputs)
         got = [tensor.detach().clone() for tensor in tensors]
     if not bool(torch.isfinite(bound).all()):
         return
     bound_error = float((bound.detach() - again).abs())
-    if bound_error > _AGREEMENT.get(bound.dtype, 1e-2) * abs(float(bound.detach())) + 1e-6:
+    if bound_error > _tolerance(definition, bound) * abs(float(bound.detach())) + 1e-6:
         raise NotTraceableError(
             f"its graph is not the program: the bound is {float(again):.6g} in place of "
             f"{float(bound.detach()):.6g}"

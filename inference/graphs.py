@@ -1,6 +1,7 @@
 """What is done to a traced graph before it runs: its inputs, its kernels, the compiler."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,9 @@ __all__ = [
     "keep_random_draws",
     "prepare_for_cpu",
 ]
+
+# Which inductor leaves in the environment after loading what it compiled.
+_INDUCTOR_ADDRESS = "_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR"
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +41,7 @@ def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[...,
     from torch._inductor import compile as inductor_compile
 
     # Merely building a compiler switches argument validation off for the whole process.
+    address = os.environ.get(_INDUCTOR_ADDRESS)
     validate = torch.distributions.Distribution._validate_args
     precision = _matmul_precision()
     try:
@@ -48,6 +53,8 @@ def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[...,
             compiled = inductor_compile(graph, list(inputs))
     finally:
         torch.distributions.Distribution.set_default_validate_args(validate)
+        if address is None:
+            os.environ.pop(_INDUCTOR_ADDRESS, None)
         if precision is not None:
             torch.set_float32_matmul_precision(precision)
     return compiled

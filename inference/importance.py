@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from aevb.inference.log_weights import (
     same_when_cut,
 )
 from aevb.inference.psis import pareto_khat
+from aevb.inference.switches import argument_checks
 from aevb.inference.tracing import NotTraceableError
 
 __all__ = ["ImportanceEvidence", "estimates_from_log_weights", "importance_evidence"]
@@ -113,7 +113,7 @@ def importance_evidence(
     if num_samples < 1:
         raise ValueError(f"num_samples: must be at least 1; got {num_samples}")
     device = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
-    with torch.no_grad(), randomness.seeded(seed, device), pyro.validation_enabled(False):
+    with torch.no_grad(), randomness.seeded(seed, device), argument_checks(False):
         layout = read_layout(model, guide, *args)
         blocks = [
             _log_weights(model, guide, layout, part, num_samples, (seed, number), memory_budget)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
@@ -22,6 +21,7 @@ from aevb.inference.layouts import (
     value_of,
 )
 from aevb.inference.log_weights import draw
+from aevb.inference.switches import argument_checks
 
 __all__ = ["LogDensity"]
 
@@ -95,7 +95,7 @@ class LogDensity:
         guide: Callable[..., Any] | None = None,
     ) -> None:
         self._model, self._args, self._guide = model, args, guide
-        with pyro.validation_enabled(False):
+        with argument_checks(False):
             self.layout, first = read_model_layout(model, *args)
             _, second = read_model_layout(model, *args)
         self._latents = [
@@ -150,7 +150,7 @@ class LogDensity:
 
     def prior_draws(self, num: int) -> Tensor:
         """Draws of the model's own latents, ``(num, batch, dim)``, from the global generator."""
-        with torch.no_grad(), pyro.validation_enabled(False):
+        with torch.no_grad(), argument_checks(False):
             trace = poutine.trace(in_plate(self._model, self.layout, num)).get_trace(*self._args)
         values = {latent.name: value_of(trace, latent.name) for latent in self._latents}
         return self.unconstrain(values, num)
@@ -159,7 +159,7 @@ class LogDensity:
         """Draws of the guide, ``(num, batch, dim)``, from the global generator."""
         if self._guide is None:
             raise ValueError("guide: none was given")
-        with pyro.validation_enabled(False):
+        with argument_checks(False):
             latents, _ = draw(self._guide, self.layout, num, *self._args)
         missing = {latent.name for latent in self._latents} - set(latents)
         if missing:
@@ -235,7 +235,7 @@ class LogDensity:
     def _run(self, program: Callable[..., Any], latents: dict[str, Tensor]) -> poutine.Trace:
         num = len(next(iter(latents.values())))
         conditioned = poutine.condition(program, data=latents)
-        with pyro.validation_enabled(False):
+        with argument_checks(False):
             return poutine.trace(in_plate(conditioned, self.layout, num)).get_trace(*self._args)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -11,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from aevb.inference.compile import graph_function
 from aevb.inference.integrators import Point
 from aevb.inference.log_density import LogDensity
+from aevb.inference.switches import argument_checks
 from aevb.inference.tracing import NotTraceableError
 
 __all__ = ["STARTS", "PathGradient"]
@@ -87,7 +87,7 @@ class PathGradient:
         return self._eager
 
     def _eager(self, u: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.enable_grad(), pyro.validation_enabled(False):
+        with torch.enable_grad(), argument_checks(False):
             u = u.detach().requires_grad_()
             if self.start is None:
                 density = self.density.joint(u)

@@ -12,6 +12,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
+from aevb.inference.switches import argument_checks
+
 __all__ = ["Program", "ProgramPair", "data_plate_size", "prepare"]
 
 
@@ -160,7 +162,7 @@ def prepare(program: ProgramPair, *args: Any) -> tuple[poutine.Trace, poutine.Tr
     """
     if isinstance(program, Program):
         program.complete = False
-    with torch.no_grad(), pyro.validation_enabled(True):
+    with torch.no_grad(), argument_checks(True):
         guide_trace = poutine.trace(program.guide).get_trace(*args)
         replayed = poutine.replay(program.model, trace=guide_trace)
         model_trace = poutine.trace(replayed).get_trace(*args)

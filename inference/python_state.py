@@ -1,10 +1,16 @@
 """What a program keeps in Python between two calls: attributes, closures, globals, generators."""
 
 import collections
+import collections.abc
 import dis
-import itertools
+import functools
+import io
+import logging
 import random
+import re
+import sys
 import types
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,30 +25,32 @@ from aevb.inference.python_values import (
     fill_cell,
     first_difference,
     is_library,
-    is_ours,
+    may_hold_state,
     refill,
 )
 
 __all__ = ["PythonState"]
 
-_ITERATORS: tuple[type, ...] = (
-    types.GeneratorType,
-    itertools.count,
-    itertools.cycle,
-    itertools.chain,
-    itertools.repeat,
-    type(iter([])),
-    type(iter(())),
-    type(iter(range(0))),
-    type(iter({})),
-    enumerate,
-    zip,
-    map,
+# Their objects hold handles of the system, or things that no step reads.
+_CLOSED = (
+    io.IOBase,
+    logging.Logger,
+    re.Pattern,
+    types.CodeType,
+    types.ModuleType,
+    weakref.ReferenceType,
 )
+_LEAVES = (str, bytes, int, float, complex, type(None), torch.dtype, torch.device)
+_GENERATORS = (np.random.Generator, np.random.RandomState, random.Random, torch.Generator)
 # Where an nn.Module keeps its tensors and children.
 _MEMBERS = ("_parameters", "_buffers", "_modules")
-# A list of this length is data rather than state.
+# Where transforms keep what they computed last.
+_CACHES = ("_cached_x_y", "_cached_log_det", "_cached_log_abs_det_jacobian")
+# A list of this length is data rather than state; of a larger array some elements are compared.
 _LARGEST = 10_000
+_LARGEST_ARRAY = 100_000
+# Objects followed in all; whoever holds more is not watched to the last.
+_MOST = 50_000
 
 
 @dataclass
@@ -84,9 +92,9 @@ class PythonState:
         self._places: list[_Place] = []
         self._seen: dict[int, Any] = {}  # holding what was seen keeps identities unique
         waiting = collections.deque((name, root) for name, root in roots.items())
-        while waiting:
+        while waiting and len(self._seen) < _MOST:
             path, value = waiting.popleft()
-            if id(value) not in self._seen:
+            if id(value) not in self._seen and not isinstance(value, _LEAVES):
                 self._seen[id(value)] = value
                 waiting.extend(self._visit(path, value))
 
@@ -107,51 +115,65 @@ class PythonState:
 
     def _visit(self, path: str, value: Any) -> Iterator[tuple[str, Any]]:
         """Note what may change in ``value``; yields what it refers to."""
-        if isinstance(value, type | types.ModuleType | str | bytes | int | float | complex):
+        if isinstance(value, _CLOSED):
             return
-        if isinstance(value, torch.distributions.Distribution):
-            return  # changed by making another; what is computed when first asked is no state
-        if isinstance(value, nn.Module) and isinstance(getattr(value, "_parameters", None), dict):
+        if isinstance(value, type):
+            if not is_library(value):
+                yield from self._visit_class(value.__name__, None, value)
+        elif isinstance(value, nn.Module) and isinstance(value.__dict__.get("_modules"), dict):
             yield from self._visit_module(path, value)
         elif isinstance(value, Tensor):
-            self._visit_tensor(path, value)
-        elif isinstance(value, dict):
-            if len(value) <= _LARGEST:
-                self._note_dict(path, value)
-                yield from ((f"{path}[{key!r}]", item) for key, item in value.items())
-        elif isinstance(value, list | set | collections.deque):
-            if len(value) <= _LARGEST:
-                copy = set if isinstance(value, set) else list
-                self._note(path, lambda: copy(value), lambda held: refill(value, held))
-                yield from ((f"{path}[{i}]", item) for i, item in enumerate(value))
-        elif isinstance(value, tuple | frozenset):
-            if len(value) <= _LARGEST:
-                yield from ((f"{path}[{i}]", item) for i, item in enumerate(value))
+            yield from self._visit_tensor(path, value)
+        elif isinstance(value, dict | list | set | tuple | frozenset | collections.deque):
+            yield from self._visit_container(path, value)
         elif isinstance(value, types.MethodType):
             yield path, value.__self__
             yield path, value.__func__
         elif isinstance(value, types.FunctionType):
             yield from self._visit_function(path, value)
-        elif isinstance(value, np.ndarray):
-            if value.flags.writeable and value.dtype != object:
-                self._note(path, value.copy, lambda held: value.__setitem__(..., held))
-        elif isinstance(value, np.random.Generator):
-            yield path, value.bit_generator
-        elif isinstance(value, np.random.BitGenerator):
-            self._note(path, lambda: value.state, lambda held: setattr(value, "state", held))
-        elif isinstance(value, np.random.RandomState):
-            self._note(path, value.get_state, value.set_state)
-        elif isinstance(value, random.Random):
-            self._note(path, value.getstate, value.setstate)
-        elif isinstance(value, torch.Generator):
-            self._note(path, value.get_state, value.set_state)
-        elif isinstance(value, _ITERATORS):
-            self.iterators.append(path)
+        elif isinstance(value, functools.partial):
+            yield path, value.func
+            yield path, value.args
+            yield path, value.keywords
         elif isinstance(value, types.CellType):
             self._note(path, lambda: cell_contents(value), lambda held: fill_cell(value, held))
             yield path, cell_contents(value)
-        else:
-            yield from self._visit_object(path, value)
+        elif isinstance(value, np.ndarray):
+            yield from self._visit_array(path, value)
+        elif isinstance(value, _GENERATORS):
+            look, restore = _generator_state(value)
+            self._note(path, look, restore)
+        elif isinstance(value, collections.abc.Iterator) and not hasattr(value, "__dict__"):
+            self.iterators.append(path)
+        elif may_hold_state(type(value)):
+            yield from self._visit_attributes(path, value)
+
+    def _visit_container(self, path: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if len(value) <= _LARGEST:
+            pairs: Any = enumerate(value)
+            if isinstance(value, dict):
+                self._note_dict(path, value)
+                pairs = value.items()
+            elif isinstance(value, list | set | collections.deque):
+                copy = set if isinstance(value, set) else list
+                self._note(path, lambda: copy(value), lambda held: refill(value, held))
+            yield from (
+                (f"{path}[{key!r}]", item) for key, item in pairs if not isinstance(item, _LEAVES)
+            )
+        if getattr(value, "__dict__", None) and not is_library(type(value)):
+            yield from self._visit_attributes(path, value)
+
+    def _visit_array(self, path: str, array: Any) -> Iterator[tuple[str, Any]]:
+        if array.dtype == object:
+            if array.size <= _LARGEST:
+                self._note(path, array.tolist, lambda held: _refill_array(array, held))
+                yield path, array.tolist()
+        elif array.size > _LARGEST_ARRAY:
+            if array.flags.c_contiguous:
+                some = array.reshape(-1)[:: array.size // 4096]
+                self._note(path, some.copy, lambda held: None)
+        elif array.flags.writeable:
+            self._note(path, array.copy, lambda held: _refill_array(array, held))
 
     def _visit_module(self, path: str, module: nn.Module) -> Iterator[tuple[str, Any]]:
         yield from self._visit_attributes(path, module)
@@ -160,25 +182,20 @@ class PythonState:
             self._note_dict(path, members)
             yield from ((f"{path}.{name}", member) for name, member in members.items())
 
-    def _visit_tensor(self, path: str, tensor: Tensor) -> None:
+    def _visit_tensor(self, path: str, tensor: Tensor) -> Iterator[tuple[str, Any]]:
         if tensor.layout is torch.strided and tensor.device.type != "meta":
             self._note(path, lambda: _Memory(tensor), lambda held: held.put_back(tensor))
-
-    def _visit_object(self, path: str, value: Any) -> Iterator[tuple[str, Any]]:
-        cls = type(value)
-        function = getattr(value, "func", None)
-        if cls.__module__ == "functools" and function is not None:
-            yield path, function
-            yield path, getattr(value, "args", ())
-            yield path, getattr(value, "keywords", {})
-        elif cls is types.SimpleNamespace or not is_library(cls) or is_ours(cls):
-            yield from self._visit_attributes(path, value)
+        if tensor.__dict__:
+            self._note_dict(path, tensor.__dict__)
+            yield from ((f"{path}.{name}", item) for name, item in tensor.__dict__.items())
+        if tensor._backward_hooks:
+            yield f"{path}: hooks", tensor._backward_hooks
 
     def _visit_attributes(self, path: str, value: Any) -> Iterator[tuple[str, Any]]:
         """The object's own dictionary and slots, and those of its classes."""
         own = getattr(value, "__dict__", None)
         if isinstance(own, dict):
-            hidden = _MEMBERS if isinstance(value, nn.Module) else ()
+            hidden = (*_MEMBERS, *_CACHES) if isinstance(value, nn.Module) else ()
 
             def look() -> dict[str, Any]:
                 return {k: v for k, v in own.items() if k not in hidden}
@@ -191,8 +208,10 @@ class PythonState:
 
     def _visit_class(self, path: str, value: Any, cls: type) -> Iterator[tuple[str, Any]]:
         slots = cls.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if hasattr(value, name):
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            private = slot.startswith("__") and not slot.endswith("__")
+            name = f"_{cls.__name__.lstrip('_')}{slot}" if private else slot
+            if value is not None and hasattr(value, name):
                 self._note_attribute(path, value, name)
                 yield f"{path}.{name}", getattr(value, name)
         for name, item in list(vars(cls).items()):
@@ -230,34 +249,38 @@ class PythonState:
             yield f"{path}: {name}", default
         for default in function.__defaults__ or ():
             yield f"{path}: default argument", default
-        names, attributes = _names(function.__code__)
+        names, attributes, imports = _names(function.__code__)
         for name in sorted(names & function.__globals__.keys()):
-            value = function.__globals__[name]
-            if isinstance(value, types.ModuleType):
-                if not is_library(value):
-                    for inner in sorted(attributes & vars(value).keys()):
-                        yield from self._visit_global(vars(value), inner, value.__name__)
-            else:
-                yield from self._visit_global(function.__globals__, name, function.__module__)
+            yield from self._visit_global(
+                function.__globals__, name, function.__module__, attributes
+            )
+        for name in sorted(imports & sys.modules.keys()):
+            yield from self._visit_names_of(sys.modules[name], attributes | names)
+
+    def _visit_names_of(
+        self, module: types.ModuleType, names: set[str]
+    ) -> Iterator[tuple[str, Any]]:
+        """What a function may read of a module that it names."""
+        if not is_library(module):
+            for name in sorted(names & vars(module).keys()):
+                yield from self._visit_global(vars(module), name, module.__name__, names)
 
     def _visit_global(
-        self, namespace: dict[str, Any], name: str, module: str
+        self, namespace: dict[str, Any], name: str, module: str, attributes: set[str]
     ) -> Iterator[tuple[str, Any]]:
         value = namespace[name]
-        if isinstance(value, types.ModuleType):
+        if (id(namespace), name) in self._seen_attributes:
             return
-        if (id(namespace), name) not in self._seen_attributes:
-            self._seen_attributes.add((id(namespace), name))
-            self._note(
-                f"{module}.{name}",
-                lambda: namespace.get(name),
-                lambda held: namespace.__setitem__(name, held),
-            )
-        if isinstance(value, type):
-            if not is_library(value):
-                yield from self._visit_class(value.__name__, None, value)
-        else:
-            yield name, value
+        self._seen_attributes.add((id(namespace), name))
+        if isinstance(value, types.ModuleType):
+            yield from self._visit_names_of(value, attributes)
+            return
+        self._note(
+            f"{module}.{name}",
+            lambda: namespace.get(name),
+            lambda held: namespace.__setitem__(name, held),
+        )
+        yield name, value
 
     def _note_dict(self, path: str, value: dict[Any, Any]) -> None:
         self._note(path, lambda: dict(value), lambda held: refill(value, held))
@@ -307,14 +330,34 @@ class _Memory:
             tensor.data = self.alias
 
 
-def _names(code: types.CodeType) -> tuple[set[str], set[str]]:
-    """Globals that a function and those within it read, and all names of attributes."""
+def _names(code: types.CodeType) -> tuple[set[str], set[str], set[str]]:
+    """What a function and those within it name: globals, attributes, and modules they import."""
     loads = ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL")
-    names = {step.argval for step in dis.get_instructions(code) if step.opname in loads}
+    steps = list(dis.get_instructions(code))
+    names = {step.argval for step in steps if step.opname in loads}
+    imports = {step.argval for step in steps if step.opname == "IMPORT_NAME"}
     attributes = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             inner = _names(constant)
             names |= inner[0]
             attributes |= inner[1]
-    return names, attributes
+            imports |= inner[2]
+    return names, attributes, imports
+
+
+def _generator_state(value: Any) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+    """How to look at a random generator's state and how to put it back."""
+    if isinstance(value, np.random.Generator):
+        bits = value.bit_generator
+        return lambda: bits.state, lambda held: setattr(bits, "state", held)
+    if isinstance(value, random.Random):
+        return value.getstate, value.setstate
+    return value.get_state, value.set_state
+
+
+def _refill_array(array: Any, held: Any) -> None:
+    if array.dtype == object or not np.array_equal(
+        array, held, equal_nan=array.dtype.kind in "fc"
+    ):
+        array[...] = held

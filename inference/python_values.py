@@ -3,6 +3,7 @@
 import collections
 import sys
 import types
+import weakref
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,22 @@ __all__ = [
     "fill_cell",
     "first_difference",
     "is_library",
-    "is_ours",
+    "may_hold_state",
     "refill",
     "runs_user_code",
 ]
 
-# Their functions and classes keep no state for a step to depend on, or it is looked after
-# elsewhere.
-_TRUSTED = frozenset(
-    {"aevb", "numpy", "pyro", "scipy", "torch", "torchvision", *sys.stdlib_module_names}
-)
+# Engines: what they keep is looked after elsewhere, or is no state.
+_ENGINES = frozenset({"numpy", "pyro", "scipy", "torch", "torchvision"})
+_CLOSED = _ENGINES | {"_thread", "asyncio", "ctypes", "logging", "multiprocessing", "threading"}
+# Their functions and classes keep no state for a step to depend on.
+_TRUSTED = _ENGINES | {
+    *sys.stdlib_module_names,
+    "aevb", "arviz", "jax", "jsonargparse", "matplotlib", "numpyro", "pandas", "polars",
+    "pytest", "_pytest", "sklearn", "tensorboard", "tqdm", "wandb", "xarray",
+}  # fmt: skip
+# Objects that programs make anew at each call, and exchange rather than change.
+_REMADE = (torch.distributions.Distribution, torch.distributions.Transform)
 
 
 class Attributes(dict[str, Any]):
@@ -59,10 +66,11 @@ def _same(held: Any, now: Any, depth: int = 0) -> bool:
             and held.dtype == now.dtype
             and held.device == now.device
             and held.layout is torch.strided
-            and torch.equal(held.detach(), now.detach())
+            and ((held.detach() == now.detach()) | (held.isnan() & now.isnan())).all()
         )
     if isinstance(held, np.ndarray):
-        return held.shape == now.shape and bool(np.array_equal(held, now))
+        may_be_nan = held.dtype.kind in "fc"
+        return held.shape == now.shape and bool(np.array_equal(held, now, equal_nan=may_be_nan))
     if isinstance(held, float):
         return held == now or (held != held and now != now)
     if isinstance(held, dict):
@@ -75,13 +83,11 @@ def _same(held: Any, now: Any, depth: int = 0) -> bool:
         return held.__code__ is now.__code__ and _same(before, after, depth + 1)
     if isinstance(held, types.MethodType):
         return held.__func__ is now.__func__ and _same(held.__self__, now.__self__, depth + 1)
-    if isinstance(held, torch.distributions.Distribution):
+    if isinstance(held, _REMADE):
         both = vars(held).keys() & vars(now).keys()
         return all(_same(vars(held)[k], vars(now)[k], depth + 1) for k in both if k[0] != "_")
-    if isinstance(held, types.SimpleNamespace):
-        return first_difference(vars(held), vars(now), depth + 1) is None
-    if is_library(type(held)) and hasattr(held, "__dict__"):
-        return True  # a library's own object, made anew: a plate, a trace, a weak reference
+    if isinstance(held, weakref.ReferenceType) or not may_hold_state(type(held)):
+        return True  # an engine's own object, made anew: a plate, a trace
     if hasattr(held, "__dict__"):
         return first_difference(vars(held), vars(now), depth + 1) is None
     return bool(held == now)
@@ -127,20 +133,16 @@ def fill_cell(cell: Any, held: Any) -> None:
 
 
 def is_library(thing: Any) -> bool:
-    """Whether a class, function or module comes from an installed package."""
+    """Whether a class, function or module comes from a library that keeps no state for a step."""
     name = thing.__name__ if isinstance(thing, types.ModuleType) else thing.__module__
-    root = (name or "builtins").partition(".")[0]
-    if root in _TRUSTED:
-        return True
-    places = getattr(sys.modules.get(root), "__path__", None) or [
-        getattr(sys.modules.get(root), "__file__", None) or ""
-    ]
-    return any("site-packages" in str(place) for place in places)
+    return (name or "builtins").partition(".")[0] in _TRUSTED
 
 
-def is_ours(cls: type) -> bool:
-    """Whether a class is one of this library's."""
-    return cls.__module__.partition(".")[0] == "aevb"
+def may_hold_state(cls: type) -> bool:
+    """Whether objects of a class are looked into: configurations of any make, but no engine's."""
+    if issubclass(cls, _REMADE):
+        return not is_library(cls)  # what a library's computes when first asked is no state
+    return cls.__module__.partition(".")[0] not in _CLOSED
 
 
 def runs_user_code(thing: Any) -> bool:

@@ -29,9 +29,8 @@ _WORTH_COMPILING = 60.0
 _TRIAL = 6
 
 
-# Steps by a graph before which it is compared with the program again, for what Python may do late.
-_CHECKED_AGAIN = frozenset(2**power for power in range(4, 40))
-
+# Between two comparisons of a graph with the program, for what Python may do late.
+_MOST_UNCHECKED = 4096
 
 # Steps between looks at what others may have changed in the program, such as a background thread.
 _LOOK_EVERY = 256
@@ -118,6 +117,8 @@ class Stepper:
         self._graphs: dict[Any, GraphStep] = {}
         self._recorded: dict[Any, RecordedSteps] = {}
         self._count = 0  # of steps made by graphs, one at a time
+        self._good = 0  # the last of them at which graph and program agreed
+        self._gave_up = False
         self._usual: list[list[int]] | None = None  # sizes of the inputs of most steps
         self._suspects: dict[Any, str] = {}  # what changed in Python since a graph was checked
         self._looked = 0
@@ -168,11 +169,20 @@ class Stepper:
 
     def state_dict(self) -> dict[str, Any]:
         """How far the choice has come, so that a resumed run makes its steps in the same way."""
-        return {"level": self.level, "settled": self._settled, "sizes": self._usual}
+        return {
+            "level": self.level,
+            "settled": self._settled,
+            "sizes": self._usual,
+            "gave_up": self._gave_up,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`; an explicit level goes on as what was asked for."""
         self._usual = state.get("sizes")
+        if state.get("gave_up"):
+            self._gave_up = True
+            self._settle("eager")
+            return
         if self._wanted == "auto":
             self.level, self._settled = state["level"], state["settled"]
         elif state["level"] != "eager" or self._optimizer_has_state():
@@ -204,13 +214,20 @@ class Stepper:
             )
         self._count += 1
         suspect = self._suspects.pop(key, None)
-        if suspect is not None or self._count in _CHECKED_AGAIN:
+        if suspect is not None or _is_checked_again(self._count):
             try:
-                step.check_again(*inputs)
+                step.check_again(*inputs, seed=self._count)
             except NotTraceableError as error:
                 why = f"{suspect} has changed, and " if suspect is not None else ""
-                return self._give_up_graphs(inputs, f"{why}after {self._count} steps {error}")
-        return step(*inputs)
+                since = f"those since step {self._good} of the graph may be wrong"
+                return self._give_up_graphs(
+                    inputs, f"{why}after {self._count} steps {error}; {since}"
+                )
+            self._good = self._count
+        try:
+            return step(*inputs)
+        except Exception as error:
+            return self._give_up_graphs(inputs, f"the graph failed: {_reason(error)}")
 
     def look_at_python(self, step: int, *, at_once: bool = False) -> None:
         """Have the next step checked if somebody has changed the program meanwhile.
@@ -228,26 +245,34 @@ class Stepper:
 
     def _give_up_graphs(self, inputs: tuple[Tensor, ...], why: str) -> Tensor:
         """What the graph holds is not so any more, as when a schedule changes momentum."""
+        self._gave_up = True
         self._settle("eager")
         warnings.warn(f"training steps run eagerly from here: {why}", stacklevel=2)
         return self.eager(*inputs)
 
     def _graph(self, level: str, inputs: tuple[Tensor, ...]) -> GraphStep | None:
-        try:
-            if self._refusal is not None:
-                raise self._refusal
-            return graph_step(self._definition, level, *inputs, others=self._others(inputs))
-        except NotTraceableError as error:
-            self._settle("eager")
-            warnings.warn(f"training steps run eagerly: {error}", stacklevel=2)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            if level == "compiled":
-                self._settle("traced")
-                warnings.warn(f"steps are traced, for the compiler failed: {reason}", stacklevel=2)
-                return self._graph("traced", inputs)
-            self._settle("eager")
-            warnings.warn(f"training steps run eagerly: no graph: {reason}", stacklevel=2)
+        """The best graph there is, up to ``level``; says once why it is less."""
+        reasons = []
+        for attempt in (level, "traced") if level == "compiled" else (level,):
+            try:
+                if self._refusal is not None:
+                    raise self._refusal
+                others = self._others(inputs)
+                step = graph_step(self._definition, attempt, *inputs, others=others)
+            except NotTraceableError as error:
+                reasons.append(str(error))
+            except Exception as error:
+                reasons.append(f"no graph: {_reason(error)}")
+            else:
+                if reasons:
+                    self._settle("traced")
+                    warnings.warn(
+                        f"steps are traced, for the compiler failed: {reasons[0]}", stacklevel=2
+                    )
+                return step
+        self._gave_up = True
+        self._settle("eager")
+        warnings.warn(f"training steps run eagerly: {reasons[-1]}", stacklevel=2)
         return None
 
     def _others(self, inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
@@ -287,6 +312,20 @@ class Stepper:
             self._graphs.clear()
             self._recorded.clear()
             self._suspects.clear()
+
+
+def _is_checked_again(count: int) -> bool:
+    """At powers of two from 16 on, and now and then.
+
+    Example:
+        >>> [count for count in range(70) if _is_checked_again(count)]
+        [16, 32, 64]
+    """
+    return count >= 16 and (count & (count - 1) == 0 or count % _MOST_UNCHECKED == 0)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _shapes(inputs: tuple[Tensor, ...]) -> Any:

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+
+from aevb.inference.switches import argument_checks, onednn_off
 
 __all__ = ["NotTraceableError", "refuse_untraceable_sites", "trace_graph", "traceable_pyro"]
 
@@ -46,7 +47,8 @@ def trace_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Graph
     """
     sites = _LastSite()
     try:
-        with sites, traceable_pyro():
+        # oneDNN's fused recurrent layers have no derivative in a graph
+        with sites, traceable_pyro(), onednn_off():
             graph = make_fx(function)(*inputs)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
@@ -71,7 +73,7 @@ def traceable_pyro() -> Iterator[None]:
     def keep(value: Any) -> Any:
         return value.detach() if isinstance(value, Tensor) else value
 
-    replaced = []
+    replaced: list[tuple[Any, str, Any]] = []
     for name, module in list(sys.modules.items()):
         if name.startswith("pyro.infer"):
             for function, substitute in (("torch_item", keep), ("warn_if_nan", _nothing)):
@@ -79,7 +81,11 @@ def traceable_pyro() -> Iterator[None]:
                     replaced.append((module, function, getattr(module, function)))
                     setattr(module, function, substitute)
     try:
-        with pyro.validation_enabled(False):
+        # a distribution made outside the program brings its own switch
+        check = torch.distributions.Distribution._validate_sample
+        replaced.append((torch.distributions.Distribution, "_validate_sample", check))
+        torch.distributions.Distribution._validate_sample = _nothing  # type: ignore[method-assign]
+        with argument_checks(False):
             yield
     finally:
         for module, function, original in replaced:

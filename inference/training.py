@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
@@ -26,6 +25,7 @@ from aevb.inference.precision import bf16_products, tf32_products
 from aevb.inference.program import data_plate_size, prepare
 from aevb.inference.python_values import runs_user_code
 from aevb.inference.steps import EagerStep, Stepper
+from aevb.inference.switches import argument_checks
 from aevb.inference.tracing import NotTraceableError, refuse_untraceable_sites
 from aevb.inference.validation import mean_elbo
 
@@ -143,6 +143,12 @@ class Training:
             raise ValueError("program: has no trainable parameters")
         self.optimizer = optimizer(self.parameters, lr=learning_rate)
         self.schedule = None if schedule is None else schedule(self.optimizer)
+        lacks_state = self.schedule is not None and not hasattr(self.schedule, "state_dict")
+        if self.folder is not None and lacks_state:
+            raise ValueError(
+                f"schedule: {type(self.schedule).__name__} has no state_dict, so that a run in a "
+                "folder could not be resumed; give it one, or no folder"
+            )
         self.learning_rate = learning_rate
         estimator: Any = self.objective.estimator()
         self.estimator = estimator
@@ -157,7 +163,13 @@ class Training:
         if self.counters:
             estimator.buffers = self.counters
         buffers += self.counters
-        keepers = {"program": self.program, "objective": self.objective, "estimator": estimator}
+        data = self.feed.data if isinstance(self.feed.data, tuple) else ()
+        keepers = {
+            "program": self.program,
+            "objective": self.objective,
+            "estimator": estimator,
+            "data": [value for value in data if not isinstance(value, Tensor)],
+        }
         definition = StepDefinition(
             self.gradients, self.optimizer, self.parameters, buffers, keepers
         )
@@ -194,7 +206,7 @@ class Training:
         with (
             progress_bar(goal, "step", self.step, show) as bar,
             Interrupts() as interrupts,
-            pyro.validation_enabled(False),
+            argument_checks(False),
             tf32_products(self.precision == "tf32"),
             warnings.catch_warnings(),
         ):
@@ -289,7 +301,7 @@ class Training:
 
     def remember(self) -> None:
         """Keep the present state in memory: a graph shows a bad loss only after its update."""
-        self.memory = copy.deepcopy(self.state_dict())
+        self.memory = _copied(self.state_dict())
 
     def _refuse_non_finite(self, bound: Tensor, inputs: tuple[Tensor, ...]) -> None:
         """Stop before the weights are spoilt, and say where it began."""
@@ -396,13 +408,18 @@ class Training:
             "settings": self._settings(),
             "weights": self.program.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "schedule": self._schedule_state(),
             "feed": self.feed.state_dict(),
             "stepper": self.stepper.state_dict(),
             "random": randomness.capture(self.device),
             "history": self.log.history,
             "counters": {name: getattr(self, name) for name in _COUNTERS},
         }
+
+    def _schedule_state(self) -> dict[str, Any] | None:
+        if self.schedule is None or not hasattr(self.schedule, "state_dict"):
+            return None
+        return self.schedule.state_dict()
 
     def _load(self, path: Path) -> list[dict[str, Any]]:
         # on the CPU: an optimizer leaves step counts where they are, and on a GPU each is a wait
@@ -418,7 +435,7 @@ class Training:
     def _restore(self, state: dict[str, Any]) -> None:
         self.program.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.schedule is not None:
+        if self.schedule is not None and state["schedule"] is not None:
             self.schedule.load_state_dict(state["schedule"])
         self.feed.load_state_dict(state["feed"])
         for name, value in state["counters"].items():
@@ -476,6 +493,17 @@ class Training:
     def _last_checkpoint(self) -> Path | None:
         path = self.checkpoint_path
         return path if path is not None and path.exists() else None
+
+
+def _copied(state: Any) -> Any:
+    """A copy of the tensors in dictionaries and lists, and of these; the rest is shared."""
+    if isinstance(state, Tensor):
+        return state.detach().clone()
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [_copied(value) for value in state]
+    return state
 
 
 def _plate_nesting(trace: poutine.Trace) -> int:

@@ -1,6 +1,5 @@
 """The ELBO of held-out data during training."""
 
-import pyro
 import torch
 from pyro.infer import Trace_ELBO
 from torch import nn
@@ -8,6 +7,7 @@ from torch import nn
 from aevb.inference import randomness
 from aevb.inference.feeds import Data, evaluation_batches
 from aevb.inference.program import ProgramPair, data_plate_size, prepare
+from aevb.inference.switches import argument_checks
 
 __all__ = ["mean_elbo"]
 
@@ -38,7 +38,7 @@ def mean_elbo(
     estimator = Trace_ELBO()
     total, count = 0.0, 0.0
     plate: tuple[int, int] | None = None
-    with randomness.seeded(seed, target), torch.no_grad(), pyro.validation_enabled(False):
+    with randomness.seeded(seed, target), torch.no_grad(), argument_checks(False):
         if module is not None:
             module.eval()
         for args in evaluation_batches(data, batch_size, target):

@@ -1,5 +1,7 @@
 """Steps as graphs against the steps that Pyro makes."""
 
+import argparse
+import collections
 import itertools
 import logging
 import random
@@ -18,10 +20,12 @@ from pyro import distributions as dist
 from pyro.infer import config_enumerate
 from pyro.infer.autoguide import (
     AutoDiagonalNormal,
+    AutoIAFNormal,
     AutoLowRankMultivariateNormal,
     AutoMultivariateNormal,
     AutoNormal,
 )
+from pyro.optim.clipped_adam import ClippedAdam
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR, ReduceLROnPlateau
 
@@ -668,6 +672,11 @@ class PrivateNoise(Tied):
         return self.enc(x) + self.extra * random.random()
 
 
+class RareDropout(Tied):
+    def encode(self, x: Tensor) -> Tensor:
+        return self.enc(x * 0 if np.random.rand() < 0.3 else x)  # noqa: NPY002
+
+
 class LateCounter(Tied):
     """Does something else after many calls."""
 
@@ -740,10 +749,72 @@ class Remembering(Tied):
 
 
 class Tempered(Tied):
-    factor = 1.0
+    """A factor that is kept wherever a test says."""
+
+    def __init__(self, keep: Callable[[], Any], read: Callable[[Any], float]) -> None:
+        super().__init__()
+        self.kept, self.read = keep(), read
 
     def encode(self, x: Tensor) -> Tensor:
-        return self.enc(x) * self.factor
+        return self.enc(x) * self.read(self.kept)
+
+
+def configuration() -> type:
+    class Config:
+        beta = 1.0
+
+    return Config
+
+
+class Scaled(dist.Normal):
+    beta = 1.0
+
+
+class Slotted:
+    __slots__ = ("__beta",)
+
+    def __init__(self) -> None:
+        self.__beta = 1.0
+
+    def get(self) -> float:
+        return self.__beta
+
+    def set(self, value: float) -> None:
+        self.__beta = value
+
+
+def attribute(kept: Any) -> float:
+    return kept.beta
+
+
+def set_attribute(kept: Any, value: float) -> None:
+    kept.beta = value
+
+
+def tensor_with_attribute() -> Tensor:
+    tensor = torch.zeros(1)
+    tensor.beta = 1.0  # type: ignore[attr-defined]
+    return tensor
+
+
+# where a factor may be kept: how to make the place, to read it and to change it
+KEPT: dict[str, tuple[Callable[[], Any], Callable[[Any], float], Callable[[Any, float], None]]] = {
+    "namespace": (lambda: argparse.Namespace(beta=1.0), attribute, set_attribute),
+    "class": (configuration, attribute, set_attribute),
+    "distribution": (lambda: Scaled(0.0, 1.0), attribute, set_attribute),
+    "attribute of a tensor": (tensor_with_attribute, attribute, set_attribute),
+    "private slot": (Slotted, Slotted.get, Slotted.set),
+    "user's dictionary": (
+        lambda: collections.UserDict(beta=1.0),
+        lambda kept: kept["beta"],
+        lambda kept, value: kept.update(beta=value),
+    ),
+    "array of objects": (
+        lambda: np.array([1.0, None], dtype=object),
+        lambda kept: kept[0],
+        lambda kept, value: kept.__setitem__(0, value),
+    ),
+}
 
 
 FLOATS = torch.randn(40, 6, generator=torch.Generator().manual_seed(8))
@@ -771,7 +842,8 @@ def test_memory_of_any_layout_is_updated_as_eagerly(family: type[Tied]) -> None:
     [
         (FrozenValues, "its graph is not the program"),
         (MaskedRows, "depends on the values of tensors"),
-        (PrivateNoise, "its graph is not the program|another loss"),
+        (PrivateNoise, "it draws from Python's own random numbers"),
+        (RareDropout, "it draws from NumPy's own random numbers"),
         (LateCounter, "program.calls changes when the program runs"),
         (ClassCounter, "ClassCounter.calls changes when the program runs"),
         (GlobalCounter, r"GLOBALS\['calls'\] changes when the program runs"),
@@ -798,13 +870,16 @@ def test_what_a_program_remembers_of_a_size_is_no_state() -> None:
     torch.testing.assert_close(eager.enc.weight, traced.enc.weight, rtol=1e-4, atol=1e-6)
 
 
-def test_attribute_that_a_schedule_sets_is_followed() -> None:
+@pytest.mark.parametrize("place", list(KEPT))
+def test_what_a_schedule_sets_is_followed(place: str) -> None:
+    keep, read, change = KEPT[place]
+
     def run(level: str) -> tuple[Tied, Run]:
-        program = Tempered()
+        program = Tempered(keep, read)
 
         def schedule(optimizer: torch.optim.Optimizer) -> Any:
             def rate(epoch: int) -> float:
-                program.factor = 1.0 if epoch < 3 else 0.5
+                change(program.kept, 1.0 if epoch < 3 else 0.5)
                 return 1.0
 
             return torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
@@ -812,11 +887,154 @@ def test_attribute_that_a_schedule_sets_is_followed() -> None:
         return program, tried(program, level, steps=24, schedule=schedule)
 
     eager, _ = run("eager")
-    with pytest.warns(UserWarning, match=r"program\.factor has changed, and after") as caught:
+    with pytest.warns(UserWarning, match=r"has changed, and after \d+ steps") as caught:
         traced, result = run("traced")
     assert len(caught) == 1
     assert result.level == "eager"
     torch.testing.assert_close(eager.enc.weight, traced.enc.weight, rtol=1e-4, atol=1e-6)
+
+
+def test_state_in_the_arguments_is_seen() -> None:
+    def model(x: Tensor, config: Any) -> None:
+        config.calls += 1
+        located(lambda m: 0.0)(x)
+
+    def guide(x: Tensor, config: Any) -> None:
+        located_guide(x)
+
+    arguments = (ROWS, argparse.Namespace(calls=0))
+    with pytest.warns(UserWarning, match=r"data\[0\].calls changes when the program runs"):
+        fit(Program(model, guide), arguments, steps=5, compile="traced", device="cpu")
+
+
+class Forgetting(torch.optim.SGD):
+    """Lowers its own rate at each step."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            group["lr"] *= 0.9
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("optimizer", [Forgetting, ClippedAdam])
+def test_what_an_optimizer_counts_is_not_advanced_by_checks(
+    optimizer: type[torch.optim.Optimizer],
+) -> None:
+    def decaying(parameters: Any, lr: float) -> torch.optim.Optimizer:
+        if optimizer is ClippedAdam:
+            return ClippedAdam(parameters, lr=lr, lrd=0.9)
+        return optimizer(parameters, lr=lr)  # type: ignore[call-arg]
+
+    eager, traced = Tied(), Tied()
+    tried(eager, "eager", steps=40, optimizer=decaying)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tried(traced, "traced", steps=40, optimizer=decaying)
+    torch.testing.assert_close(eager.enc.weight, traced.enc.weight, rtol=1e-4, atol=1e-6)
+
+
+class Recurrent(Tied):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTM(1, 4, batch_first=True)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.enc(x) + self.cell(x.unsqueeze(-1))[0][:, -1]
+
+
+class MissingValues(Tied):
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw = np.array([1.0, np.nan])
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.enc(x) * float(self.raw[0])
+
+
+class CheckedOutside(Tied):
+    def __init__(self) -> None:
+        super().__init__()
+        with pyro.validation_enabled(True):
+            self.prior = dist.Normal(0.0, 1.0, validate_args=True).expand([2]).to_event(1)
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", self.prior)
+            pyro.sample("x", dist.Normal(self.dec(z), 1.0).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize("family", [Recurrent, MissingValues, CheckedOutside])
+def test_ordinary_programs_have_a_graph(family: type[Tied]) -> None:
+    eager, traced = family(), family()
+    tried(eager, "eager")
+    assert tried(traced, "traced").level == "traced"
+    for first, second in zip(eager.parameters(), traced.parameters(), strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-5)
+
+
+def test_guides_with_cached_transforms_have_a_graph() -> None:
+    model = located(lambda m: 0.0)
+    runs = []
+    for level in ("eager", "traced"):
+        torch.manual_seed(1)
+        guide = AutoIAFNormal(model, hidden_dim=[8])
+        runs.append(fit(Program(model, guide), ROWS, steps=STEPS, compile=level, device="cpu"))
+    assert runs[1].level == "traced"
+    assert_agree(runs[1], runs[0])
+
+
+class Growing(Tied):
+    """Selects rows by a mask that a schedule changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chosen = torch.tensor([True, True, False, False, False, False])
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.enc(x) + x[:, self.chosen].sum(-1, keepdim=True) * self.extra
+
+
+def test_graph_that_fails_in_the_middle_gives_way() -> None:
+    def run(level: str) -> Tied:
+        program = Growing()
+
+        def schedule(optimizer: torch.optim.Optimizer) -> Any:
+            def rate(epoch: int) -> float:
+                program.chosen[2] = epoch >= 3
+                return 1.0
+
+            return torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+
+        tried(program, level, steps=24, schedule=schedule)
+        return program
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        eager, traced = run("eager"), run("traced")
+    torch.testing.assert_close(eager.enc.weight, traced.enc.weight, rtol=1e-3, atol=1e-4)
+
+
+def test_schedule_without_a_state_trains_but_has_no_folder(tmp_path: Path) -> None:
+    class Halving:
+        def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+            self.optimizer = optimizer
+
+        def step(self) -> None:
+            self.optimizer.param_groups[0]["lr"] *= 0.5
+
+    assert tried(Tied(), "traced", schedule=Halving).step == 9
+    with pytest.raises(ValueError, match="Halving has no state_dict"):
+        tried(Tied(), "traced", schedule=Halving, out=tmp_path)
+
+
+@pytest.mark.parametrize("level", ["eager", "traced"])
+def test_argument_checks_are_left_as_the_user_set_them(level: str) -> None:
+    torch.distributions.Distribution.set_default_validate_args(False)
+    try:
+        tried(Tied(), level)
+        assert torch.distributions.Distribution._validate_args is False
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(True)
 
 
 @needs_compiler
