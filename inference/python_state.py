@@ -50,7 +50,7 @@ _CACHES = ("_cached_x_y", "_cached_log_det", "_cached_log_abs_det_jacobian")
 _LARGEST = 10_000
 _LARGEST_ARRAY = 100_000
 # Objects followed in all; whoever holds more is not watched to the last.
-_MOST = 50_000
+_MOST = 10_000
 
 
 @dataclass
