@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-__all__ = ["image_grid", "training_curve"]
+__all__ = ["evidence_curve", "image_grid", "training_curve"]
 
 
 def training_curve(history: list[dict[str, Any]], path: Path) -> None:
@@ -31,6 +31,27 @@ def training_curve(history: list[dict[str, Any]], path: Path) -> None:
         margin = 0.05 * (max(later) - min(later)) or 1.0
         axes.set_ylim(bottom=min(later) - margin)
     axes.set_xlabel("epoch")
+    axes.set_ylabel("nats per datapoint")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def evidence_curve(curve: dict[str, Any], path: Path) -> None:
+    """The importance bound against the number of samples, with its extrapolation.
+
+    Args:
+        curve: From :func:`aevb.evaluation.importance_curve`.
+        path: Picture to write.
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    counts, errors = curve["num_samples"], curve["monte_carlo_error"]
+    axes.errorbar(counts, curve["bound"], yerr=errors, marker="o", markersize=3, label="bound")
+    if curve["limit"] is not None:
+        label = f"extrapolated to {curve['limit']:.2f}, no bound"
+        axes.axhline(curve["limit"], linestyle="--", color="grey", label=label)
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("importance samples K")
     axes.set_ylabel("nats per datapoint")
     axes.legend()
     figure.savefig(path, dpi=120)

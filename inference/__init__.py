@@ -9,6 +9,7 @@ from aevb.inference.hmc import Draws, hmc
 from aevb.inference.hmc_evidence import HMCEvidence, hmc_evidence
 from aevb.inference.importance import ImportanceEvidence, importance_evidence
 from aevb.inference.layouts import NoDensityError
+from aevb.inference.log_density import LogDensity, guide_draws
 from aevb.inference.objectives import (
     ELBO,
     IWAE,
@@ -20,6 +21,8 @@ from aevb.inference.objectives import (
 )
 from aevb.inference.program import Program, ProgramPair
 from aevb.inference.psis import pareto_khat
+from aevb.inference.randomness import seeded
+from aevb.inference.refinement import LocalPosterior, Refinement, refine
 from aevb.inference.training import CHECKPOINT, Run
 from aevb.inference.validation import mean_elbo
 
@@ -35,16 +38,20 @@ __all__ = [
     "FreeBits",
     "HMCEvidence",
     "ImportanceEvidence",
+    "LocalPosterior",
+    "LogDensity",
     "NoDensityError",
     "NonFiniteLossError",
     "Objective",
     "Program",
     "ProgramPair",
+    "Refinement",
     "Run",
     "StickingTheLanding",
     "ais_evidence",
     "bdmc_evidence",
     "fit",
+    "guide_draws",
     "hmc",
     "hmc_evidence",
     "importance_evidence",
@@ -52,5 +59,7 @@ __all__ = [
     "mean_elbo",
     "pareto_khat",
     "pick_device",
+    "refine",
     "save_checkpoint",
+    "seeded",
 ]

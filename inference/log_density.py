@@ -10,6 +10,7 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import biject_to
 
+from aevb.inference import randomness
 from aevb.inference.layouts import (
     Layout,
     batch_shape,
@@ -23,7 +24,7 @@ from aevb.inference.layouts import (
 from aevb.inference.log_weights import draw
 from aevb.inference.switches import argument_checks
 
-__all__ = ["LogDensity"]
+__all__ = ["LogDensity", "guide_draws"]
 
 
 @dataclass(frozen=True)
@@ -237,6 +238,30 @@ class LogDensity:
         conditioned = poutine.condition(program, data=latents)
         with argument_checks(False):
             return poutine.trace(in_plate(conditioned, self.layout, num)).get_trace(*self._args)
+
+
+def guide_draws(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    *args: Any,
+    num_draws: int = 1000,
+    seed: int = 0,
+) -> Tensor:
+    """Draws of a guide as real vectors, in the coordinates of :class:`LogDensity`.
+
+    Args:
+        model: Pyro program of the joint distribution.
+        guide: Pyro program of the posterior.
+        args: Arguments of both.
+        num_draws: S.
+        seed: Of the draws; torch's global random state is left as it was.
+
+    Returns:
+        ``(S, batch, dim)``.
+    """
+    device = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
+    with randomness.seeded(seed, device):
+        return LogDensity(model, *args, guide=guide).guide_draws(num_draws)
 
 
 def _latent(name: str, site: Any, again: Any, layout: Layout) -> _Latent:

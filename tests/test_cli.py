@@ -326,6 +326,30 @@ def test_evaluating_twice_gives_identical_figures(run: Path, aevb: Any) -> None:
     assert first["elbo"] != other["elbo"]
 
 
+@pytest.mark.parametrize("estimator", ["ais", "bdmc", "hmc"])
+def test_evidence_by_other_estimators(estimator: str, run: Path, aevb: Any) -> None:
+    code, out, _ = aevb(
+        "evaluate", run, "--estimator", estimator, "--limit", 5, "--num_samples", 40,
+        "--num_temperatures", 20, "--num_chains", 4, "--json",
+    )  # fmt: skip
+    figures = json.loads(out)
+    assert code == 0
+    assert isinstance(figures["converged"], bool)
+    assert figures["num_datapoints"] == 5
+    written = list(run.glob(f"evidence-{estimator}-test-5x*-seed0.json"))
+    assert [json.loads(path.read_text()) for path in written] == [figures]
+
+
+def test_importance_curve_has_its_picture(run: Path, aevb: Any) -> None:
+    code, out, _ = aevb(
+        "evaluate", run, "--limit", 5, "--num_samples", 64, "--curve", "true", "--json"
+    )
+    figures = json.loads(out)
+    assert code == 0
+    assert figures["curve"]["num_samples"][-1] == 64
+    assert Path(figures["picture"]).stat().st_size > 1000
+
+
 def test_moved_run_evaluates_to_the_same_figures(run: Path, tmp_path: Path, aevb: Any) -> None:
     flags = ["--num_samples", 3, "--limit", 5, "--json"]
     before = json.loads(aevb("evaluate", run, *flags).out)

@@ -1,7 +1,6 @@
 """What the commands do."""
 
 import math
-import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -14,9 +13,9 @@ from tqdm import tqdm
 from aevb import data as datasets
 from aevb import evaluation, inference
 from aevb import sweep as sweeps
+from aevb.estimates import Estimator, Schedule, check, estimate, plain
 from aevb.inference import ELBO, Objective
-from aevb.models import VAE, LatentVariableModel, Likelihood
-from aevb.models.likelihoods import Grid
+from aevb.models import VAE, LatentVariableModel
 from aevb.parts import FAMILIES
 from aevb.parts import parts as list_parts
 from aevb.runs import (
@@ -25,7 +24,6 @@ from aevb.runs import (
     build_model,
     open_run,
     save_weights,
-    write_json,
     write_record,
     write_text,
 )
@@ -90,7 +88,7 @@ def train(
         The final evaluation.
     """
     target = inference.pick_device(device)
-    _check_evaluation(num_samples, limit)  # now, and not when the training is done
+    check(num_samples=num_samples, limit=limit)  # now, and not when the training is done
     dataset = datasets.load(data, root=data_root, binarize=binarize, seed=seed)
     torch.manual_seed(seed)
     built = build_model(model, dataset)
@@ -133,7 +131,7 @@ def train(
     save_weights(folder, built)
     saved = SavedRun(folder, None, built.eval(), dataset, run.epoch, run.stopped)
     try:
-        figures = _evaluate(saved, "test", num_samples, limit, seed, target)
+        figures = estimate(saved, "test", num_samples, limit, seed, target)
     except inference.NoDensityError as error:
         figures = {"evidence": None, "why": str(error)}  # an ordinary autoencoder
     _draw(saved, run.history, target)
@@ -146,18 +144,33 @@ def evaluate(
     num_samples: int = 5000,
     split: Literal["train", "validation", "test"] = "test",
     limit: int | None = None,
+    estimator: Estimator = "importance",
+    num_chains: int = 16,
+    num_temperatures: int = 1000,
+    schedule: Schedule = "sigmoid",
+    start: Literal["prior", "guide"] = "guide",
+    chain_batch_size: int | None = None,
+    curve: bool = False,
     seed: int = 0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     data_root: Path | None = None,
 ) -> dict[str, Any]:
-    """Estimate the evidence of a trained model by importance sampling.
+    """Estimate the evidence of a trained model.
 
     Args:
         run: Run folder.
         reopen: Reads the configuration of a run folder.
-        num_samples: Importance samples for each datapoint.
-        split: train, validation or test.
+        num_samples: Importance samples for each datapoint; for hmc, draws of each chain.
+        split: train, validation or test; of bdmc only the number of datapoints is taken.
         limit: Only the first so many datapoints.
+        estimator: importance; ais, annealing; bdmc, bounds from both sides on simulated data; or
+            hmc, posterior draws (AEVB, appendix D).
+        num_chains: Chains of each datapoint, for all but importance.
+        num_temperatures: Steps of annealing.
+        schedule: How temperatures lie: sigmoid, linear or adaptive.
+        start: Where annealing starts: prior or guide.
+        chain_batch_size: Chains evaluated at once, to bound the memory.
+        curve: Also the importance bound against its number of samples, with a picture.
         seed: Of the draws.
         device: Where to compute.
         data_root: Folder with the data, if it has moved.
@@ -167,7 +180,10 @@ def evaluate(
     """
     target = inference.pick_device(device)
     saved = open_run(run, reopen(run), data_root, target)
-    return _evaluate(saved, split, num_samples, limit, seed, target)
+    return estimate(
+        saved, split, num_samples, limit, seed, target, estimator, num_chains, num_temperatures,
+        schedule, start, chain_batch_size, curve,
+    )  # fmt: skip
 
 
 def sample(
@@ -198,7 +214,7 @@ def sample(
     target = inference.pick_device(device)
     saved = open_run(run, reopen(run), data_root, target)
     torch.manual_seed(seed)
-    means = evaluation.prior_means(_plain(saved.model).model, num).cpu()
+    means = evaluation.prior_means(plain(saved.model).model, num).cpu()
     picture = out or run / f"samples-{num}-seed{seed}.png"
     evaluation.image_grid(means, picture, _columns(num), f"{num} samples, seed {seed}")
     array = picture.with_suffix(".npy")
@@ -248,63 +264,9 @@ def sweep(quick: bool = False, seed: int = 0, out: Path | None = None) -> dict[s
     return {"table": table, **counts, "seed": seed}
 
 
-def _evaluate(
-    saved: SavedRun,
-    split: str,
-    num_samples: int,
-    limit: int | None,
-    seed: int,
-    device: torch.device,
-) -> dict[str, Any]:
-    """Evidence of one split; also written into the run folder."""
-    _check_evaluation(num_samples, limit)
-    x = getattr(saved.dataset, split).evaluation(limit).to(device)
-    start = time.perf_counter()
-    model = _plain(saved.model)
-    evidence = inference.importance_evidence(
-        model.model, model.guide, x, num_samples=num_samples, seed=seed
-    )
-    summary = evaluation.summarize(evidence)
-    figures = {
-        **summary,
-        **_per_dimension(model, summary["log_evidence"]),
-        "estimator": "importance sampling, guide as proposal",
-        "unit": "nats per datapoint",
-        "split": split,
-        "data": saved.dataset.name,
-        "binarize": saved.dataset.train.binarize,
-        "model": " ".join(repr(saved.model).split()),
-        **({"weights": "means of their posterior"} if model is not saved.model else {}),
-        "epoch": saved.epoch,
-        "run": str(saved.folder),
-        "evaluation_seconds": round(time.perf_counter() - start, 1),
-    }
-    write_json(saved.folder / f"evidence-{split}-{len(x)}x{num_samples}-seed{seed}.json", figures)
-    return figures
-
-
-def _per_dimension(model: LatentVariableModel, log_evidence: float) -> dict[str, float]:
-    """Bits for each number of a datapoint, where these are grey levels: a density has none."""
-    found = [part for part in getattr(model, "parts", ()) if isinstance(part, Likelihood)]
-    if not found or not isinstance(found[0].support, Grid):
-        return {}
-    return {"bits_per_dimension": -log_evidence / (math.prod(model.shape) * math.log(2))}
-
-
-def _plain(model: LatentVariableModel) -> LatentVariableModel:
-    """With the means of the weights' posterior, where weights are latent."""
-    return model.at_mean_weights() if isinstance(model, VAE) else model
-
-
-def _check_evaluation(num_samples: int, limit: int | None) -> None:
-    for name, value in (("num_samples", num_samples), ("limit", limit)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}: must be at least 1; got {value}")
-
-
 def _draw(saved: SavedRun, history: list[dict[str, Any]], device: torch.device) -> None:
     """The pictures of a run."""
-    folder, model = saved.folder, _plain(saved.model)
+    folder, model = saved.folder, plain(saved.model)
     evaluation.training_curve(history, folder / "loss.png")
     torch.manual_seed(0)
     samples = evaluation.prior_means(model.model, 64)
