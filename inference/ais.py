@@ -365,6 +365,8 @@ def _arranged(
 
 def _interpolate(x: Tensor, y: Tensor, at: Tensor) -> Tensor:
     """Piecewise linear functions of each column, constant beyond their ends."""
+    if len(x) == 1:
+        return y.expand_as(at)
     columns = x.T.contiguous(), y.T.contiguous(), at.T.contiguous()
     place = torch.searchsorted(columns[0], columns[2]).clamp(1, columns[0].shape[1] - 1)
     left, right = (columns[0].gather(1, place + shift) for shift in (-1, 0))
