@@ -1,5 +1,6 @@
 """What may be believed: evidence with its errors, predictions and pictures."""
 
+from aevb.evaluation.arviz import ess_bulk, ess_tail, guide_to_arviz, rhat, to_arviz
 from aevb.evaluation.evidence import importance_curve, summarize
 from aevb.evaluation.gaps import Gaps, inference_gaps
 from aevb.evaluation.plots import evidence_curve, image_grid, training_curve
@@ -10,12 +11,19 @@ from aevb.evaluation.predictive import (
     prior_samples,
     reconstructions,
 )
+from aevb.evaluation.report import trial_page
+from aevb.evaluation.trial import Trial, compare
 
 __all__ = [
     "Gaps",
     "PosteriorErrors",
+    "Trial",
+    "compare",
     "energy_distance_test",
+    "ess_bulk",
+    "ess_tail",
     "evidence_curve",
+    "guide_to_arviz",
     "image_grid",
     "importance_curve",
     "inference_gaps",
@@ -24,6 +32,9 @@ __all__ = [
     "prior_means",
     "prior_samples",
     "reconstructions",
+    "rhat",
     "summarize",
+    "to_arviz",
     "training_curve",
+    "trial_page",
 ]

@@ -22,7 +22,7 @@ from aevb.inference.objectives import (
 from aevb.inference.program import Program, ProgramPair
 from aevb.inference.psis import pareto_khat
 from aevb.inference.randomness import seeded
-from aevb.inference.refinement import LocalPosterior, Refinement, refine
+from aevb.inference.refinement import LocalPosterior, NoFamilyError, Refinement, refine
 from aevb.inference.training import CHECKPOINT, Run
 from aevb.inference.validation import mean_elbo
 
@@ -41,6 +41,7 @@ __all__ = [
     "LocalPosterior",
     "LogDensity",
     "NoDensityError",
+    "NoFamilyError",
     "NonFiniteLossError",
     "Objective",
     "Program",

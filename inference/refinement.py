@@ -18,12 +18,16 @@ from aevb.inference.layouts import Layout, in_plate, read_layout, sites, sum_log
 from aevb.inference.switches import argument_checks
 from aevb.inference.tracing import NotTraceableError
 
-__all__ = ["LocalPosterior", "Refinement", "refine"]
+__all__ = ["LocalPosterior", "NoFamilyError", "Refinement", "refine"]
 
 # As in the paper's own code: a hundred steps are averaged, and ten averages without a better one
 # are the end.
 _WINDOW = 100
 _PATIENCE = 10
+
+
+class NoFamilyError(ValueError):
+    """A guide's family has no parameters of its own for each datapoint."""
 
 
 class LocalPosterior(nn.Module):
@@ -34,7 +38,7 @@ class LocalPosterior(nn.Module):
         args: Its arguments.
 
     Raises:
-        ValueError: If the guide has no such family: a joint posterior, latents that depend on one
+        NoFamilyError: If the guide has no such family: a joint posterior, latents that depend on one
             another, point masses, or transformations with weights of their own.
 
     Example:
@@ -56,7 +60,7 @@ class LocalPosterior(nn.Module):
         self.plates = [site["cond_indep_stack"] for _, site in sites(first)]
         frames = {frame for stack in self.plates for frame in stack}
         if not self.names or any((f.name, f.dim) != ("data", -1) for f in frames) or not frames:
-            raise ValueError(
+            raise NoFamilyError(
                 "guide: is refined only where each latent lies in the plate 'data' and in no other"
             )
         self.size = next(iter(frames)).size
@@ -82,16 +86,18 @@ class _Family(nn.Module):
                 self.transforms = [*base.transforms, *self.transforms]
             base = base.base_dist
         if isinstance(base, dist.Delta):
-            raise ValueError(f"guide: site {name!r} is a point mass, and has no family to refine")
+            raise NoFamilyError(
+                f"guide: site {name!r} is a point mass, and has no family to refine"
+            )
         if any(isinstance(transform, nn.Module) for transform in self.transforms):
-            raise ValueError(
+            raise NoFamilyError(
                 f"guide: site {name!r} is transformed by a network, whose weights all datapoints "
                 "share; such a family has no parameters for each of them"
             )
         self.make = type(base)
         values, others = _parameters(base), _parameters(_innermost(again))
         if any(not torch.equal(values[key], others[key]) for key in values):
-            raise ValueError(
+            raise NoFamilyError(
                 f"guide: the distribution of site {name!r} depends on other draws; only families "
                 "that are independent given the data are refined"
             )
@@ -166,7 +172,7 @@ def refine(
         seed: Of the draws.
 
     Raises:
-        ValueError: As :class:`LocalPosterior`.
+        ValueError: As :class:`LocalPosterior`, or if a number is not positive.
 
     Example:
         >>> from aevb.models import VAE
@@ -182,7 +188,7 @@ def refine(
         local = LocalPosterior(guide, *args)
         layout = read_layout(model, local.guide, *args)
         if layout.num_datapoints is None:
-            raise ValueError("model: has one joint posterior, which is refined by training it")
+            raise NoFamilyError("model: has one joint posterior, which is refined by training it")
         return _fitted(local, model, layout, args, num_particles, learning_rate, max_steps)
 
 

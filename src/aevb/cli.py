@@ -20,6 +20,7 @@ __all__ = ["main"]
 _HELP = {
     "train": "train a model, evaluate it and draw its pictures",
     "evaluate": "estimate the evidence of a run",
+    "compare": "put the posterior of a run on trial against chains",
     "sample": "draw from the model of a run",
     "parts": "list what models can be made of",
     "sweep": "try every combination of parts on a dozen numbers",

@@ -27,8 +27,9 @@ from aevb.runs import (
     write_record,
     write_text,
 )
+from aevb.trials import try_posterior
 
-__all__ = ["evaluate", "parts", "sample", "sweep", "train"]
+__all__ = ["compare", "evaluate", "parts", "sample", "sweep", "train"]
 
 Reopen = Callable[[Path], Any]
 
@@ -183,6 +184,53 @@ def evaluate(
     return estimate(
         saved, split, num_samples, limit, seed, target, estimator, num_chains, num_temperatures,
         schedule, start, chain_batch_size, curve,
+    )  # fmt: skip
+
+
+def compare(
+    run: Path,
+    reopen: Reopen,
+    datapoints: int = 64,
+    split: Literal["train", "validation", "test"] = "test",
+    num_chains: int = 16,
+    num_samples: int = 500,
+    num_warmup: int = 500,
+    num_importance_samples: int = 2000,
+    num_temperatures: int = 200,
+    max_steps: int = 5000,
+    chain_batch_size: int | None = None,
+    seed: int = 0,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    data_root: Path | None = None,
+) -> dict[str, Any]:
+    """Put the posterior of a run on trial: against chains, its own best, and in evidence.
+
+    Args:
+        run: Run folder; report.html and report.json are written into it.
+        reopen: Reads the configuration of a run folder.
+        datapoints: The first so many of the split.
+        split: train, validation or test.
+        num_chains: Chains of each datapoint.
+        num_samples: Draws that each chain keeps.
+        num_warmup: Iterations before.
+        num_importance_samples: Of each importance estimate.
+        num_temperatures: Of annealing from the refined posterior; 0 for none.
+        max_steps: Of refinement.
+        chain_batch_size: Chains evaluated at once, to bound the memory.
+        seed: Of everything random.
+        device: Where to compute.
+        data_root: Folder with the data, if it has moved.
+
+    Returns:
+        The verdict and the figures behind it.
+    """
+    target = inference.pick_device(device)
+    saved = open_run(run, reopen(run), data_root, target)
+    return try_posterior(
+        saved, split, datapoints, seed, target,
+        num_chains=num_chains, num_samples=num_samples, num_warmup=num_warmup,
+        num_importance_samples=num_importance_samples, num_temperatures=num_temperatures,
+        max_steps=max_steps, chain_batch_size=chain_batch_size,
     )  # fmt: skip
 
 

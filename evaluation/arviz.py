@@ -1,0 +1,384 @@
+"""Draws for ArviZ: the only place that knows which of its two lines is installed."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aevb.inference import AISEvidence, Draws, HMCEvidence, ImportanceEvidence
+
+__all__ = ["ess_bulk", "ess_tail", "guide_to_arviz", "rhat", "to_arviz"]
+
+Evidence = Tensor | ImportanceEvidence | AISEvidence | HMCEvidence
+Sites = Mapping[str, Tensor]
+
+_CHAINS = ("chain", "draw")
+_RESERVED = ("chain", "draw", "sample", "pred_id")  # ArviZ looks for them by name
+_FIRST_WITH_TREES = 1  # major version of ArviZ
+
+
+def to_arviz(
+    draws: Draws,
+    *,
+    observed_data: Sites | None = None,
+    posterior_predictive: Sites | None = None,
+    log_evidence: Evidence | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+) -> Any:
+    """Draws of Hamiltonian Monte Carlo in the form that ArviZ summarizes, plots and stores.
+
+    The groups are ``posterior``, ``sample_stats``, and where given ``posterior_predictive``,
+    ``observed_data`` and ``constant_data``. Behind ``chain`` and ``draw``, local posteriors have
+    the dimension ``datapoint``; what follows is ``latent`` where the model has one latent site and
+    that one such dimension, and ArviZ's own ``<site>_dim_<n>`` elsewhere.
+
+    The evidence of a datapoint is no ``log_likelihood``, which ArviZ takes to be conditional on
+    the latents: it lies in ``constant_data``, as ``log_evidence``.
+
+    References:
+        ArviZ: a unified library for exploratory analysis of Bayesian models in Python (Kumar,
+        Carroll, Hartikainen & Martin, 2019), https://doi.org/10.21105/joss.01143; InferenceData
+        schema, https://python.arviz.org/en/stable/schema/schema.html
+
+    Args:
+        draws: Of :func:`aevb.inference.hmc`.
+        observed_data: Observed sites, ``(*plates, *event)``.
+        posterior_predictive: Observed sites drawn anew, ``(chains, draws, *plates, *event)``.
+        log_evidence: Log p(x) of each datapoint, ``(batch,)``, in nats, or the record of an
+            estimator, whose standard errors are stored too.
+        dims: Names of a site's dimensions behind the draws, in place of the above; needed where an
+            outer plate is as large as the data plate.
+
+    Returns:
+        ``arviz.InferenceData`` on ArviZ 0.x, ``xarray.DataTree`` on 1.x. A "/" in a site's name,
+        which files of this format cannot hold, is a "." in it.
+
+    Raises:
+        ValueError: If a site is named like a dimension of ArviZ's, or a shape does not fit.
+
+    Example:
+        >>> import torch
+        >>> from aevb import inference, models
+        >>> fa, x = models.FactorAnalysis((5,), 2), torch.zeros(3, 5)
+        >>> draws = inference.hmc(fa.model, x, num_chains=4, num_samples=100, num_warmup=100)
+        >>> tree = to_arviz(draws, observed_data={"x": x}, log_evidence=fa.log_evidence(x))
+        >>> dict(tree["posterior"]["z"].sizes)
+        {'chain': 4, 'draw': 100, 'datapoint': 3, 'latent': 2}
+        >>> tree["constant_data"]["log_evidence"].dims
+        ('datapoint',)
+    """
+    batch = draws.unconstrained.shape[2] if draws.is_local else None
+    sampler = {"tuning_steps": draws.num_warmup, "seed": draws.seed}
+    groups = _Groups(_Dims(batch, dims or {}))
+    groups.add("posterior", draws.samples, _CHAINS, "latent", sampler)
+    groups.add("sample_stats", draws.stats, _CHAINS, None, sampler)
+    groups.add_common(posterior_predictive, observed_data, log_evidence, _CHAINS)
+    return groups.assembled()
+
+
+def guide_to_arviz(
+    samples: Sites,
+    *,
+    is_local: bool = True,
+    observed_data: Sites | None = None,
+    posterior_predictive: Sites | None = None,
+    log_evidence: Evidence | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+) -> Any:
+    """Independent draws of a guide, beside those of :func:`to_arviz`.
+
+    On ArviZ 0.x they are one chain; on 1.x they have the one dimension ``sample``. They are
+    independent whatever the guide is worth: their R-hat and effective sample size say nothing.
+
+    Args:
+        samples: Draws of each latent site, ``(samples, *plates, *event)``.
+        is_local: Whether the dimension behind ``samples`` is that of datapoints.
+        observed_data: As for :func:`to_arviz`, as are the others.
+        posterior_predictive: Observed sites drawn anew, ``(samples, *plates, *event)``.
+        log_evidence: Log p(x) of each datapoint, ``(batch,)``, in nats.
+        dims: Names of a site's dimensions behind the draws.
+
+    Returns:
+        ``arviz.InferenceData`` on ArviZ 0.x, ``xarray.DataTree`` on 1.x.
+
+    Raises:
+        ValueError: As :func:`to_arviz`.
+
+    Example:
+        >>> import torch
+        >>> tree = guide_to_arviz({"z": torch.randn(10, 3, 2)})
+        >>> tree["posterior"]["z"].dims[-2:]
+        ('datapoint', 'latent')
+        >>> tree["posterior"]["z"].size
+        60
+    """
+    first = next(iter(samples.values()), None)
+    if first is None:
+        raise ValueError("samples: expected at least one latent site; got none")
+    if first.ndim < 1 + is_local:
+        raise ValueError(
+            f"samples: expected (samples, *plates, *event); got shape {tuple(first.shape)}"
+        )
+    groups = _Groups(_Dims(first.shape[1] if is_local else None, dims or {}))
+    sample_dims: tuple[str, ...] = ("sample",)
+    if not _has_trees():
+        sample_dims = _CHAINS
+        samples = _one_chain(samples)
+        posterior_predictive = _one_chain(posterior_predictive or {})
+    groups.add("posterior", samples, sample_dims, "latent")
+    groups.add_common(posterior_predictive, observed_data, log_evidence, sample_dims)
+    return groups.assembled()
+
+
+def rhat(draws: Draws) -> NDArray[np.float64]:
+    """R-hat of each posterior, the largest over its dimensions; above 1.01 it did not converge.
+
+    It is that of ranks and of ranks of distances from the median, in unconstrained coordinates.
+
+    References:
+        Rank-Normalization, Folding, and Localization: An Improved R-hat (Vehtari, Gelman, Simpson,
+        Carpenter & Bürkner, 2021), https://arxiv.org/abs/1903.08008
+
+    Args:
+        draws: Of :func:`aevb.inference.hmc`.
+
+    Returns:
+        ``(batch,)``, or ``()`` for a joint posterior; NaN with fewer than two chains or four
+        draws, and where all draws are equal.
+
+    Example:
+        >>> import torch
+        >>> from aevb import inference, models
+        >>> fa = models.FactorAnalysis((5,), 2)
+        >>> draws = inference.hmc(fa.model, torch.zeros(3, 5), num_samples=100, num_warmup=100)
+        >>> rhat(draws).shape, bool((rhat(draws) < 1.1).all())
+        ((3,), True)
+    """
+    return _over_dimensions(draws, "rhat", np.max)
+
+
+def ess_bulk(draws: Draws) -> NDArray[np.float64]:
+    """Effective number of draws for the middle of each posterior, the least over its dimensions.
+
+    References:
+        As of :func:`rhat`
+
+    Args:
+        draws: Of :func:`aevb.inference.hmc`.
+
+    Returns:
+        ``(batch,)``, or ``()`` for a joint posterior; NaN with fewer than four draws.
+
+    Example:
+        >>> import torch
+        >>> from aevb import inference, models
+        >>> fa = models.FactorAnalysis((5,), 2)
+        >>> draws = inference.hmc(fa.model, torch.zeros(3, 5), num_samples=100, num_warmup=100)
+        >>> bool((ess_bulk(draws) > 100).all())
+        True
+    """
+    return _over_dimensions(draws, "ess", np.min, method="bulk")
+
+
+def ess_tail(draws: Draws) -> NDArray[np.float64]:
+    """Effective number of draws for the 5 and 95 % quantiles, the least over dimensions.
+
+    References:
+        As of :func:`rhat`
+
+    Args:
+        draws: Of :func:`aevb.inference.hmc`.
+
+    Returns:
+        ``(batch,)``, or ``()`` for a joint posterior; NaN with fewer than four draws.
+
+    Example:
+        >>> import torch
+        >>> from aevb import inference, models
+        >>> fa = models.FactorAnalysis((5,), 2)
+        >>> draws = inference.hmc(fa.model, torch.zeros(3, 5), num_samples=100, num_warmup=100)
+        >>> bool((ess_tail(draws) > 100).all())
+        True
+    """
+    return _over_dimensions(draws, "ess", np.min, method="tail")
+
+
+def _over_dimensions(
+    draws: Draws, name: str, worst: Callable[..., Any], **options: str
+) -> NDArray[np.float64]:
+    """A diagnostic of ArviZ's for all numbers at once; NaN in one dimension is NaN in the worst.
+
+    All of them go by ranks, so bijections of single numbers change nothing, and unconstrained
+    coordinates have no constant ones among them, as triangular matrices have.
+    """
+    # not float32: R-hat squares differences of draws
+    values = draws.unconstrained.double().cpu().numpy()
+    dataset = xr.Dataset({"u": ((*_CHAINS, "datapoint", "latent"), values)})
+    with np.errstate(divide="ignore", invalid="ignore"):  # chains that never moved
+        found = getattr(_arviz(), name)(dataset, **options)["u"].to_numpy()
+    result = np.asarray(worst(found, axis=-1), dtype=np.float64)
+    return result if draws.is_local else result[0, ...]
+
+
+@dataclass(frozen=True)
+class _Dims:
+    """Names of dimensions.
+
+    Attributes:
+        batch: Size of the data plate; None for a joint posterior.
+        given: Names that the caller chose, by site.
+    """
+
+    batch: int | None
+    given: Mapping[str, Sequence[str]]
+
+    def of(
+        self, name: str, shape: tuple[int, ...], event: str | None, taken: set[str]
+    ) -> tuple[str, ...]:
+        """Of a site behind the draws.
+
+        Args:
+            name: Of the site.
+            shape: Behind the draws.
+            event: Name of a single event dimension, if it has one.
+            taken: Names of variables, which are not free for dimensions.
+        """
+        if name in self.given:
+            if len(self.given[name]) != len(shape):
+                raise ValueError(
+                    f"dims: expected {len(shape)} names for {name!r} of shape {shape}; got "
+                    f"{tuple(self.given[name])}"
+                )
+            return tuple(self.given[name])
+        place = shape.index(self.batch) if self.batch in shape else None
+        others = [number for number in range(len(shape)) if number != place]
+        found = {number: f"{name}_dim_{count}" for count, number in enumerate(others)}
+        if event is not None and len(others) == 1:
+            found[others[0]] = event
+        if place is not None:
+            found[place] = "datapoint"
+        return tuple(
+            found[number] + "_dim" * (found[number] in taken) for number in range(len(shape))
+        )
+
+
+class _Groups:
+    """Datasets by group."""
+
+    def __init__(self, dims: _Dims) -> None:
+        self._dims = dims
+        self._groups: dict[str, xr.Dataset] = {}
+
+    def add(
+        self,
+        group: str,
+        values: Sites,
+        sample_dims: tuple[str, ...],
+        event: str | None = None,
+        attrs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """A group whose variables begin with the given dimensions."""
+        arrays = {
+            name.replace("/", "."): value.detach().cpu().numpy() for name, value in values.items()
+        }
+        refused = sorted(set(arrays) & set(_RESERVED))
+        if refused:
+            raise ValueError(
+                f"{group}: {', '.join(refused)} is a dimension of ArviZ's; name the site otherwise"
+            )
+        if len(arrays) != 1:
+            event = None
+        variables = {}
+        for name, array in arrays.items():
+            if array.ndim < len(sample_dims):
+                raise ValueError(
+                    f"{group}: expected {name!r} to begin with ({', '.join(sample_dims)}); got "
+                    f"shape {array.shape}"
+                )
+            behind = self._dims.of(name, array.shape[len(sample_dims) :], event, set(arrays))
+            variables[name] = ((*sample_dims, *behind), array)
+        # plots of ArviZ 1.x select by coordinate
+        coords = {
+            dim: np.arange(size)
+            for dims, array in variables.values()
+            for dim, size in zip(dims, array.shape, strict=True)
+        }
+        self._groups[group] = xr.Dataset(
+            variables, coords, {**_attributes(sample_dims), **(attrs or {})}
+        )
+
+    def add_common(
+        self,
+        predictive: Sites | None,
+        observed: Sites | None,
+        evidence: Evidence | None,
+        sample_dims: tuple[str, ...],
+    ) -> None:
+        """What draws of every kind may come with."""
+        if predictive:
+            self.add("posterior_predictive", predictive, sample_dims)
+        if observed:
+            self.add("observed_data", observed, ())
+        if evidence is not None:
+            self._add_evidence(evidence)
+
+    def _add_evidence(self, evidence: Evidence) -> None:
+        if isinstance(evidence, Tensor):
+            values, attrs = {"log_evidence": evidence}, {}
+        else:
+            values = {
+                "log_evidence": evidence.log_evidence,
+                "log_evidence_standard_error": evidence.standard_error,
+            }
+            attrs = {"log_evidence_estimator": type(evidence).__name__}
+        batch = self._dims.batch
+        count = values["log_evidence"].numel()
+        if count != (batch or 1):
+            raise ValueError(f"log_evidence: expected {batch or 1} values; got {count}")
+        shape = () if batch is None else (batch,)
+        shaped = {name: value.reshape(shape) for name, value in values.items()}
+        self.add("constant_data", shaped, (), attrs=attrs)
+
+    def assembled(self) -> Any:
+        """As the installed ArviZ has it."""
+        if _has_trees():
+            return xr.DataTree.from_dict(self._groups)
+        return _arviz().InferenceData(**self._groups)
+
+
+def _attributes(sample_dims: tuple[str, ...]) -> dict[str, Any]:
+    """As ArviZ's converters write them."""
+    version = metadata.version("aevb")
+    attrs: dict[str, Any] = {
+        "created_at": datetime.now(UTC).isoformat(),
+        "creation_library": "aevb",
+        "creation_library_version": version,
+        "creation_library_language": "Python",
+        "inference_library": "aevb",
+        "inference_library_version": version,
+    }
+    if sample_dims:
+        attrs["sample_dims"] = list(sample_dims)
+    return attrs
+
+
+def _one_chain(samples: Sites) -> Sites:
+    return {name: value.unsqueeze(0) for name, value in samples.items()}
+
+
+def _has_trees() -> bool:
+    return int(metadata.version("arviz").split(".")[0]) >= _FIRST_WITH_TREES
+
+
+def _arviz() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ArviZ 0.x announces its refactoring at import
+        import arviz
+    return arviz

@@ -1,0 +1,81 @@
+"""The trial of a run's posterior, with its report."""
+
+import platform
+import time
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from aevb import evaluation
+from aevb.estimates import check, plain
+from aevb.runs import SavedRun, write_json, write_text
+
+__all__ = ["try_posterior"]
+
+
+def try_posterior(
+    saved: SavedRun,
+    split: str,
+    datapoints: int,
+    seed: int,
+    device: torch.device,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Compare, and write ``report.html`` and ``report.json`` into the run folder.
+
+    Args:
+        saved: The run.
+        split: Of its data.
+        datapoints: The first so many.
+        seed: Of everything random.
+        device: Where to compute.
+        settings: Others of :func:`aevb.evaluation.compare`.
+
+    Returns:
+        What is printed: the table and the verdict.
+    """
+    check(datapoints=datapoints)
+    x = getattr(saved.dataset, split).evaluation(datapoints).to(device)
+    began = time.perf_counter()
+    trial = evaluation.compare(plain(saved.model), x, seed=seed, **settings)
+    record = {
+        "run": str(saved.folder),
+        "model": " ".join(repr(saved.model).split()),
+        "data": saved.dataset.name,
+        "binarize": saved.dataset.train.binarize,
+        "split": split,
+        "datapoints": len(x),
+        "epoch": saved.epoch,
+        "seed": seed,
+        **settings,
+        "seconds": round(time.perf_counter() - began, 1),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in ("aevb", "torch", "pyro-ppl", "arviz")},
+    }
+    page, figures = saved.folder / "report.html", saved.folder / "report.json"
+    write_text(page, evaluation.trial_page(trial, record))
+    each = {
+        "judged": trial.judged.tolist(),
+        "differs": trial.differs.tolist(),
+        "rhat": trial.rhat.tolist(),
+        "ess_bulk": trial.ess_bulk.tolist(),
+        "ess_tail": trial.ess_tail.tolist(),
+        "khat": trial.khat.tolist(),
+        "mean_error": trial.errors.mean_error.tolist(),
+        "log_scale_ratio": trial.errors.log_scale_ratio.tolist(),
+        "energy_distance": trial.errors.energy_distance.tolist(),
+        "p_value": trial.errors.p_value.tolist(),
+    }
+    if trial.gaps is not None:
+        each |= {
+            "log_evidence": trial.gaps.log_evidence.tolist(),
+            "approximation_gap": trial.gaps.approximation.tolist(),
+            "amortization_gap": trial.gaps.amortization.tolist(),
+        }
+    result = {"verdict": trial.verdict(), **trial.summary(), "settings": record}
+    write_json(figures, {**result, "each": each})
+    lines = [*trial.verdict(), "", trial.table(), "", f"report: {page}"]
+    return {**result, "table": "\n".join(lines), "report": str(page)}
