@@ -2,9 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from aevb.evaluation.arviz import ess_bulk, ess_tail, rhat, to_arviz
 from aevb.evaluation.gaps import Gaps, inference_gaps
 from aevb.evaluation.posterior import PosteriorErrors, posterior_errors
-from aevb.inference import Draws, NoFamilyError, hmc, importance_evidence
+from aevb.inference import Draws, NoFamilyError, ProgramPair, hmc, importance_evidence
 
 __all__ = ["Trial", "compare"]
 
@@ -25,11 +24,6 @@ ESS_LIMIT = 400.0
 KHAT_LIMIT = 0.7
 # Family-wise level at which two sets of draws are called different.
 LEVEL = 0.05
-
-
-class _Programs(Protocol):
-    model: Callable[..., Any]
-    guide: Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -197,7 +191,7 @@ class Trial:
 
 
 def compare(
-    program: _Programs,
+    program: ProgramPair,
     x: Tensor,
     *,
     num_chains: int = 16,
@@ -269,7 +263,7 @@ def compare(
     )  # fmt: skip
 
 
-def _khat(program: _Programs, x: Tensor, num_samples: int, seed: int) -> Tensor:
+def _khat(program: ProgramPair, x: Tensor, num_samples: int, seed: int) -> Tensor:
     return importance_evidence(
         program.model, program.guide, x, num_samples=num_samples, seed=seed
     ).khat

@@ -38,8 +38,8 @@ class LocalPosterior(nn.Module):
         args: Its arguments.
 
     Raises:
-        NoFamilyError: If the guide has no such family: a joint posterior, latents that depend on one
-            another, point masses, or transformations with weights of their own.
+        NoFamilyError: If the guide has no such family: a joint posterior, latents that depend on
+            one another, point masses, or transformations with weights of their own.
 
     Example:
         >>> from aevb.models import VAE
