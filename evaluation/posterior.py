@@ -53,7 +53,7 @@ def posterior_errors(
     *args: Any,
     draws: Draws,
     num_draws: int = 200,
-    num_permutations: int = 500,
+    num_permutations: int = 999,
     seed: int = 0,
 ) -> PosteriorErrors:
     """Compare a guide with the chains of :func:`aevb.inference.hmc`.

@@ -22,8 +22,8 @@ __all__ = ["Trial", "compare"]
 RHAT_LIMIT = 1.01
 ESS_LIMIT = 400.0
 KHAT_LIMIT = 0.7
-# Family-wise level at which two sets of draws are called different.
-LEVEL = 0.05
+# Share of false ones among the datapoints whose draws are called different.
+FALSE_DISCOVERY_RATE = 0.05
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,15 @@ class Trial:
 
     @property
     def differs(self) -> NDArray[np.bool_]:
-        """Where the two sets of draws differ, by Holm's correction over judged datapoints."""
+        """Where the two sets of draws differ, by Benjamini and Hochberg's rule, ``(B,)``."""
         p = self.errors.p_value.numpy()
-        result = np.zeros(len(p), dtype=bool)
         places = np.flatnonzero(self.judged)
-        for rank, place in enumerate(places[np.argsort(p[places])]):
-            if p[place] > LEVEL / (len(places) - rank):
-                break
-            result[place] = True
+        ordered = places[np.argsort(p[places])]
+        allowed = FALSE_DISCOVERY_RATE * np.arange(1, len(ordered) + 1) / max(1, len(ordered))
+        below = np.flatnonzero(p[ordered] <= allowed)
+        result = np.zeros(len(p), dtype=bool)
+        if len(below):
+            result[ordered[: below[-1] + 1]] = True
         return result
 
     def summary(self) -> dict[str, Any]:
@@ -122,7 +123,8 @@ class Trial:
             low = found["scale_ratio"] < 1
             lines.append(
                 f"At {found['num_differing']} of {judged} judged posteriors the guide's draws "
-                f"differ from the chains' (family-wise level {LEVEL}); its means are off by "
+                f"differ from the chains' (false discovery rate {FALSE_DISCOVERY_RATE}); its "
+                "means are off by "
                 f"{found['mean_error_rms']:.2f} posterior standard deviations (root mean square), "
                 f"and its standard deviations are {abs(1 - found['scale_ratio']):.0%} too "
                 f"{'small' if low else 'large'} on average."
