@@ -1,6 +1,7 @@
 """What may be believed: evidence with its errors, predictions and pictures."""
 
 from aevb.evaluation.arviz import ess_bulk, ess_tail, guide_to_arviz, rhat, to_arviz
+from aevb.evaluation.calibration import Calibration, calibrate
 from aevb.evaluation.evidence import importance_curve, summarize
 from aevb.evaluation.gaps import Gaps, inference_gaps
 from aevb.evaluation.plots import evidence_curve, image_grid, training_curve
@@ -15,9 +16,11 @@ from aevb.evaluation.report import trial_page
 from aevb.evaluation.trial import Trial, compare
 
 __all__ = [
+    "Calibration",
     "Gaps",
     "PosteriorErrors",
     "Trial",
+    "calibrate",
     "compare",
     "energy_distance_test",
     "ess_bulk",

@@ -23,20 +23,21 @@ from aevb.inference.program import Program, ProgramPair
 from aevb.inference.psis import pareto_khat
 from aevb.inference.randomness import seeded
 from aevb.inference.refinement import LocalPosterior, NoFamilyError, Refinement, refine
+from aevb.inference.simulate import Simulation, simulate
 from aevb.inference.training import CHECKPOINT, Run
 from aevb.inference.validation import mean_elbo
 
 __all__ = [
-    "CHECKPOINT",
-    "ELBO",
-    "IWAE",
     "AISEvidence",
     "BDMCEvidence",
     "BetaELBO",
+    "CHECKPOINT",
     "DReG",
     "Draws",
+    "ELBO",
     "FreeBits",
     "HMCEvidence",
+    "IWAE",
     "ImportanceEvidence",
     "LocalPosterior",
     "LogDensity",
@@ -48,6 +49,7 @@ __all__ = [
     "ProgramPair",
     "Refinement",
     "Run",
+    "Simulation",
     "StickingTheLanding",
     "ais_evidence",
     "bdmc_evidence",
@@ -63,4 +65,5 @@ __all__ = [
     "refine",
     "save_checkpoint",
     "seeded",
+    "simulate",
 ]

@@ -5,17 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from aevb.inference import randomness
 from aevb.inference.hmc import draw_momentum, first_step_size
 from aevb.inference.importance import estimates_from_log_weights
 from aevb.inference.integrators import Point, leapfrog, metropolis
-from aevb.inference.layouts import sites, value_of
 from aevb.inference.log_density import LogDensity
 from aevb.inference.path_gradients import PathGradient
-from aevb.inference.switches import argument_checks
+from aevb.inference.simulate import simulate
 
 __all__ = ["SCHEDULES", "AISEvidence", "BDMCEvidence", "ais_evidence", "bdmc_evidence"]
 
@@ -214,19 +212,20 @@ def bdmc_evidence(
     start = "prior" if guide is None else "guide"
     device = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
     with torch.no_grad(), randomness.seeded(seed, device):
-        simulated, latents, data, new_args = _simulate(model, args)
-        density = LogDensity(simulated, *new_args, guide=guide)
+        simulation = simulate(model, *args)
+        density = LogDensity(simulation.model, *simulation.args, guide=guide)
         annealing = _Annealing(
             density, start, num_temperatures, num_leapfrog_steps, target_acceptance,
             chain_batch_size,
         )  # fmt: skip
         annealing.pilot(schedule)
         forward = annealing.forward(annealing.first(num_chains))
+        latents = {name: value.unsqueeze(0) for name, value in simulation.latents.items()}
         exact = density.unconstrain(latents, 1).expand(num_chains, -1, -1)
         reverse = annealing.reverse(exact)
     below = _evidence(*forward, num_temperatures, schedule, start, seed)
     above = _evidence(-reverse[0], reverse[1], num_temperatures, schedule, start, seed)
-    return BDMCEvidence(below.log_evidence, -above.log_evidence, below, above, data)
+    return BDMCEvidence(below.log_evidence, -above.log_evidence, below, above, simulation.data)
 
 
 class _Annealing:
@@ -382,36 +381,6 @@ def _robust_spread(tilt: Tensor) -> Tensor:
         finite, torch.tensor([0.25, 0.75], dtype=tilt.dtype, device=tilt.device), dim=0
     )
     return (quartiles[1] - quartiles[0]) / 1.349
-
-
-def _simulate(
-    model: Callable[..., Any], args: tuple[Any, ...]
-) -> tuple[Callable[..., Any], dict[str, Tensor], dict[str, Tensor], tuple[Any, ...]]:
-    """The model conditioned on data of its own, their latents, the data, and the arguments."""
-    with argument_checks(False):
-        given = poutine.trace(model).get_trace(*args)
-        free = poutine.trace(poutine.uncondition(model)).get_trace(*args)
-    observed = {name for name, site in sites(given) if site["is_observed"]}
-    if not observed:
-        raise ValueError("model: observes nothing, so there is no evidence")
-    data = {name: value_of(free, name) for name in observed}
-    latents = {
-        name: value_of(free, name).unsqueeze(0) for name, _ in sites(given)
-        if name not in observed
-    }  # fmt: skip
-    conditioned = poutine.condition(poutine.uncondition(model), data=data)
-    new_args = tuple(_replaced(value, given, data) for value in args)
-    return conditioned, latents, data, new_args
-
-
-def _replaced(value: Any, given: poutine.Trace, data: dict[str, Tensor]) -> Any:
-    """An argument that a site observes is replaced by what was simulated for it."""
-    if isinstance(value, Tensor):
-        for name, simulated in data.items():
-            old = value_of(given, name)
-            if old.shape == value.shape and torch.equal(old.to(value.dtype), value):
-                return simulated.to(value.dtype)
-    return value
 
 
 def _evidence(

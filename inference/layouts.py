@@ -15,6 +15,7 @@ __all__ = [
     "Layout",
     "NoDensityError",
     "batch_shape",
+    "by_datapoint",
     "float64_log_prob",
     "in_plate",
     "read_layout",
@@ -185,6 +186,17 @@ def batch_shape(site: Any, layout: Layout, num_samples: int) -> torch.Size:
         if frame.vectorized:
             shape[frame.dim] = frame.size
     return torch.Size(shape)
+
+
+def by_datapoint(value: Tensor, layout: Layout) -> Tensor:
+    """Draws of a site, ``(S, *plates, *event)``, as vectors ``(S, B, size)``.
+
+    For a joint posterior B is 1 and the vector holds the whole site.
+    """
+    if layout.num_datapoints is not None:
+        value = value.movedim(layout.nesting, 1)
+        return value.reshape(*value.shape[:2], -1)
+    return value.reshape(len(value), 1, -1)
 
 
 def sum_log_prob(chosen: Iterable[tuple[str, Any]], layout: Layout, num_samples: int) -> Tensor:
