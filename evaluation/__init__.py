@@ -4,6 +4,14 @@ from aevb.evaluation.arviz import ess_bulk, ess_tail, guide_to_arviz, rhat, to_a
 from aevb.evaluation.calibration import Calibration, calibrate
 from aevb.evaluation.evidence import importance_curve, summarize
 from aevb.evaluation.gaps import Gaps, inference_gaps
+from aevb.evaluation.latents import (
+    ActiveUnits,
+    Embedding,
+    KLPerDimension,
+    active_units,
+    embed,
+    kl_per_dimension,
+)
 from aevb.evaluation.plots import evidence_curve, image_grid, training_curve
 from aevb.evaluation.posterior import PosteriorErrors, energy_distance_test, posterior_errors
 from aevb.evaluation.predictive import (
@@ -16,12 +24,17 @@ from aevb.evaluation.report import trial_page
 from aevb.evaluation.trial import Trial, compare
 
 __all__ = [
+    "ActiveUnits",
     "Calibration",
+    "Embedding",
     "Gaps",
+    "KLPerDimension",
     "PosteriorErrors",
     "Trial",
+    "active_units",
     "calibrate",
     "compare",
+    "embed",
     "energy_distance_test",
     "ess_bulk",
     "ess_tail",
@@ -30,6 +43,7 @@ __all__ = [
     "image_grid",
     "importance_curve",
     "inference_gaps",
+    "kl_per_dimension",
     "latent_manifold",
     "posterior_errors",
     "prior_means",

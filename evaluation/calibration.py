@@ -49,7 +49,7 @@ class Calibration:
 
     @property
     def ecdf_difference(self) -> Tensor:
-        """Share of simulations below each point of the grid less what is expected, ``(dims, grid)``.
+        """Share of simulations below each point of the grid, less the expected, ``(dims, grid)``.
 
         A guide that is too narrow gives a rise and then a fall; one that is too wide the reverse;
         a hill stands for draws above the truth, a valley for draws below it.

@@ -1,4 +1,4 @@
-"""Is a sample of ranks uniform? Exact simultaneous bands of its empirical distribution function."""
+"""Are ranks uniform? Exact simultaneous bands of their empirical distribution function."""
 
 from functools import lru_cache
 

@@ -93,7 +93,7 @@ def make_row(name: str, mnist: data.Dataset, settings: argparse.Namespace) -> di
         "seconds_with_compilation": round(seconds, 1),
         "test_elbo": inference.mean_elbo(program, mnist.test, seed=settings.seed),
         **evaluation.summarize(evidence),
-        "active_units": active_units(program, x),
+        "active_units": evaluation.active_units(program.guide, x, seed=settings.seed).count,
         "num_images": len(x),
         "seed": settings.seed,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
@@ -108,23 +108,6 @@ def build(shape: tuple[int, ...], parts: dict[str, Any]) -> models.LatentVariabl
         return models.DLGM(shape, [200], [200, 200], posterior=parts["dlgm"], input_noise=noise)
     network = models.MLP([300, 300], gated=True)
     return models.VAE(shape, latent_dim=40, network=network, **parts)
-
-
-def active_units(program: models.LatentVariableModel, x: torch.Tensor) -> int:
-    """Latent dimensions whose posterior mean varies by more than 0.01 over the data.
-
-    References:
-        Importance Weighted Autoencoders (Burda et al., 2016), section 4.2.
-    """
-    with torch.no_grad():
-        draws = torch.stack([_joined(program.guide(x)) for _ in range(100)])
-    # the mean of draws has a hundredth of their own variance on top
-    means = draws.mean(0).var(0) - draws.var(0).mean(0) / len(draws)
-    return int((means > 0.01).sum())
-
-
-def _joined(draws: Any) -> torch.Tensor:
-    return torch.cat(draws, -1) if isinstance(draws, tuple) else draws
 
 
 def table(folder: Path) -> str:
