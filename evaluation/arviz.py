@@ -5,14 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
 from aevb.inference import AISEvidence, Draws, HMCEvidence, ImportanceEvidence
+
+if TYPE_CHECKING:
+    from xarray import Dataset
 
 __all__ = ["ess_bulk", "ess_tail", "guide_to_arviz", "rhat", "to_arviz"]
 
@@ -218,9 +220,11 @@ def _over_dimensions(
     All of them go by ranks, so bijections of single numbers change nothing, and unconstrained
     coordinates have no constant ones among them, as triangular matrices have.
     """
+    from xarray import Dataset
+
     # not float32: R-hat squares differences of draws
     values = draws.unconstrained.double().cpu().numpy()
-    dataset = xr.Dataset({"u": ((*_CHAINS, "datapoint", "latent"), values)})
+    dataset = Dataset({"u": ((*_CHAINS, "datapoint", "latent"), values)})
     with np.errstate(divide="ignore", invalid="ignore"):  # chains that never moved
         found = getattr(_arviz(), name)(dataset, **options)["u"].to_numpy()
     result = np.asarray(worst(found, axis=-1), dtype=np.float64)
@@ -274,7 +278,7 @@ class _Groups:
 
     def __init__(self, dims: _Dims) -> None:
         self._dims = dims
-        self._groups: dict[str, xr.Dataset] = {}
+        self._groups: dict[str, Dataset] = {}
 
     def add(
         self,
@@ -285,6 +289,8 @@ class _Groups:
         attrs: Mapping[str, Any] | None = None,
     ) -> None:
         """A group whose variables begin with the given dimensions."""
+        from xarray import Dataset  # half a second, which importing this library does not take
+
         arrays = {
             name.replace("/", "."): value.detach().cpu().numpy() for name, value in values.items()
         }
@@ -310,7 +316,7 @@ class _Groups:
             for dims, array in variables.values()
             for dim, size in zip(dims, array.shape, strict=True)
         }
-        self._groups[group] = xr.Dataset(
+        self._groups[group] = Dataset(
             variables, coords, {**_attributes(sample_dims), **(attrs or {})}
         )
 
@@ -349,7 +355,9 @@ class _Groups:
     def assembled(self) -> Any:
         """As the installed ArviZ has it."""
         if _has_trees():
-            return xr.DataTree.from_dict(self._groups)
+            from xarray import DataTree
+
+            return DataTree.from_dict(self._groups)
         return _arviz().InferenceData(**self._groups)
 
 
