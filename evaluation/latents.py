@@ -284,7 +284,8 @@ def _divergences(
     parts = {}
     for name, site in sites(trace):
         value, plates = latents[name], batch_shape(site, layout, num)
-        q, p = site["fn"], joint.nodes[name]["fn"]
+        q: Any = site["fn"]
+        p: Any = joint.nodes[name]["fn"]
         inner_q, inner_p = _without_independent(q), _without_independent(p)
         event = torch.Size()
         if not inner_q.event_shape and not inner_p.event_shape:
