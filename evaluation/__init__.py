@@ -12,7 +12,7 @@ from aevb.evaluation.latents import (
     embed,
     kl_per_dimension,
 )
-from aevb.evaluation.plots import evidence_curve, image_grid, training_curve
+from aevb.evaluation.plots import embedding_plot, evidence_curve, image_grid, training_curve
 from aevb.evaluation.posterior import PosteriorErrors, energy_distance_test, posterior_errors
 from aevb.evaluation.predictive import (
     latent_manifold,
@@ -35,6 +35,7 @@ __all__ = [
     "calibrate",
     "compare",
     "embed",
+    "embedding_plot",
     "energy_distance_test",
     "ess_bulk",
     "ess_tail",

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-__all__ = ["evidence_curve", "image_grid", "training_curve"]
+__all__ = ["embedding_plot", "evidence_curve", "image_grid", "training_curve"]
 
 
 def training_curve(history: list[dict[str, Any]], path: Path) -> None:
@@ -33,6 +33,25 @@ def training_curve(history: list[dict[str, Any]], path: Path) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel("nats per datapoint")
     axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def embedding_plot(points: Tensor, names: list[str], path: Path) -> None:
+    """Posterior means in one or two dimensions.
+
+    Args:
+        points: ``(N, 1)`` or ``(N, 2)``.
+        names: Of the dimensions.
+        path: Picture to write.
+    """
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    if points.shape[1] == 1:
+        axes.hist(points[:, 0].numpy(), bins=50)
+    else:
+        axes.scatter(points[:, 0], points[:, 1], s=3, alpha=0.5)
+        axes.set_ylabel(names[1])
+    axes.set_xlabel(names[0])
     figure.savefig(path, dpi=120)
 
 

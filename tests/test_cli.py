@@ -350,6 +350,35 @@ def test_importance_curve_has_its_picture(run: Path, aevb: Any) -> None:
     assert Path(figures["picture"]).stat().st_size > 1000
 
 
+def test_trial_writes_its_report(run: Path, aevb: Any) -> None:
+    code, out, _ = aevb(
+        "compare", run, "--datapoints", 4, "--num_chains", 4, "--num_samples", 60,
+        "--num_warmup", 60, "--num_temperatures", 10, "--max_steps", 100, "--json",
+    )  # fmt: skip
+    figures = json.loads(out)
+    assert code == 0
+    assert figures["num_datapoints"] == 4
+    assert figures["gaps"]["inference_gap"]["mean"] > 0
+    page = (run / "report.html").read_text()
+    assert figures["verdict"][-1].split(":")[0] in page
+    assert "<img alt='' src='data:image/png" in page
+    assert "http" not in page  # it opens from disk, and asks for nothing
+    written = json.loads((run / "report.json").read_text())
+    assert written["verdict"] == figures["verdict"]
+    assert len(written["each"]["khat"]) == 4
+
+
+def test_embedding_is_written_with_its_picture(run: Path, aevb: Any) -> None:
+    code, out, _ = aevb("embed", run, "--limit", 30, "--json")
+    figures = json.loads(out)
+    assert code == 0
+    arrays = np.load(figures["array"])
+    assert arrays["mean"].shape == (30, figures["latents"])
+    assert 0 <= figures["active_units"] <= figures["latents"]
+    assert sum(figures["kl_by_part"].values()) == pytest.approx(figures["kl"], rel=1e-5)
+    assert Path(figures["picture"]).stat().st_size > 1000
+
+
 def test_moved_run_evaluates_to_the_same_figures(run: Path, tmp_path: Path, aevb: Any) -> None:
     flags = ["--num_samples", 3, "--limit", 5, "--json"]
     before = json.loads(aevb("evaluate", run, *flags).out)

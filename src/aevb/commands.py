@@ -13,6 +13,7 @@ from tqdm import tqdm
 from aevb import data as datasets
 from aevb import evaluation, inference
 from aevb import sweep as sweeps
+from aevb.embeddings import embed_split
 from aevb.estimates import Estimator, Schedule, check, estimate, plain
 from aevb.inference import ELBO, Objective
 from aevb.models import VAE, LatentVariableModel
@@ -29,7 +30,7 @@ from aevb.runs import (
 )
 from aevb.trials import try_posterior
 
-__all__ = ["compare", "evaluate", "parts", "sample", "sweep", "train"]
+__all__ = ["compare", "embed", "evaluate", "parts", "sample", "sweep", "train"]
 
 Reopen = Callable[[Path], Any]
 
@@ -232,6 +233,36 @@ def compare(
         num_importance_samples=num_importance_samples, num_temperatures=num_temperatures,
         max_steps=max_steps, chain_batch_size=chain_batch_size,
     )  # fmt: skip
+
+
+def embed(
+    run: Path,
+    reopen: Reopen,
+    split: Literal["train", "validation", "test"] = "test",
+    limit: int | None = None,
+    seed: int = 0,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    data_root: Path | None = None,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Embed a split: posterior means and scales, active units, and the KL of each latent.
+
+    Args:
+        run: Run folder.
+        reopen: Reads the configuration of a run folder.
+        split: train, validation or test.
+        limit: Only the first so many datapoints.
+        seed: Of Monte Carlo, where there is no closed form.
+        device: Where to compute.
+        data_root: Folder with the data, if it has moved.
+        out: Array to write, .npz; a picture goes beside it. By default in the run.
+
+    Returns:
+        Figures, and the files written.
+    """
+    target = inference.pick_device(device)
+    saved = open_run(run, reopen(run), data_root, target)
+    return embed_split(saved, split, limit, seed, target, out)
 
 
 def sample(

@@ -1,0 +1,76 @@
+"""Where the posterior of a run puts its data."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from aevb import evaluation
+from aevb.estimates import check, plain
+from aevb.runs import SavedRun
+
+__all__ = ["embed_split"]
+
+
+def embed_split(
+    saved: SavedRun,
+    split: str,
+    limit: int | None,
+    seed: int,
+    device: torch.device,
+    out: Path | None,
+) -> dict[str, Any]:
+    """Posterior means and scales of a split, the units in use, and the KL of each.
+
+    Args:
+        saved: The run.
+        split: Of its data.
+        limit: Only the first so many datapoints.
+        seed: Of Monte Carlo, where there is no closed form.
+        device: Where to compute.
+        out: Array to write, .npz; by default in the run.
+
+    Returns:
+        What is printed.
+    """
+    check(limit=limit)
+    x = getattr(saved.dataset, split).evaluation(limit).to(device)
+    model = plain(saved.model)
+    embedding = evaluation.embed(model.guide, x, seed=seed)
+    units = evaluation.active_units(model.guide, x, seed=seed)
+    divergence = evaluation.kl_per_dimension(model.model, model.guide, x, seed=seed)
+    path = out or saved.folder / f"embedding-{split}-{len(x)}-seed{seed}.npz"
+    np.savez(
+        path,
+        mean=embedding.mean.cpu().numpy(),
+        scale=embedding.scale.cpu().numpy(),
+        names=np.array(embedding.names),
+        variance=units.variance.cpu().numpy(),
+        kl=divergence.mean.cpu().numpy(),
+        kl_names=np.array(divergence.names),
+    )
+    picture = path.with_suffix(".png")
+    order = units.variance.argsort(descending=True)[:2].tolist()
+    evaluation.embedding_plot(
+        embedding.mean[:, order].cpu(), [embedding.names[place] for place in order], picture
+    )
+    return {
+        "run": str(saved.folder),
+        "split": split,
+        "num_datapoints": len(x),
+        "latents": len(embedding.names),
+        "active_units": units.count,
+        "threshold": units.threshold,
+        "kl": float(divergence.mean.sum()),
+        "kl_error": _finite(float(divergence.mean_standard_error.square().sum().sqrt())),
+        "kl_by_part": dict(zip(divergence.names, divergence.mean.tolist(), strict=True)),
+        "seed": seed,
+        "array": str(path),
+        "picture": str(picture),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
