@@ -4,6 +4,7 @@ from aevb.evaluation.arviz import ess_bulk, ess_tail, guide_to_arviz, rhat, to_a
 from aevb.evaluation.calibration import Calibration, calibrate
 from aevb.evaluation.evidence import importance_curve, summarize
 from aevb.evaluation.gaps import Gaps, inference_gaps
+from aevb.evaluation.imputation import Imputation, denoise, impute, impute_hmc
 from aevb.evaluation.latents import (
     ActiveUnits,
     Embedding,
@@ -28,12 +29,14 @@ __all__ = [
     "Calibration",
     "Embedding",
     "Gaps",
+    "Imputation",
     "KLPerDimension",
     "PosteriorErrors",
     "Trial",
     "active_units",
     "calibrate",
     "compare",
+    "denoise",
     "embed",
     "embedding_plot",
     "energy_distance_test",
@@ -43,6 +46,8 @@ __all__ = [
     "guide_to_arviz",
     "image_grid",
     "importance_curve",
+    "impute",
+    "impute_hmc",
     "inference_gaps",
     "kl_per_dimension",
     "latent_manifold",
