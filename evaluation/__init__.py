@@ -2,6 +2,7 @@
 
 from aevb.evaluation.arviz import ess_bulk, ess_tail, guide_to_arviz, rhat, to_arviz
 from aevb.evaluation.calibration import Calibration, calibrate
+from aevb.evaluation.checks import PredictiveCheck, predictive_check
 from aevb.evaluation.evidence import importance_curve, summarize
 from aevb.evaluation.gaps import Gaps, inference_gaps
 from aevb.evaluation.imputation import Imputation, denoise, impute, impute_hmc
@@ -32,6 +33,7 @@ __all__ = [
     "Imputation",
     "KLPerDimension",
     "PosteriorErrors",
+    "PredictiveCheck",
     "Trial",
     "active_units",
     "calibrate",
@@ -52,6 +54,7 @@ __all__ = [
     "kl_per_dimension",
     "latent_manifold",
     "posterior_errors",
+    "predictive_check",
     "prior_means",
     "prior_samples",
     "reconstructions",

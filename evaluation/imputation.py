@@ -9,7 +9,7 @@ from pyro import poutine
 from torch import Tensor
 
 from aevb.inference import Draws, hmc, randomness
-from aevb.inference.layouts import batch_shape, read_model_layout
+from aevb.inference.layouts import batch_shape, read_model_layout, value_of
 from aevb.inference.log_weights import cost_of_one_draw, model_trace
 from aevb.inference.partly_observed import observed_site, partly_observed
 from aevb.inference.switches import argument_checks
@@ -82,7 +82,7 @@ def impute(
 
     References:
         Stochastic Backpropagation and Approximate Inference in Deep Generative Models (Rezende,
-        Mohamed & Wierstra, 2014), section 6.3 and appendix F, https://arxiv.org/abs/1401.4082;
+        Mohamed & Wierstra, 2014), appendix F, https://arxiv.org/abs/1401.4082;
         Leveraging the Exact Likelihood of Deep Latent Variable Models (Mattei & Frellsen, 2018),
         who call it pseudo-Gibbs, https://arxiv.org/abs/1802.04826
 
@@ -235,7 +235,8 @@ def _chain(
         for number in range(num_steps):
             latents = poutine.trace(guide).get_trace(filled)
             decoded = poutine.trace(poutine.replay(free, trace=latents)).get_trace(tiled)
-            likelihood, draw = decoded.nodes[site]["fn"], decoded.nodes[site]["value"]
+            node: Any = decoded.nodes[site]
+            likelihood, draw = node["fn"], node["value"]
             if number >= first:
                 total += _expectation(likelihood, draw)
             filled = _clamped(tiled, known, draw.to(x.dtype))
@@ -252,8 +253,7 @@ def _clamped(x: Tensor, observed: Tensor, decoded: Tensor) -> Tensor:
 def _prior_draw(model: Program, x: Tensor) -> Tensor:
     """Data of the model's own, like ``x``: in the likelihood's support."""
     trace = poutine.trace(poutine.uncondition(model)).get_trace(x)
-    value: Tensor = trace.nodes[observed_site(model, x)]["value"]
-    return value.to(x.dtype)
+    return value_of(trace, observed_site(model, x)).to(x.dtype)
 
 
 def _expectation(likelihood: Any, draw: Tensor) -> Tensor:
@@ -272,7 +272,7 @@ def _predictions(model: Program, x: Tensor, draws: Draws) -> tuple[Tensor, Tenso
     num_chains, num_draws = draws.unconstrained.shape[:2]
     latents = {}
     for name, value in draws.samples.items():
-        node = trace.nodes[name]
+        node: Any = trace.nodes[name]
         plates = batch_shape(node, layout, num_draws * num_chains)
         in_order = value.transpose(0, 1)  # a draw of every chain, then the next one of each
         latents[name] = in_order.reshape(plates + node["fn"].event_shape)
@@ -281,7 +281,7 @@ def _predictions(model: Program, x: Tensor, draws: Draws) -> tuple[Tensor, Tenso
     total = torch.zeros((num_chains, *x.shape), dtype=torch.float64, device=x.device)
     for start in range(0, num_chains * num_draws, at_once):
         part = {name: value[start : start + at_once] for name, value in latents.items()}
-        decoded = model_trace(free, layout, part, x).nodes[site]
+        decoded: Any = model_trace(free, layout, part, x).nodes[site]
         draw = decoded["value"].reshape(-1, num_chains, *x.shape)
         means = _expectation(decoded["fn"], decoded["value"]).expand(decoded["value"].shape)
         total += means.reshape(draw.shape).sum(0)
