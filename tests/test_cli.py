@@ -368,6 +368,19 @@ def test_trial_writes_its_report(run: Path, aevb: Any) -> None:
     assert len(written["each"]["khat"]) == 4
 
 
+@pytest.mark.parametrize("pattern", ["random", "square"])
+def test_hidden_values_are_filled_in(pattern: str, run: Path, aevb: Any) -> None:
+    code, out, _ = aevb(
+        "impute", run, "--missing", 0.5, "--pattern", pattern, "--datapoints", 20,
+        "--num_steps", 30, "--num_samples", 30, "--json",
+    )  # fmt: skip
+    figures = json.loads(out)
+    assert code == 0
+    assert figures["mse_chain"] < figures["mse_half"]
+    assert figures["mse_hmc"] < figures["mse_half"]
+    assert Path(figures["picture"]).stat().st_size > 1000
+
+
 def test_embedding_is_written_with_its_picture(run: Path, aevb: Any) -> None:
     code, out, _ = aevb("embed", run, "--limit", 30, "--json")
     figures = json.loads(out)

@@ -22,6 +22,7 @@ _HELP = {
     "evaluate": "estimate the evidence of a run",
     "compare": "put the posterior of a run on trial against chains",
     "embed": "posterior means of the data of a run, and the units in use",
+    "impute": "hide values of the data of a run and fill them in",
     "sample": "draw from the model of a run",
     "parts": "list what models can be made of",
     "sweep": "try every combination of parts on a dozen numbers",

@@ -15,6 +15,7 @@ from aevb import evaluation, inference
 from aevb import sweep as sweeps
 from aevb.embeddings import embed_split
 from aevb.estimates import Estimator, Schedule, check, estimate, plain
+from aevb.imputations import Pattern, impute_split
 from aevb.inference import ELBO, Objective
 from aevb.models import VAE, LatentVariableModel
 from aevb.parts import FAMILIES
@@ -30,7 +31,7 @@ from aevb.runs import (
 )
 from aevb.trials import try_posterior
 
-__all__ = ["compare", "embed", "evaluate", "parts", "sample", "sweep", "train"]
+__all__ = ["compare", "embed", "evaluate", "impute", "parts", "sample", "sweep", "train"]
 
 Reopen = Callable[[Path], Any]
 
@@ -263,6 +264,49 @@ def embed(
     target = inference.pick_device(device)
     saved = open_run(run, reopen(run), data_root, target)
     return embed_split(saved, split, limit, seed, target, out)
+
+
+def impute(
+    run: Path,
+    reopen: Reopen,
+    missing: float = 0.6,
+    pattern: Pattern = "random",
+    datapoints: int = 64,
+    split: Literal["train", "validation", "test"] = "test",
+    num_steps: int = 100,
+    num_chains: int = 4,
+    num_samples: int = 300,
+    seed: int = 0,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    data_root: Path | None = None,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Hide values and fill them in: by the DLGM paper's Markov chain, and by HMC.
+
+    Args:
+        run: Run folder.
+        reopen: Reads the configuration of a run folder.
+        missing: Share of the values that is hidden.
+        pattern: random, or square: one in the middle.
+        datapoints: The first so many of the split.
+        split: train, validation or test.
+        num_steps: Of the Markov chain, whose second half counts.
+        num_chains: Of both methods, for each datapoint.
+        num_samples: Draws, and warm-up, of each chain of HMC; 0 for none.
+        seed: Of everything random.
+        device: Where to compute.
+        data_root: Folder with the data, if it has moved.
+        out: Picture to write, .png. By default in the run.
+
+    Returns:
+        Errors over the hidden values, and the picture.
+    """
+    target = inference.pick_device(device)
+    saved = open_run(run, reopen(run), data_root, target)
+    return impute_split(
+        saved, split, missing, pattern, datapoints, num_steps, num_chains, num_samples, seed,
+        target, out,
+    )  # fmt: skip
 
 
 def sample(
