@@ -1,5 +1,6 @@
 """Are ranks uniform? Exact simultaneous bands of their empirical distribution function."""
 
+import sys
 from functools import lru_cache
 
 import numpy as np
@@ -72,7 +73,7 @@ def simultaneous_p_value(counts: Tensor, num_ranks: int) -> float:
     """
     tails = _tails(num_ranks, len(counts))
     level = float(tails[np.arange(len(counts)), counts.long().cpu().numpy()].min())
-    bound = min(1.0, level * len(counts))
+    bound = max(min(1.0, level * len(counts)), sys.float_info.min)  # tails underflow
     if level >= 1 or level < _LEAST_LEVEL:
         return bound
     outside = 1 - _probability_inside(*_interval(tails, level), num_ranks)

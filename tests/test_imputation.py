@@ -94,11 +94,11 @@ def test_with_a_wrong_guide_it_is_off(oracle: Any) -> None:
 
 def by_hmc(oracle: Any, **settings: Any) -> Imputation:
     fa, x, observed, _ = oracle
-    return impute_hmc(fa.model, x, observed, num_samples=150, num_warmup=150, **settings)
+    return impute_hmc(fa.model, x, observed, num_samples=100, num_warmup=100, **settings)
 
 
 def test_hmc_needs_no_guide(oracle: Any) -> None:
-    result = by_hmc(oracle, num_chains=32)
+    result = by_hmc(oracle, num_chains=64)
     assert worst(result, oracle[3]) < STANDARD_ERRORS
     assert float(result.standard_error.max()) < 0.1
     assert result.draws is not None
@@ -106,7 +106,7 @@ def test_hmc_needs_no_guide(oracle: Any) -> None:
 
 
 def test_hmc_is_not_misled_by_its_guide(oracle: Any) -> None:
-    result = by_hmc(oracle, num_chains=32, guide=mean_field_guide(oracle[0], 0.5))
+    result = by_hmc(oracle, num_chains=64, guide=mean_field_guide(oracle[0], 0.5))
     assert worst(result, oracle[3]) < STANDARD_ERRORS
 
 
