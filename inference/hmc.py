@@ -154,9 +154,9 @@ def hmc(
     Example:
         >>> from aevb.models import FactorAnalysis
         >>> fa = FactorAnalysis((5,), 2)
-        >>> draws = hmc(fa.model, torch.zeros(3, 5), num_chains=4, num_samples=10, num_warmup=20)
+        >>> draws = hmc(fa.model, torch.zeros(3, 5), num_chains=4, num_samples=50)
         >>> draws.samples["z"].shape
-        torch.Size([4, 10, 3, 2])
+        torch.Size([4, 50, 3, 2])
     """
     _check(num_chains, num_samples, num_warmup, start, guide, target_acceptance, thinning)
     device = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))

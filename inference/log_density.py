@@ -77,6 +77,7 @@ class LogDensity:
             other latents; if a site is scaled or subsampled, or observes data outside its support.
 
     Example:
+        >>> import pyro
         >>> from pyro.distributions import LogNormal, Normal
         >>> def model(x):
         ...     with pyro.plate("data", len(x)):
