@@ -1,1 +1,1 @@
-"""Side-by-side timings of training steps: script, table, machine, commit."""
+"""Side-by-side timings: script, table, machine, commit."""

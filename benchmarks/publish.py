@@ -12,9 +12,9 @@ from benchmarks.runs import Plan, Result, alternate
 from benchmarks.summary import summarize
 from benchmarks.workloads import find_workload
 
-__all__ = ["measure_and_publish"]
+__all__ = ["DRAFTS", "facts_of", "measure_and_publish", "place", "versions"]
 
-_DRAFTS = ROOT / "runs" / "benchmarks"  # git ignores it
+DRAFTS = ROOT / "runs" / "benchmarks"  # git ignores it
 _READING = """\
 Milliseconds are medians over the repeats of each process's median block; min–max is over the
 repeats. “vs” columns say how many times as fast the row is as that competitor (above 1: the row
@@ -57,25 +57,15 @@ def measure_and_publish(
     Returns:
         The path of the page.
     """
-    target = folder or (_DRAFTS if quick else ROOT / "benchmarks" / "results")
-    for path in (target, _DRAFTS):
-        path.mkdir(parents=True, exist_ok=True)
+    target = place(folder, quick)
     started = datetime.now(UTC)
-    facts = {
-        "machine": machine,
-        "threads": f"{plan.threads} for every competitor",
-        "commit": commit,
-        "command": f"`python -m {module} {_arguments()}`".replace(" `", "`"),
-        "date": f"{started:%Y-%m-%d %H:%M} UTC",
-        "load average at the start": f"{os.getloadavg()[0]:.2f}",
-        "measured": f"{plan.repeats} × {seconds:g} s of steps per row, each in a process, in turn",
-    }
-    if os.getloadavg()[0] > 0.5:
-        print("The machine is busy: competitors on several threads suffer most.", file=sys.stderr)
-    log = _DRAFTS / f"{name}-{started:%Y%m%d-%H%M%S}.jsonl"
+    facts = facts_of(module, machine, commit, plan.threads, started)
+    measured = f"{plan.repeats} × {seconds:g} s of steps per row, each in a process, in turn"
+    facts["measured"] = measured
+    log = DRAFTS / f"{name}-{started:%Y%m%d-%H%M%S}.jsonl"
     results = alternate(plan, log)
     facts["load average at the end"] = f"{os.getloadavg()[0]:.2f} (with the runs' own)"
-    facts["versions"] = _versions(results)
+    facts["versions"] = versions(results)
     tables = [summarize(find_workload(p, plan.datapoints), results) for p in plan.programs]
     notes = _READING.format(steps=check_steps or "200 (programs without networks: 2,000)")
     if quick:
@@ -84,6 +74,44 @@ def measure_and_publish(
     path.write_text(page(f"Training steps on {machine}", facts, notes, tables, columns))
     print(f"{path}\n\n{path.read_text()}")
     return path
+
+
+def place(folder: Path | None, quick: bool) -> Path:
+    """Where the page goes; made if need be, as is the folder of drafts.
+
+    Args:
+        folder: Asked for; None is ``benchmarks/results``, or for quick runs that of drafts.
+        quick: Whether the times mean nothing.
+    """
+    target = folder or (DRAFTS if quick else ROOT / "benchmarks" / "results")
+    for path in (target, DRAFTS):
+        path.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def facts_of(
+    module: str, machine: str, commit: str, threads: int, started: datetime
+) -> dict[str, str]:
+    """What every page begins with; says so if the machine is busy.
+
+    Args:
+        module: The command, as ``python -m`` takes it.
+        machine: In words.
+        commit: Of the checkout.
+        threads: For every competitor.
+        started: When.
+    """
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print("The machine is busy: competitors on several threads suffer most.", file=sys.stderr)
+    return {
+        "machine": machine,
+        "threads": f"{threads} for every competitor",
+        "commit": commit,
+        "command": f"`python -m {module} {_arguments()}`".replace(" `", "`"),
+        "date": f"{started:%Y-%m-%d %H:%M} UTC",
+        "load average at the start": f"{load:.2f}",
+    }
 
 
 def _arguments() -> str:
@@ -98,8 +126,9 @@ def _arguments() -> str:
     return " ".join(kept)
 
 
-def _versions(results: list[Result]) -> str:
-    versions: dict[str, str] = {}
+def versions(results: list[Result]) -> str:
+    """Of the libraries in question, as the processes found them."""
+    found: dict[str, str] = {}
     for result in results:
-        versions |= result.get("versions", {})
-    return ", ".join(f"{name} {number}" for name, number in versions.items())
+        found |= result.get("versions", {})
+    return ", ".join(f"{name} {number}" for name, number in found.items())

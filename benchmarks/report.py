@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from benchmarks.competitors import COMPETITORS
 from benchmarks.summary import NUMPYRO, Row, Table, break_even
 
-__all__ = ["CPU_COLUMNS", "GPU_COLUMNS", "Column", "page"]
+__all__ = ["CPU_COLUMNS", "GPU_COLUMNS", "Column", "markdown", "number", "page"]
 
 Column = tuple[str, Callable[[Table, Row], str]]
 ABSENT = "not measured"
@@ -42,7 +42,7 @@ def _arithmetic(table: Table) -> str:
         return "No matrix products: no arithmetic limit is given."
     million = table.workload.multiply_adds / 1e6
     size = " x ".join(f"{number:,}" for number in shape)
-    start = f"{_number(million)} million multiply-adds in a step's matrix products; "
+    start = f"{number(million)} million multiply-adds in a step's matrix products; "
     if table.limit is None:
         return start + f"the rate at {size} was {ABSENT}."
     rates = ", ".join(f"{name} {rate / 1e9:,.1f}" for name, rate in table.rates.items())
@@ -61,7 +61,7 @@ def _grid(table: Table, columns: Sequence[Column]) -> str:
         runs = f" ({len(row.results)} of {row.attempts} runs)"
         incomplete = 0 < len(row.results) < row.attempts
         rows.append([COMPETITORS[row.name].title + runs * incomplete, *cells])
-    return _markdown(["competitor", *(name for name, _ in columns)], rows)
+    return markdown(["competitor", *(name for name, _ in columns)], rows)
 
 
 def _break_even_grid(tables: list[Table]) -> str:
@@ -78,22 +78,23 @@ def _break_even_grid(tables: list[Table]) -> str:
         for slow, fast in pairs:
             cells.append(_steps(break_even(table, f"aevb-{slow}", f"aevb-{fast}")))
         rows.append(cells)
-    return _markdown(header, rows)
+    return markdown(header, rows)
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; all columns but the first are numbers."""
     lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _median(key: str, digits: int = 3) -> Callable[[Table, Row], str]:
-    return lambda table, row: _number(row.median(key), digits)
+    return lambda table, row: number(row.median(key), digits)
 
 
 def _spread(key: str) -> Callable[[Table, Row], str]:
     def cell(table: Table, row: Row) -> str:
         found = row.spread(key)
-        return f"{_number(found[0])}–{_number(found[1])}" if found else ABSENT
+        return f"{number(found[0])}–{number(found[1])}" if found else ABSENT
 
     return cell
 
@@ -103,7 +104,7 @@ def _speedup(*references: str) -> Callable[[Table, Row], str]:
         if table.row(references[0]) is None:
             return "–"
         ratio = table.speedup(row, references)
-        return ABSENT if ratio is None else f"{_number(ratio)}×"
+        return ABSENT if ratio is None else f"{number(ratio)}×"
 
     return cell
 
@@ -116,7 +117,7 @@ def _of_limit(table: Table, row: Row) -> str:
     share = table.of_limit(row)
     if table.workload.largest_product is None:
         return "–"
-    return ABSENT if share is None else f"{_number(1 / share)}× ({share:.0%})"
+    return ABSENT if share is None else f"{number(1 / share)}× ({share:.0%})"
 
 
 def _epoch(table: Table, row: Row) -> str:
@@ -125,7 +126,8 @@ def _epoch(table: Table, row: Row) -> str:
     return _unit(None if time is None else time * steps / 1e3, "s")
 
 
-def _number(value: float | None, digits: int = 3) -> str:
+def number(value: float | None, digits: int = 3) -> str:
+    """With so many digits; None is what was not measured."""
     if value is None or math.isnan(value):
         return ABSENT if value is None else "NaN"
     if abs(value) >= 10 ** (digits - 1):
@@ -134,7 +136,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _unit(value: float | None, unit: str) -> str:
-    return ABSENT if value is None else f"{_number(value)} {unit}"
+    return ABSENT if value is None else f"{number(value)} {unit}"
 
 
 def _steps(count: float | None) -> str:

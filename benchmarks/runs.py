@@ -17,7 +17,7 @@ from benchmarks.competitors import COMPETITORS, takes_part
 from benchmarks.machine import ROOT
 from benchmarks.workloads import find_workload
 
-__all__ = ["Plan", "Result", "alternate"]
+__all__ = ["Job", "Plan", "Result", "alternate", "alternate_jobs", "run_module"]
 
 Result = dict[str, Any]
 _LONGEST_PROCESS = 600.0
@@ -64,6 +64,51 @@ class Plan:
                             yield program, name
 
 
+@dataclass(frozen=True)
+class Job:
+    """One row of a table, run in processes of its own.
+
+    Attributes:
+        row: Its name.
+        module: As ``python -m`` takes it.
+        arguments: Of the command line.
+        needs: Package that must be installed.
+    """
+
+    row: str
+    module: str
+    arguments: Sequence[str]
+    needs: str = "aevb"
+
+
+def alternate_jobs(jobs: Sequence[Job], repeats: int, threads: int, log: Path) -> list[Result]:
+    """Run jobs in turn, each as often as the others; results as those of :func:`alternate`.
+
+    Args:
+        jobs: What to run.
+        repeats: Processes of each.
+        threads: For every job.
+        log: Each result is appended to it as a line of JSON.
+    """
+    results = []
+    with tempfile.TemporaryDirectory() as folder, log.open("a") as lines:
+        path = make_importable(Path(folder) / "package")
+        for number in range(repeats * len(jobs)):
+            job = jobs[number % len(jobs)]
+            from_checkout = job.needs == "aevb" and path is not None
+            if from_checkout or importlib.util.find_spec(job.needs) is not None:
+                found = run_module(job.module, job.arguments, path, threads)
+            else:
+                found = {"absent": job.needs}
+            result = {"row": job.row} | found
+            results.append(result)
+            lines.write(json.dumps(result) + "\n")
+            lines.flush()
+            brief = result.get("brief") or result.get("failure") or f"{job.needs} is not installed"
+            print(f"[{number + 1}/{repeats * len(jobs)}] {job.row}: {brief}", flush=True)
+    return results
+
+
 def alternate(plan: Plan, log: Path) -> list[Result]:
     """Run all processes of a plan.
 
@@ -97,19 +142,43 @@ def _process(plan: Plan, program: str, competitor: str, path: str | None) -> Res
     left = plan.deadline - time.monotonic()
     if left < 5:
         return {"failure": "time ran out"}
-    command = [sys.executable, "-m", "benchmarks.worker"]
-    command += ["--program", program, "--competitor", competitor, "--device", plan.device]
-    command += ["--threads", str(plan.threads), "--datapoints", str(plan.datapoints)]
-    command += plan.options.get(program, [])
+    arguments = ["--program", program, "--competitor", competitor, "--device", plan.device]
+    arguments += ["--threads", str(plan.threads), "--datapoints", str(plan.datapoints)]
+    arguments += plan.options.get(program, [])
+    seconds = min(left, _LONGEST_PROCESS)
+    return run_module("benchmarks.worker", arguments, path, plan.threads, plan.device, seconds)
+
+
+def run_module(
+    module: str,
+    arguments: Sequence[str],
+    path: str | None,
+    threads: int,
+    device: str = "cpu",
+    seconds: float = _LONGEST_PROCESS,
+) -> Result:
+    """Run a module in a process of its own.
+
+    Args:
+        module: As ``python -m`` takes it; prints its result as a last line of JSON.
+        arguments: Of its command line.
+        path: What belongs on ``PYTHONPATH``.
+        threads: That every library may use.
+        device: ``"cpu"`` or ``"cuda"``.
+        seconds: After which it is stopped.
+
+    Returns:
+        What it printed, or ``{"failure": message}``.
+    """
     with tempfile.TemporaryDirectory() as cache:
         try:
             done = subprocess.run(
-                command,
-                env=_environment(plan, path, cache),
+                [sys.executable, "-m", module, *arguments],
+                env=_environment(threads, device, path, cache),
                 cwd=ROOT,
                 capture_output=True,
                 text=True,
-                timeout=min(left, _LONGEST_PROCESS),
+                timeout=seconds,
             )
         except subprocess.TimeoutExpired:
             return {"failure": "time ran out"}
@@ -121,18 +190,17 @@ def _process(plan: Plan, program: str, competitor: str, path: str | None) -> Res
     return result
 
 
-def _environment(plan: Plan, path: str | None, cache: str) -> dict[str, str]:
+def _environment(threads: int, device: str, path: str | None, cache: str) -> dict[str, str]:
     """Equal threads for all, and no kernels compiled by an earlier process."""
-    threads = str(plan.threads)
     paths = [entry for entry in (path, os.environ.get("PYTHONPATH")) if entry]
-    platforms = {"JAX_PLATFORMS": "cpu"} if plan.device == "cpu" else {}
+    platforms = {"JAX_PLATFORMS": "cpu"} if device == "cpu" else {}
     return (
         os.environ
         | platforms
         | {
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "NPROC": threads,  # of XLA's pools
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            "NPROC": str(threads),  # of XLA's pools
             "PYTHONPATH": os.pathsep.join(paths),
             "PYTHONWARNINGS": "ignore",
             "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor",

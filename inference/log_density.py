@@ -259,6 +259,12 @@ def guide_draws(
 
     Returns:
         ``(S, batch, dim)``.
+
+    Example:
+        >>> from aevb.models import FactorAnalysis
+        >>> fa = FactorAnalysis((5,), 2)
+        >>> guide_draws(fa.model, fa.guide, torch.zeros(3, 5), num_draws=7).shape
+        torch.Size([7, 3, 2])
     """
     device = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
     with randomness.seeded(seed, device):
