@@ -22,10 +22,13 @@ def commands() -> list[str]:
 
 
 def test_python_runs_and_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = blocks("python")
-    assert len(code.strip().splitlines()) <= 20
-    exec(compile(code, "README.md", "exec"), {})
+    first, second = blocks("python")
+    assert len(first.strip().splitlines()) <= 20
+    names: dict[str, object] = {}
+    exec(compile(first, "README.md", "exec"), names)
     assert -30 < float(capsys.readouterr().out) < -20
+    exec(compile(second, "README.md", "exec"), names)
+    assert capsys.readouterr().out == "torch.Size([8, 100, 16, 2])\n"
 
 
 def test_readme_shows_commands() -> None:
