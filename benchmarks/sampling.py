@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--chains", type=int, default=16)
     parser.add_argument("--num-warmup", type=int, default=500)
     parser.add_argument("--num-samples", type=int, default=500)
-    parser.add_argument("--trajectory-length", type=float, default=np.pi / 2)
+    parser.add_argument("--trajectory-length", type=float, default=2.5)
     parser.add_argument("--most-datapoints", type=int, default=5, help="of those drawn singly")
     parser.add_argument("--most-chains", type=int, default=2, help="of those drawn singly")
     options = parser.parse_args()
