@@ -198,7 +198,9 @@ def _log_weights(
     budget: int,
 ) -> Tensor:
     """Log-weights of one block of datapoints, ``(S, B)``."""
-    rows = []
+    # filled in place: small results kept between large temporaries would cut the heap to pieces,
+    # and the peak would grow with S
+    weights: Tensor | None = None
     evaluate: _LogJoint | None = None
     for start in range(0, num_samples, _SAMPLES_PER_BLOCK):
         count = min(_SAMPLES_PER_BLOCK, num_samples - start)
@@ -211,8 +213,12 @@ def _log_weights(
         for first in range(0, count, evaluate.at_once):
             chunk = slice(first, first + evaluate.at_once)
             log_p = evaluate({name: z[chunk] for name, z in latents.items()})
-            rows.append(log_p - log_q[chunk])
-    return torch.cat(rows)
+            if weights is None:
+                weights = log_p.new_empty(num_samples, log_p.shape[1])
+            torch.sub(log_p, log_q[chunk], out=weights[start + first : start + first + len(log_p)])
+    if weights is None:
+        raise ValueError("num_samples: must be at least 1")
+    return weights
 
 
 class _LogJoint:

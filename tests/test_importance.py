@@ -1,6 +1,8 @@
 """Importance-sampled evidence against closed forms, a naive loop and its own chunks."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -424,3 +426,24 @@ def test_num_samples_must_be_positive(num_samples: int) -> None:
     fa = linear_gaussian()
     with pytest.raises(ValueError, match="num_samples: must be at least 1"):
         importance_evidence(fa.model, fa.guide, simulate(fa, 2), num_samples=num_samples)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of /proc")
+def test_peak_memory_does_not_grow_with_the_number_of_samples() -> None:
+    script = """
+import torch
+from aevb import inference, models
+vae = models.VAE((784,), 20, [200])
+x = (torch.rand(20, 784) < 0.3).float()
+for num_samples in (1000, 8000):
+    inference.importance_evidence(
+        vae.model, vae.guide, x, num_samples=num_samples, memory_budget=16 * 2**20
+    )
+    peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    print(int(peak.split()[1]) // 1024)
+"""
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True
+    )
+    few, many = map(int, result.stdout.split())
+    assert many - few < 100, (few, many)
