@@ -138,7 +138,8 @@ def hmc(
         seed: Same seed, same draws; torch's global random state is left as it was.
         guide: Pyro program whose draws set the first masses, and may be where chains start.
         start: ``"prior"``, which is over-dispersed as R̂ wants it, or ``"guide"``.
-        target_acceptance: What step sizes aim at.
+        target_acceptance: What step sizes aim at, as the harmonic mean over chains; the ordinary
+            mean comes out higher.
         max_num_steps: Of one trajectory.
         thinning: Iterations for each draw that is kept.
         chain_batch_size: Chains evaluated at once, to bound the memory.
