@@ -91,6 +91,9 @@ class ImportanceEstimator(_Estimator):
         self.log_of_mean = log_of_mean
         self.path_only = path_only
         self.squared = squared
+        self.is_replayed = (
+            False  # whether a second run of the guide was found to be like the first
+        )
 
     def negative_bound(self, model: Callable[[], Any], guide: Callable[[], Any]) -> Tensor:
         """See :class:`_Estimator`."""
@@ -131,6 +134,9 @@ class ImportanceEstimator(_Estimator):
             return torch.stack(torch.broadcast_tensors(*parts)).sum(0)
         # the distribution of one latent may depend on another, along a path that must stay
         along = _sites_at(guide, guide_trace, draws) if len(draws) > 1 else sites
+        if not self.is_replayed and along is not sites:
+            _refuse_other_density(sites, along)
+            self.is_replayed = True
         # the same densities at fixed values have the gradient that is to be left out, and no other
         fixed_values = {name: value.detach() for name, value in draws.items()}
         fixed = sites if along is sites else _sites_at(guide, guide_trace, fixed_values)
@@ -260,6 +266,19 @@ def _sites_at(
     replayed = poutine.replay(program, trace=_with_values(trace, values))
     again = poutine.trace(replayed).get_trace()
     return {name: again.nodes[name] for name in values}
+
+
+def _refuse_other_density(first: dict[str, Any], again: dict[str, Any]) -> None:
+    """A guide that draws what is no site is another guide when it runs again."""
+    for name, site in first.items():
+        value = site["value"].detach()
+        before, after = (s["fn"].log_prob(value).detach() for s in (site, again[name]))
+        if not torch.allclose(before, after, rtol=1e-3, atol=1e-3, equal_nan=True):
+            raise ValueError(
+                f"site {name!r}: its density changes when the guide runs again at the same draws, "
+                "because something random in it is no site, such as nn.Dropout; its gradient "
+                "cannot leave out the score: use ELBO() or IWAE(), or input_noise=Dropout()"
+            )
 
 
 def _scaling(factor: Tensor) -> Callable[[Tensor], Tensor]:

@@ -138,6 +138,11 @@ class Training:
         self, optimizer: Optimizer, learning_rate: float, schedule: Schedule | None
     ) -> None:
         """Make the optimizer, now that every parameter exists."""
+        if self.weight_prior_scale is not None and getattr(self.program, "weights", None):
+            raise ValueError(
+                "weight_prior_scale: the weights are latent here, with a prior of their own; it "
+                "would pull at the parameters of their posterior"
+            )
         self.parameters = [p for p in self.program.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError("program: has no trainable parameters")

@@ -30,8 +30,8 @@ class DLGM(LatentVariableModel):
 
     The latent sites ``z1`` to ``zL`` are the :math:`\xi_l`, whose prior is a standard normal; the
     free energy of the paper is minus the ELBO, :math:`D_{KL}(q(\xi) \| \mathcal{N}(0, I)) -
-    E_q \log p(x \mid \xi)` (its equation 6), with the weights' prior added by ``fit`` as
-    ``weight_prior_scale``.
+    E_q \log p(x \mid \xi)` (its equation 6), to which the paper adds a prior on the generative
+    weights; ``fit(weight_prior_scale=...)`` puts one on all weights, as the AEVB paper does.
 
     References:
         Stochastic Backpropagation and Approximate Inference in Deep Generative Models (Rezende,

@@ -85,7 +85,13 @@ class RankOnePrecisionNormal(TorchDistribution):
     @property
     def variance(self) -> Tensor:
         """The diagonal of C, ``(*batch, K)``."""
-        return 1 / self.precision_diagonal - self._eta * self._scaled.square()
+        # η (1 + Σ u_j²/D_j over the others) / D_i: no difference that could cancel
+        shares = self.precision_factor * self._scaled
+        before = torch.cumsum(shares, -1)[..., :-1]
+        after = torch.cumsum(shares.flip(-1), -1).flip(-1)[..., 1:]
+        zero = torch.zeros_like(shares[..., :1])
+        others = torch.cat([zero, before], -1) + torch.cat([after, zero], -1)
+        return self._eta * (1 + others) / self.precision_diagonal
 
     @property
     def covariance_matrix(self) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from aevb.models.likelihoods import Bernoulli, Likelihood
 from aevb.models.model import LatentVariableModel
 from aevb.models.networks import MLP, Network
-from aevb.models.noise import InputNoise
+from aevb.models.noise import InputNoise, noisy
 from aevb.models.parameters import declare
 from aevb.models.posteriors import DiagonalNormal, Posterior
 from aevb.models.priors import Prior, StandardNormal, VampPrior
@@ -116,7 +116,8 @@ class VAE(LatentVariableModel):
         if self.weights is not None:
             self.weights.sample_posterior()
         with self._data(len(x), observed=True):
-            return pyro.sample("z", self.encoder(x))
+            seen = noisy(self.encoder.noise, self.encoder.view(x))
+            return pyro.sample("z", self.encoder.posterior_at(seen))
 
     def tell_num_datapoints(self, num_datapoints: int) -> None:
         """Let latent weights know how many datapoints a minibatch stands for; ``fit`` does.
@@ -182,8 +183,12 @@ class _Encoder(nn.Module):
         self.posterior = posterior.build(int(self.features.out_features), size)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> TorchDistributionMixin:
-        features = self.features(self.noise(self.view(x)))
-        return meet(self.posterior(features), *self.supports)
+        """The posterior of data without noise, as of pseudo-inputs."""
+        return self.posterior_at(self.view(x))
+
+    def posterior_at(self, seen: Tensor) -> TorchDistributionMixin:
+        """The posterior of what the encoder gets to see."""
+        return meet(self.posterior(self.features(seen)), *self.supports)
 
 
 def _refuse_unscored_mixture(prior: Prior, posterior: Posterior) -> None:

@@ -114,7 +114,8 @@ class BayesianDecoder(nn.Module):
             if weights[name].numel() != parameter.numel():
                 raise ValueError(
                     "LatentWeights: a network takes one draw of its weights at a time: use "
-                    "num_particles=1, or ELBO(vectorize_particles=False)"
+                    "num_particles=1, or ELBO(vectorize_particles=False); for evidence, "
+                    "at_mean_weights()"
                 )
             single[name] = weights[name].reshape(parameter.shape)
         return functional_call(self.decoder, single, (z,))

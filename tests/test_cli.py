@@ -750,3 +750,37 @@ def test_run_remembers_where_its_data_were(
     monkeypatch.delenv("AEVB_DATA")
     figures = aevb("evaluate", "run", "--num_samples", 2, "--limit", 2, "--json")
     assert json.loads(figures.out)["data"] == "mnist"
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        (["--objective", "IWAE"], "num_particles: 5"),
+        (["--objective", "DReG"], "num_particles: 5"),
+        (["--model", "DLGM"], "- 200\n    - 200"),
+        (["--model", "FactorAnalysis"], "posterior: null"),
+    ],
+)
+def test_named_classes_have_their_own_defaults(
+    flags: list[str], wanted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", *flags, "--print_config"])
+    assert wanted in capsys.readouterr().out
+
+
+def test_runs_with_own_classes_are_evaluated_by_another_process(tmp_path: Path) -> None:
+    (tmp_path / "wide.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from aevb.models import StandardNormal\n\n\n"
+        "@dataclass(frozen=True)\nclass Wide(StandardNormal):\n    scale: float = 2.0\n"
+    )
+    for words in (
+        ["train", "--data", "digits", "--model.prior", "wide.Wide", "--epochs", "1",
+         "--model.hidden", "[5]", "--num_samples", "5", "--limit", "5", "--out", "run"],
+        ["evaluate", "run", "--num_samples", "5", "--limit", "5"],
+    ):  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "aevb", *words], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr

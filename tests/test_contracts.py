@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from aevb import models
 from aevb.models import likelihoods, posteriors, priors
+from aevb.models.normals import RankOnePrecisionNormal
 from aevb.models.supports import REAL, UNIT_INTERVAL, meet
 
 from oracles import STANDARD_ERRORS
@@ -446,3 +447,52 @@ def test_a_point_mass_has_no_jacobian() -> None:
     z = q.rsample()
     assert torch.equal(q.log_prob(z), torch.zeros(4))
     assert bool(UNIT_INTERVAL.check(z).all())
+
+
+def test_continuous_bernoulli_draws_as_dark_as_it_says() -> None:
+    module = models.ContinuousBernoulli().build(1, (8,))
+    logits = torch.tensor([-50.0, -25.0, -5.0, -0.05, 0.0, 0.05, 5.0, 25.0])
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+        module.heads["logits"].bias.copy_(logits)
+        x = module(torch.zeros(1)).base_dist
+        draws = x.sample(torch.Size([100_000]))
+    exact = 1 / (1 - torch.exp(-logits.double())) - 1 / logits.double()
+    exact[4] = 0.5
+    torch.testing.assert_close(x.mean.double(), exact, rtol=1e-4, atol=1e-6)
+    error = draws.std(0) / math.sqrt(len(draws))
+    assert float(((draws.mean(0) - exact) / error).abs().max()) < STANDARD_ERRORS
+    spread = (draws.var(0) / x.variance - 1).abs()
+    assert float(spread.max()) < 0.05
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e5])
+def test_rank_one_variances_do_not_cancel(size: float) -> None:
+    factor = torch.tensor([size, 0.0, 0.5])
+    q = RankOnePrecisionNormal(torch.zeros(3), torch.ones(3), factor)
+    precision = torch.eye(3).double() + torch.outer(factor, factor).double()
+    exact = torch.linalg.inv(precision).diagonal()
+    torch.testing.assert_close(q.variance.double(), exact, rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.parametrize("bounds", [(0.0, None), (None, None), (5.0, None), (None, 3.0)])
+def test_open_pseudo_inputs_have_gradients(bounds: tuple[Any, Any]) -> None:
+    prior = models.VampPrior(20, *bounds)
+    program = models.VAE(SHAPE, 2, [4], prior=prior, likelihood=models.Poisson())
+    z = torch.zeros(2)
+    program.prior().log_prob(z).backward()
+    gradient = next(p.grad for name, p in program.named_parameters() if "pseudo" in name)
+    assert gradient is not None
+    assert float((gradient != 0).double().mean()) > 0.95
+    with pytest.raises(ValueError, match="low must be below high"):
+        models.VampPrior(20, 1.0, 0.0)
+
+
+def test_gamma_posteriors_reach_low_rates() -> None:
+    module = posteriors.Gamma().build(1, 1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+        module.second.bias.fill_(-4.0)
+    assert float(module(torch.zeros(1)).base_dist.rate.detach()) < 0.1

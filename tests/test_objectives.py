@@ -378,3 +378,41 @@ def test_weights_of_all_datapoints_use_nothing_for_free() -> None:
     program = vae(weights=models.LatentWeights())
     with pytest.raises(ValueError, match="belongs to all datapoints"):
         inference.fit(program, X, objective=FreeBits(), steps=1, progress=False)
+
+
+def test_guides_that_draw_what_is_no_site_keep_their_score() -> None:
+    def encoder(shape: tuple[int, ...]) -> nn.Module:
+        module = nn.Sequential(nn.Flatten(-len(shape)), nn.Linear(math.prod(shape), 5))
+        module.append(nn.Dropout(0.5))
+        module.out_features = 5  # type: ignore[assignment]
+        return module
+
+    network = models.UserNetwork(encoder, lambda size, shape: nn.Linear(size, 5))
+    program = models.DLGM((3, 3), [2, 2], network=network)
+    x = torch.zeros(4, 3, 3)
+    settings: dict[str, Any] = {"steps": 2, "device": "cpu", "progress": False}
+    inference.fit(program, x, objective=ELBO(), **settings)
+    with pytest.raises(ValueError, match=r"nn.Dropout.*use ELBO\(\) or IWAE\(\)"):
+        inference.fit(program, x, objective=StickingTheLanding(), **settings)
+
+
+def test_input_noise_with_latent_weights_is_the_same_for_every_objective() -> None:
+    program = models.VAE(
+        (3, 3), 2, [5], input_noise=models.GaussianNoise(3.0), weights=models.LatentWeights()
+    )
+    program.train()
+    x = (torch.rand(6, 3, 3) > 0.5).float()
+    losses = []
+    for objective in (ELBO(), StickingTheLanding()):
+        estimator = objective.estimator()
+        values = torch.stack(
+            [
+                torch.as_tensor(
+                    estimator.differentiable_loss(program.model, program.guide, x)
+                ).detach()
+                for _ in range(400)
+            ]
+        )
+        losses.append((values.mean(), values.std() / 20))
+    (first, a), (second, b) = losses
+    assert float((first - second).abs() / (a.square() + b.square()).sqrt()) < 5

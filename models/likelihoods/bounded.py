@@ -160,6 +160,43 @@ class _ContinuousBernoulli(dist.ContinuousBernoulli):  # type: ignore[misc]
         near = math.log(2) + torch.log1p(square / 12 - square.square() / 720)
         return torch.where(small, near, far.log() - torch.tanh(far / 2).log())
 
+    @property
+    def mean(self) -> Tensor:
+        """``1 / (1 - exp(-l)) - 1 / l``."""
+        small = self.logits.abs() < 0.1
+        far = torch.where(small, torch.ones_like(self.logits), self.logits)
+        near = 0.5 + self.logits / 12 - self.logits**3 / 720
+        return torch.where(small, near, -1 / torch.expm1(-far) - 1 / far)
+
+    @property
+    def variance(self) -> Tensor:
+        """``1 / l² - 1 / (4 sinh²(l / 2))``."""
+        small = self.logits.abs() < 0.5
+        far = torch.where(small, torch.ones_like(self.logits), self.logits)
+        near = 1 / 12 - self.logits**2 / 240 + self.logits**4 / 6048
+        return torch.where(small, near, 1 / far**2 - 0.25 / torch.sinh(far / 2) ** 2)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The quantile; of positive logits by the mirror image of that of negative ones."""
+        below = -self.logits.abs()
+        small = below > -1e-3
+        far = torch.where(small, -torch.ones_like(below), below)
+        mirrored = torch.where(self.logits > 0, 1 - value, value)
+        quantile = torch.log1p(mirrored * torch.expm1(far)) / far
+        quantile = torch.where(small, mirrored, quantile).clamp(0.0, 1.0)
+        return torch.where(self.logits > 0, 1 - quantile, quantile)
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        """By the quantiles of uniform numbers."""
+        shape = self._extended_shape(sample_shape)
+        uniform = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device)
+        return self.icdf(uniform)
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        """See :meth:`rsample`."""
+        with torch.no_grad():
+            return self.rsample(sample_shape)
+
 
 class _FromLogits(nn.Module):
     def __init__(self, family: Any, in_features: int, shape: tuple[int, ...], head: Head) -> None:

@@ -68,9 +68,9 @@ class _Counts(Likelihood):
     def encoder_view(self, x: Tensor) -> Tensor:
         """Log of one more, so that large counts do not drown the others.
 
-        Pseudo-inputs below zero are seen as zero.
+        Below zero, where only pseudo-inputs can be, it goes on as its mirror image.
         """
-        return torch.log1p(x.clamp(min=0.0))
+        return x.sign() * torch.log1p(x.abs())
 
     @property
     def support(self) -> constraints.Constraint:

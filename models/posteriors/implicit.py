@@ -72,7 +72,7 @@ class _Positive(nn.Module):
         self.second = nn.Linear(in_features, latent_dim)
 
     def forward(self, features: Tensor) -> TorchDistributionMixin:
-        first, second = (
-            _LEAST + softplus(head(features) + 1) for head in (self.first, self.second)
-        )
-        return self.family(first, second).to_event(1)
+        first, second = (softplus(head(features) + 1) for head in (self.first, self.second))
+        # a rate moves no draw to the ends of the support
+        least = 1e-6 if self.family is dist.Gamma else _LEAST
+        return self.family(_LEAST + first, least + second).to_event(1)

@@ -59,7 +59,8 @@ class VampPrior(Prior):
         high: As ``low``, from above.
 
     Raises:
-        ValueError: If there is no pseudo-input, or it is built outside a model with an encoder.
+        ValueError: If there is no pseudo-input, the bounds are not in order, or it is built
+            outside a model with an encoder.
 
     Example:
         >>> from aevb.models import VAE
@@ -75,6 +76,8 @@ class VampPrior(Prior):
     def __post_init__(self) -> None:
         """Refuse an empty mixture."""
         _check_components(self, self.components)
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ValueError(f"VampPrior: low must be below high; got {self.low} and {self.high}")
 
     def build(self, latent_dim: int) -> nn.Module:
         """Not by itself: raises ValueError."""
@@ -123,7 +126,10 @@ class _VampPrior(nn.Module):
         super().__init__()
         self.low, self.high = low, high
         # near the lower bound, where most of an image is, but inside
-        start = 0.0 if low is None or high is None else low + 0.05 * (high - low)
+        if low is not None:
+            start = low + (0.05 * (high - low) if high is not None else 1.0)
+        else:
+            start = 0.0 if high is None else high - 1.0
         self.pseudo_inputs = nn.Parameter(start + 0.01 * torch.randn(components, *shape))
         self.register_buffer("weights", torch.zeros(components), persistent=False)
         self._encoder = (encoder,)  # in a tuple, because its parameters belong to the model

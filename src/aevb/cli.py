@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, _typehints
 
 import aevb
 from aevb import commands
@@ -53,9 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         after Ctrl-C or SIGTERM.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a user's own classes are found from the working directory
+    if str(Path.cwd()) not in sys.path:
+        # a user's own classes are found from the working directory; its name in full, because
+        # the folder of a configuration file becomes the current one while that is read
+        sys.path.insert(0, str(Path.cwd()))
     parser, parsers = _parser()
+    _typehints.discard_init_args_on_class_path_change = _own_defaults
     try:
         config = parser.parse_args(_with_saved_config(words))
         return _run(config, parsers)
@@ -87,6 +90,16 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         subcommands.add_subcommand(name, child, help=text)
         parsers[name] = child
     return parser, parsers
+
+
+def _own_defaults(parser: Any, before: Any, now: Any) -> None:
+    """Let a class that is named begin with its own defaults, not with those of the class before.
+
+    jsonargparse keeps arguments that both happen to have: IWAE would get ELBO's one particle.
+    """
+    del parser
+    if before and "init_args" in before and before["class_path"] != now["class_path"]:
+        before.pop("init_args")
 
 
 def _with_saved_config(words: list[str]) -> list[str]:
