@@ -73,7 +73,7 @@ def summarize(evidence: Evidence) -> dict[str, Any]:
         "num_datapoints": count,
     }
     if isinstance(evidence, ImportanceEvidence):
-        return _importance(evidence) | figures | _converged(evidence.khat > _KHAT_LIMIT)
+        return figures | _importance(evidence) | _converged(evidence.khat > _KHAT_LIMIT)
     if isinstance(evidence, AISEvidence):
         return figures | _annealed(evidence) | _converged(~evidence.is_converged)
     failed = evidence.draws.suspicious.cpu()
