@@ -46,14 +46,17 @@ def fit(
     Each step draws a minibatch of M datapoints and ascends the estimated bound per datapoint,
 
     .. math:: \tfrac1M \sum_i \widetilde{\mathcal L}(\theta, \phi; x_i)
-        + \tfrac1N \log \mathcal{N}(\theta, \phi; 0, s^2 I),
+        + \tfrac1N \log \mathcal{N}(\theta; 0, s^2 I),
 
     where the second term is there only with ``weight_prior_scale`` s: the maximum a posteriori
-    estimate of the AEVB paper, with s = 1.
+    estimate of the generative weights θ, those that the model announces to Pyro; s = 1 in the
+    AEVB paper, and s² = κ in the DLGM paper. The guide's own weights φ have no prior.
 
     References:
         Auto-Encoding Variational Bayes (Kingma & Welling, 2013), algorithm 1 and section 5,
-        https://arxiv.org/abs/1312.6114
+        https://arxiv.org/abs/1312.6114; Stochastic Backpropagation and Approximate Inference in
+        Deep Generative Models (Rezende, Mohamed & Wierstra, 2014), equation 6,
+        https://arxiv.org/abs/1401.4082
 
     Args:
         program: One of our models, or ``Program(model, guide)``; it is trained in place and left
@@ -64,7 +67,7 @@ def fit(
         learning_rate: Initial step size.
         schedule: Called with the optimizer; its ``step`` runs once per epoch (with the validation
             ELBO for ``ReduceLROnPlateau``).
-        weight_prior_scale: Standard deviation s of a Gaussian prior over all parameters.
+        weight_prior_scale: Standard deviation s of a Gaussian prior over the model's parameters.
         epochs: Passes over the data to make in all.
         steps: Steps to make in all, in place of ``epochs``.
         batch_size: Datapoints of a minibatch; None gives the programs all data at every step.
@@ -132,12 +135,15 @@ def fit(
             compile=compile,
             precision=precision,
         )
-        training.prepare(data, batch_size)
-        if isinstance(program, nn.Module):
-            program.train()
-        training.set_optimizer(optimizer, learning_rate, schedule)
-        training.begin(resume)
-        run = training.run(epochs, steps, checkpoint_seconds, progress)
+        try:
+            training.prepare(data, batch_size)
+            if isinstance(program, nn.Module):
+                program.train()
+            training.set_optimizer(optimizer, learning_rate, schedule)
+            training.begin(resume)
+            run = training.run(epochs, steps, checkpoint_seconds, progress)
+        finally:
+            training.tell_num_datapoints(None)
         if isinstance(program, nn.Module):
             program.eval()
         return run

@@ -113,9 +113,7 @@ class Training:
 
     def prepare(self, data: Data, batch_size: int | None) -> None:
         """Create lazy parameters and check the data against the program, before any step."""
-        tell = getattr(self.program, "tell_num_datapoints", None)
-        if tell is not None:  # of programs whose minibatches stand for all data
-            tell(self.feed.num_datapoints)
+        self.tell_num_datapoints(self.feed.num_datapoints)
         batches = evaluation_batches(data, batch_size, self.device)
         check = getattr(self.program, "check_data", None)
         for number, args in enumerate(batches):
@@ -129,10 +127,21 @@ class Training:
                 self.plate_size, self.plate_is_subsampled = full_size, size != full_size
                 self.plate_nesting = max(map(_plate_nesting, traces))
                 self.refusal = _refusal(*traces)
+                self.generative = _announced(traces[0])
                 self.objective.check(*traces)
         if check is not None and self.validation is not None:
             for args in evaluation_batches(self.validation, batch_size, self.device):
                 check(*args)
+
+    def tell_num_datapoints(self, number: int | None) -> None:
+        """Let the program know how many datapoints a minibatch stands for, if it asks.
+
+        Args:
+            number: N; None after training, when a batch stands for itself again.
+        """
+        tell = getattr(self.program, "tell_num_datapoints", None)
+        if tell is not None:
+            tell(number)
 
     def set_optimizer(
         self, optimizer: Optimizer, learning_rate: float, schedule: Schedule | None
@@ -146,6 +155,12 @@ class Training:
         self.parameters = [p for p in self.program.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError("program: has no trainable parameters")
+        self.penalized = [p for p in self.parameters if id(p) in self.generative]
+        if self.weight_prior_scale is not None and not self.penalized:
+            raise ValueError(
+                "weight_prior_scale: the model announces no trainable parameter to Pyro, by "
+                "pyro.param, pyro.module or PyroModule"
+            )
         self.optimizer = optimizer(self.parameters, lr=learning_rate)
         self.schedule = None if schedule is None else schedule(self.optimizer)
         lacks_state = self.schedule is not None and not hasattr(self.schedule, "state_dict")
@@ -477,7 +492,7 @@ class Training:
             num_datapoints = float(self.plate_size or 1)
         else:
             num_datapoints = float(self.feed.num_datapoints)
-        squares = torch.stack([p.square().sum() for p in self.parameters]).sum()
+        squares = torch.stack([p.square().sum() for p in self.penalized]).sum()
         return 0.5 * squares / (scale**2 * num_datapoints)
 
     def _compare_with_best(self, validation: float) -> None:
@@ -516,6 +531,14 @@ def _plate_nesting(trace: poutine.Trace) -> int:
     sites = [site for site in trace.nodes.values() if site["type"] == "sample"]
     frames = [frame for site in sites for frame in site["cond_indep_stack"]]
     return max((-frame.dim for frame in frames if frame.dim is not None), default=0)
+
+
+def _announced(trace: poutine.Trace) -> set[int]:
+    """Identities of the parameters that a program announces."""
+    references = [
+        getattr(trace.nodes[name]["value"], "unconstrained", None) for name in trace.param_nodes
+    ]
+    return {id(reference()) for reference in references if reference is not None}
 
 
 def _summary(row: dict[str, Any]) -> str:

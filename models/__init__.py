@@ -5,8 +5,9 @@ Names that several families share, such as ``Laplace``, are found in :mod:`aevb.
 """
 
 from aevb.models import likelihoods, posteriors, priors
-from aevb.models.dlgm import DLGM, HierarchicalVAE
+from aevb.models.dlgm import DLGM
 from aevb.models.factor_analysis import FactorAnalysis, LinearGaussian, ProbabilisticPCA
+from aevb.models.hierarchical_vae import HierarchicalVAE
 from aevb.models.likelihoods import (
     Bernoulli,
     Binomial,

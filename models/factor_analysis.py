@@ -134,6 +134,9 @@ class LinearGaussian(LatentVariableModel, ABC):
 class FactorAnalysis(LinearGaussian):
     r"""Linear-Gaussian model with a noise level for each feature, :math:`\Psi` diagonal.
 
+    References:
+        Pattern Recognition and Machine Learning (Bishop, 2006), section 12.2.4
+
     Args:
         shape: Shape of one datapoint.
         latent_dim: Number of factors.

@@ -157,6 +157,10 @@ class Conv(Shown, Network):
 class UserNetwork(Network):
     """Modules of one's own.
 
+    References:
+        Auto-Encoding Variational Bayes (Kingma & Welling, 2013), section 2.1, which leaves the
+        networks open, https://arxiv.org/abs/1312.6114
+
     Args:
         encoder: Called as ``encoder(shape)``; gives a module from ``(B, *shape)`` to features.
         decoder: Called as ``decoder(latent_dim, shape)``; gives a module from

@@ -88,7 +88,8 @@ class GaussianNoise(InputNoise):
         Mohamed & Wierstra, 2014), section 6, https://arxiv.org/abs/1401.4082
 
     Args:
-        scale: s, in units of the data.
+        scale: s, in units of what the encoder sees: the data themselves, but the logarithms of
+            counts, and classes scaled to [0, 1].
 
     Raises:
         ValueError: If ``scale`` is not positive.

@@ -32,6 +32,10 @@ class Scale(ABC):
 class FixedScale(Scale):
     """One known standard deviation for every feature, in units of the data.
 
+    References:
+        Probabilistic Principal Component Analysis (Tipping & Bishop, 1999), section 3, with a
+        noise level that is given, https://doi.org/10.1111/1467-9868.00196
+
     Raises:
         ValueError: If ``value`` is not positive.
 
@@ -55,6 +59,10 @@ class FixedScale(Scale):
 @dataclass(frozen=True)
 class LearnedScale(Scale):
     """One standard deviation for every feature, learned as a parameter.
+
+    References:
+        Probabilistic Principal Component Analysis (Tipping & Bishop, 1999), section 3,
+        https://doi.org/10.1111/1467-9868.00196
 
     Args:
         initial: Its value before training, in units of the data.
@@ -80,6 +88,9 @@ class LearnedScale(Scale):
 @dataclass(frozen=True)
 class PerPixelScale(Scale):
     """A standard deviation for each feature, the same for every datapoint, learned.
+
+    References:
+        Pattern Recognition and Machine Learning (Bishop, 2006), section 12.2.4 (factor analysis)
 
     Args:
         initial: Their value before training, in units of the data.

@@ -1,16 +1,64 @@
 """Where latents may lie, and how a posterior family meets a prior on another support."""
 
+from typing import Any
+
 import torch
 from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch.distributions import biject_to, constraints
 
-__all__ = ["POSITIVE", "REAL", "SIMPLEX", "UNIT_INTERVAL", "meet", "unconstrained_size"]
+__all__ = [
+    "POSITIVE",
+    "REAL",
+    "SIMPLEX",
+    "UNIT_INTERVAL",
+    "latent_support",
+    "meet",
+    "unconstrained_size",
+]
 
 REAL = constraints.real_vector
 POSITIVE = constraints.independent(constraints.positive, 1)
 UNIT_INTERVAL = constraints.independent(constraints.unit_interval, 1)
 SIMPLEX = constraints.simplex
+
+
+def latent_support(part: Any) -> constraints.Constraint:
+    """The support of a prior or posterior family, as this module's constant where it is one.
+
+    Args:
+        part: Has ``support``; ``constraints.real`` of single numbers counts as of vectors.
+
+    Raises:
+        ValueError: If it is no constraint, or discrete.
+
+    Example:
+        >>> from aevb.models import StandardNormal
+        >>> latent_support(StandardNormal()) is REAL
+        True
+    """
+    name = type(part).__name__
+    support = part.support
+    if not isinstance(support, constraints.Constraint):
+        raise ValueError(
+            f"{name}: support must be one of torch.distributions.constraints; got {support!r}"
+        )
+    if support.is_discrete:
+        raise ValueError(
+            f"{name}: lies on a discrete support, and gradients with respect to draws need "
+            "continuous latents"
+        )
+    for known in (REAL, POSITIVE, UNIT_INTERVAL, SIMPLEX):
+        if _shape_of(known) == _shape_of(support):
+            return known
+    return support
+
+
+def _shape_of(support: constraints.Constraint) -> tuple[Any, ...]:
+    """What tells one constraint from another, whether of numbers or of vectors."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return type(support), repr(support)
 
 
 def unconstrained_size(support: constraints.Constraint, latent_dim: int) -> int:

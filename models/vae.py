@@ -1,29 +1,25 @@
 """The variational autoencoder: one stochastic layer."""
 
-import copy
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
 
 import pyro
-import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from aevb.models.composed import ComposedModel, build_decoder, check_parts
 from aevb.models.likelihoods import Bernoulli, Likelihood
-from aevb.models.model import LatentVariableModel
 from aevb.models.networks import MLP, Network
 from aevb.models.noise import InputNoise, noisy
 from aevb.models.parameters import declare
 from aevb.models.posteriors import DiagonalNormal, Posterior
 from aevb.models.priors import Prior, StandardNormal, VampPrior
-from aevb.models.supports import meet, unconstrained_size
-from aevb.models.weights import BayesianDecoder, LatentWeights
+from aevb.models.supports import latent_support, meet, unconstrained_size
+from aevb.models.weights import LatentWeights
 
 __all__ = ["VAE"]
 
 
-class VAE(LatentVariableModel):
+class VAE(ComposedModel):
     r"""A latent vector, a decoder that makes it data, and an encoder that infers it back.
 
     .. math::
@@ -77,22 +73,16 @@ class VAE(LatentVariableModel):
         super().__init__(tuple(shape))
         if latent_dim < 1:
             raise ValueError(f"latent_dim: must be at least 1; got {latent_dim}")
+        check_parts(
+            prior=prior, likelihood=likelihood, posterior=posterior, network=network,
+            input_noise=input_noise, weights=weights,
+        )  # fmt: skip
         _refuse_unscored_mixture(prior, posterior)
         self.latent_dim = latent_dim
         self.network = MLP(tuple(hidden), activation) if network is None else network
         self.parts = (prior, likelihood, posterior)
         self.encoder = _Encoder(self, input_noise)
-        decoder = self.network.build_decoder(latent_dim, self.shape)
-        head = self.network.head(decoder, self.shape)
-        width = int(decoder.out_features)  # type: ignore[arg-type]
-        # a user's likelihood need not know of other heads than linear layers
-        heads = () if head is nn.Linear else (head,)
-        self.decoder: Any = nn.Sequential(decoder, likelihood.build(width, self.shape, *heads))
-        self.weights: BayesianDecoder | None = None
-        self.weight_family = weights
-        self.stands_for: int | None = None
-        if weights is not None:
-            self.decoder, self.weights = None, BayesianDecoder(self.decoder, weights)
+        self.set_decoder(build_decoder(self.network, likelihood, latent_dim, self.shape), weights)
         self.prior = prior.build_beside(self.encoder, self.shape, latent_dim)
 
     def model(self, x: Tensor | None = None, size: int = 1) -> Tensor:
@@ -100,12 +90,8 @@ class VAE(LatentVariableModel):
         declare("prior", self.prior)
         if x is not None:
             self.check_shape(x)
-        if self.weights is None:
-            declare("decoder", self.decoder)
-            decode: Callable[[Tensor], TorchDistributionMixin] = self.decoder
-        else:
-            decode = partial(self.weights.at, self.weights.sample_prior())
-        with self._data(size if x is None else len(x), observed=x is not None):
+        decode = self.generative()
+        with self.data_plate(size if x is None else len(x), observed=x is not None):
             z = pyro.sample("z", self.prior())
             return pyro.sample("x", decode(z), obs=x)
 
@@ -115,55 +101,17 @@ class VAE(LatentVariableModel):
         self.check_shape(x)
         if self.weights is not None:
             self.weights.sample_posterior()
-        with self._data(len(x), observed=True):
+        with self.data_plate(len(x), observed=True):
             seen = noisy(self.encoder.noise, self.encoder.view(x))
             return pyro.sample("z", self.encoder.posterior_at(seen))
-
-    def tell_num_datapoints(self, num_datapoints: int) -> None:
-        """Let latent weights know how many datapoints a minibatch stands for; ``fit`` does.
-
-        Args:
-            num_datapoints: N; until it is told, a batch stands for itself.
-        """
-        if self.weights is not None:
-            self.stands_for = num_datapoints
-
-    def at_mean_weights(self) -> "VAE":
-        """The same model with the posterior's mean weights as parameters: to be evaluated.
-
-        Returns:
-            The model itself where weights are parameters already.
-        """
-        if self.weights is None:
-            return self
-        twin = copy.deepcopy(self)
-        twin.decoder, twin.weights = self.weights.mean_decoder(), None
-        return twin
-
-    def _data(self, size: int, observed: bool) -> Any:
-        if self.weights is None or not observed or self.stands_for is None:
-            return pyro.plate("data", size)
-        return pyro.plate("data", self.stands_for, subsample=torch.arange(size))
-
-    def check_data(self, x: Tensor) -> None:
-        """See :meth:`LatentVariableModel.check_data`."""
-        self.check_shape(x)
-        self.parts[1].check(x)
 
     def __repr__(self) -> str:
         """The model as a formula, with the shapes."""
         prior, likelihood, posterior = self.parts
-        sizes = "×".join(map(str, self.shape))
-        count = sum(parameter.numel() for parameter in self.parameters())
-        return "\n".join(
-            [
-                "VAE",
-                f"  z     ~ {prior!r}   z: {self.latent_dim}",
-                *([] if self.weights is None else [f"  θ     ~ {self.weight_family!r}"]),
-                f"  x | z ~ {likelihood!r} of {self.network!r}   x: {sizes}",
-                f"  q(z|x) = {posterior!r} of {self.network!r}",
-                f"  {count:,} parameters",
-            ]
+        return self.formula(
+            f"z     ~ {prior!r}   z: {self.latent_dim}",
+            f"x | z ~ {likelihood!r} of {self.network!r}",
+            f"q(z|x) = {posterior!r} of {self.network!r}",
         )
 
 
@@ -174,12 +122,13 @@ class _Encoder(nn.Module):
         super().__init__()
         prior, likelihood, posterior = vae.parts
         self.view = likelihood.encoder_view
-        self.supports = (posterior.support, prior.support)
+        self.supports = (latent_support(posterior), latent_support(prior))
         self.noise = nn.Identity() if input_noise is None else input_noise.build()
         self.features = vae.network.build_encoder(vae.shape)
-        size = unconstrained_size(prior.support, vae.latent_dim)
-        if posterior.support is prior.support:
-            size = vae.latent_dim
+        given, wanted = self.supports
+        size = vae.latent_dim if given is wanted else unconstrained_size(wanted, vae.latent_dim)
+        if size < 1:
+            raise ValueError(f"{type(prior).__name__}: needs latent_dim of at least 2; got 1")
         self.posterior = posterior.build(int(self.features.out_features), size)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> TorchDistributionMixin:

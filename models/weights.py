@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import pyro
 import torch
@@ -99,12 +100,12 @@ class BayesianDecoder(nn.Module):
         draw: Tensor = pyro.sample(f"decoder.{name}", normal)
         return draw
 
-    def at(self, weights: dict[str, Tensor], z: Tensor) -> TorchDistributionMixin:
-        """The distribution of ``x`` for one set of weights.
+    def at(self, weights: dict[str, Tensor], *inputs: Any) -> TorchDistributionMixin:
+        """What the decoder gives for one set of weights.
 
         Args:
             weights: From :meth:`sample_prior`, in an outer plate of size 1 at most.
-            z: ``(*batch, latent_dim)``.
+            inputs: Of the decoder, as latents ``(*batch, latent_dim)``.
 
         Raises:
             ValueError: If there are several sets.
@@ -118,7 +119,7 @@ class BayesianDecoder(nn.Module):
                     "at_mean_weights()"
                 )
             single[name] = weights[name].reshape(parameter.shape)
-        return functional_call(self.decoder, single, (z,))
+        return functional_call(self.decoder, single, inputs)
 
     def mean_decoder(self) -> nn.Module:
         """A copy of the decoder with the posterior's means as its weights."""

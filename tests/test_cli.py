@@ -657,6 +657,10 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["train", "--model.likelihood", "torch.nn.Linear"],
         ["torch.nn.Linear", "Likelihood", "Bernoulli", "Normal"],
     ),
+    "number in place of a part": (
+        ["train", *BRIEF, "--model.likelihood", "Normal", "--model.likelihood.scale", "0.5"],
+        ["--model.likelihood.scale", "'0.5' is no name", "FixedScale"],
+    ),
     "impossible size": (["train", *BRIEF, "--model.latent_dim", "0"], ["latent_dim", "got 0"]),
     "impossible batch": (["train", *BRIEF, "--batch_size", "5000"], ["batch_size", "1..1297"]),
     "impossible epochs": (["train", *BRIEF, "--epochs", "0"], ["epochs", "got 0"]),

@@ -762,6 +762,39 @@ def test_wrong_scale_of_the_map_objective_would_be_found(wrong: dict[str, int]) 
     assert not any(map(partial(torch.allclose, rtol=1e-5), found, by_hand))
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_only_generative_weights_have_a_prior(deep: bool) -> None:
+    """Of the same draws, a step differs by rate × w / (s² N), for the model's weights alone."""
+    after = []
+    for scale in (None, 0.1):
+        torch.manual_seed(0)
+        program = models.DLGM((6,), [2, 2], [3], models.Normal()) if deep else factor_model()
+        x = simulate(linear_gaussian(), 40).float()
+        before = {name: p.detach().clone() for name, p in program.named_parameters()}
+        settings: dict[str, Any] = {"optimizer": torch.optim.SGD, "learning_rate": RATE}
+        fit(program, x, steps=1, weight_prior_scale=scale, device="cpu", **settings)
+        after.append(dict(program.named_parameters()))
+    free, held = after
+    for name, start in before.items():
+        generative = not name.startswith("encoder")
+        pull = RATE * start / (0.1**2 * 40) if generative else torch.zeros_like(start)
+        torch.testing.assert_close(free[name] - held[name], pull, rtol=1e-3, atol=1e-6)
+    assert any(name.startswith("encoder") for name in before)
+
+
+def factor_model() -> models.VAE:
+    return models.VAE((6,), 2, [3], prior=models.LearnedNormal(), likelihood=models.Normal())
+
+
+def test_prior_without_weights_is_refused() -> None:
+    def guide(x: Tensor) -> None:
+        loc = pyro.param("loc", torch.zeros(3))
+        pyro.sample("location", dist.Normal(loc, 1.0).to_event(1))
+
+    with pytest.raises(ValueError, match="the model announces no trainable parameter"):
+        fit(Program(location_model, guide), ROWS, steps=1, weight_prior_scale=1.0, device="cpu")
+
+
 @pytest.mark.parametrize("plate", ["data", "rows", None])
 @pytest.mark.parametrize("scale", [0.1, 1.0])
 def test_prior_shrinks_to_the_closed_form(plate: str | None, scale: float) -> None:
@@ -866,10 +899,10 @@ def test_program_without_trainable_parameters_is_refused() -> None:
 
 def test_frozen_parameters_stay_as_they_are(digits: data.Dataset) -> None:
     vae = small_vae()
-    vae.decoder.requires_grad_(False)
-    before = {name: value.clone() for name, value in vae.decoder.state_dict().items()}
+    vae.decoder[0].requires_grad_(False)
+    before = {name: value.clone() for name, value in vae.decoder[0].state_dict().items()}
     train(digits, 1, program=vae, weight_prior_scale=1.0)
-    assert differences(before, dict(vae.decoder.state_dict())) == []
+    assert differences(before, dict(vae.decoder[0].state_dict())) == []
 
 
 def test_data_outside_the_support_are_refused_before_any_step(digits: data.Dataset) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 import pickle
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ import torch
 from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from aevb import models
 from aevb.models import LatentVariableModel, posteriors
@@ -19,6 +21,8 @@ from oracles import linear_gaussian, simulate
 
 # Built in the test, under its seed. The activations cannot die: a layer of a few ReLUs may start
 # with all of them off, and then rightly has no gradient.
+CONV = models.Conv([4, 6], hidden=8, activation=nn.ELU)
+
 MODELS: dict[str, Callable[[], LatentVariableModel]] = {
     "VAE": lambda: models.VAE((4, 4), latent_dim=3, hidden=[8]),
     "VAE, no hidden layer": lambda: models.VAE((4, 4), latent_dim=1, hidden=[]),
@@ -37,12 +41,18 @@ MODELS: dict[str, Callable[[], LatentVariableModel]] = {
     "VAE, convolutions": lambda: models.VAE(
         (4, 4),
         3,
-        network=models.Conv([4, 6], hidden=8, activation=nn.ELU),
+        network=CONV,
         likelihood=models.Categorical(2),
     ),
     "VAE, gated": lambda: models.VAE((4, 4), 3, network=models.MLP([8], gated=True)),
     "DLGM": lambda: models.DLGM((4, 4), [3, 2], [8], posterior=models.RankOneNormal()),
+    "DLGM, convolutions": lambda: models.DLGM(
+        (4, 4), [3, 2], [6], network=[CONV, models.MLP([5])], activation=nn.ELU
+    ),
     "HierarchicalVAE": lambda: models.HierarchicalVAE((4, 4), [3, 2], [[8, 7], [6]]),
+    "HierarchicalVAE, convolutions": lambda: models.HierarchicalVAE(
+        (4, 4), [3, 2], network=[CONV, models.MLP([5], gated=True)]
+    ),
 }
 
 
@@ -288,3 +298,43 @@ def test_families_that_hold_the_posterior_close_the_gap(
     log_weights = log_p - guide.nodes["z"]["log_prob"]
     gap = (log_weights - program.log_evidence(x)).abs().max()
     assert bool(gap < 1e-10) == exact
+
+
+def test_what_is_no_part_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"prior: expected an object, such as VampPrior\(\)"):
+        models.VAE((4, 4), prior=models.VampPrior)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"likelihood: expected a part derived from .*Likelihood"):
+        models.VAE((4, 4), likelihood=models.StandardNormal())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="network: expected one for all, or one for each of 2"):
+        models.DLGM((4, 4), [3, 2], network=[models.MLP()])
+    with pytest.raises(ValueError, match="network: expected a part derived"):
+        models.HierarchicalVAE((4, 4), [3, 2], network=[models.MLP(), nn.Linear(2, 2)])  # type: ignore[list-item]
+
+
+class Reals(models.Posterior):
+    """A posterior of one's own that names its support as torch does for single numbers."""
+
+    support = constraints.real
+
+    def build(self, in_features: int, latent_dim: int) -> nn.Module:
+        return models.DiagonalNormal().build(in_features, latent_dim)
+
+
+class Counts(models.Prior):
+    support = constraints.nonnegative_integer
+
+    def build(self, latent_dim: int) -> nn.Module:
+        raise NotImplementedError
+
+
+def test_supports_of_ones_own_parts_are_understood(x: Tensor) -> None:
+    for program in (
+        models.DLGM((4, 4), [3], posterior=Reals()),
+        models.HierarchicalVAE((4, 4), [3, 2], posterior=Reals()),
+        models.VAE((4, 4), posterior=Reals()),
+    ):
+        assert math.isfinite(Trace_ELBO().loss(program.model, program.guide, x))
+    with pytest.raises(ValueError, match="Counts: lies on a discrete support"):
+        models.VAE((4, 4), prior=Counts())
+    with pytest.raises(ValueError, match="Gamma does not cover the real line"):
+        models.DLGM((4, 4), posterior=posteriors.Gamma())

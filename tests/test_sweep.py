@@ -86,8 +86,7 @@ def sweep_of_two() -> list[sweep.Combination]:
 def test_parts_are_listed_with_their_sources(capsys: pytest.CaptureFixture[str]) -> None:
     rows = parts()
     assert all(row["summary"] for row in rows)
-    cited = [row["source"] for row in rows if row["family"] in ("prior", "posterior", "objective")]
-    assert all(re.search("http|chapter|section", source) for source in cited)
+    assert not [r["name"] for r in rows if not re.search("http|chapter|section", r["source"])]
     assert main(["parts", "--family", "posterior"]) == 0
     printed = capsys.readouterr().out
     assert "posterior  LowRankNormal(rank=2)" in printed

@@ -135,6 +135,8 @@ def _words(support: constraints.Constraint) -> str:
         constraints.real: "finite numbers",
         constraints.nonnegative_integer: "counts 0, 1, 2, ...",
     }
+    if isinstance(support, type(constraints.integer_interval(0, 1))):
+        return f"whole numbers from {support.lower_bound} to {support.upper_bound}"
     return known.get(support, f"values in {support}")
 
 

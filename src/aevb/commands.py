@@ -1,12 +1,14 @@
 """What the commands do."""
 
 import math
+import warnings
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch.distributions import constraints
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
@@ -17,7 +19,7 @@ from aevb.embeddings import embed_split
 from aevb.estimates import Estimator, Schedule, check, estimate, plain
 from aevb.imputations import Pattern, impute_split
 from aevb.inference import ELBO, Objective
-from aevb.models import VAE, LatentVariableModel
+from aevb.models import VAE, LatentVariableModel, Likelihood
 from aevb.parts import FAMILIES
 from aevb.parts import parts as list_parts
 from aevb.runs import (
@@ -73,7 +75,7 @@ def train(
         optimizer: Any class of torch.optim.
         learning_rate: Initial step size.
         schedule: Any class of torch.optim.lr_scheduler, stepped once an epoch.
-        weight_prior_scale: Standard deviation of a Gaussian prior over the weights (AEVB: 1).
+        weight_prior_scale: Scale of a Gaussian prior over the model's weights (1 in AEVB).
         epochs: Passes over the training split, in all.
         batch_size: Datapoints of a minibatch.
         patience: Stop after so many validations without a better one; keep the best weights.
@@ -95,6 +97,7 @@ def train(
     dataset = datasets.load(data, root=data_root, binarize=binarize, seed=seed)
     torch.manual_seed(seed)
     built = build_model(model, dataset)
+    _warn_of_binary_data(built, dataset)
     folder = resume or out or Path("runs") / f"{Path(data).stem}-{datetime.now():%Y%m%d-%H%M%S}"
     if resume is None and (folder / inference.CHECKPOINT).exists():
         raise ValueError(f"out: {folder} already holds a run; continue it with --resume {folder}")
@@ -412,3 +415,17 @@ def _save_array(path: Path, values: torch.Tensor) -> None:
     import numpy as np
 
     np.save(path, values.numpy(), allow_pickle=False)
+
+
+def _warn_of_binary_data(model: LatentVariableModel, dataset: datasets.Dataset) -> None:
+    """Say that a density of values that are only 0 and 1 has no upper bound."""
+    likelihoods = [part for part in getattr(model, "parts", ()) if isinstance(part, Likelihood)]
+    if dataset.train.binarize == "none" or not likelihoods:
+        return
+    if likelihoods[0].support is constraints.real:
+        name = type(likelihoods[0]).__name__
+        warnings.warn(
+            f"{name}: a density of numbers that binarization has made 0 or 1 grows without bound "
+            "as its scale shrinks: use Bernoulli, or --binarize none",
+            stacklevel=2,
+        )

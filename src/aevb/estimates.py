@@ -7,7 +7,8 @@ from typing import Any, Literal
 import torch
 
 from aevb import evaluation, inference
-from aevb.models import VAE, LatentVariableModel, Likelihood
+from aevb.models import LatentVariableModel, Likelihood
+from aevb.models.composed import ComposedModel
 from aevb.models.likelihoods import Grid
 from aevb.runs import SavedRun, write_json
 
@@ -34,7 +35,7 @@ def check(**numbers: int | None) -> None:
 
 def plain(model: LatentVariableModel) -> LatentVariableModel:
     """With the means of the weights' posterior, where weights are latent."""
-    return model.at_mean_weights() if isinstance(model, VAE) else model
+    return model.at_mean_weights() if isinstance(model, ComposedModel) else model
 
 
 def estimate(

@@ -51,6 +51,8 @@ def explain(error: Exception, words: Sequence[str], parsers: Mapping[str, Argume
         return _unknown_option(flag, found[1], inner[-1] if inner else found[2])
     if found := re.search(r"Expected a dot import path string: ([\w.]+)", text):
         return _unknown_name(flag, f"unknown name {found[1].rstrip('.')!r}")
+    if found := re.search(r"Unexpected import path format: (.+?)\. Got value", text):
+        return _unknown_name(flag, f"{found[1]!r} is no name")
     if found := re.search(_IMPORT_PROBLEMS, text):
         return _unknown_name(flag, found[0])
     found = re.search(r"following arguments are required: (\w+(?:, \w+)*)", text)
