@@ -10,6 +10,7 @@ from torch import Tensor
 
 from aevb.inference import randomness
 from aevb.inference.compile import graph_function
+from aevb.inference.graph_checks import check_function
 from aevb.inference.layouts import Layout, read_layout, refuse_nan
 from aevb.inference.log_weights import (
     cost_of_one_draw,
@@ -28,8 +29,9 @@ __all__ = ["ImportanceEvidence", "estimates_from_log_weights", "importance_evide
 # changes how the model is evaluated and never which draws it is evaluated at.
 _SAMPLES_PER_BLOCK = 100
 _DATAPOINTS_PER_BLOCK = 250
-# A graph sends large products to a faster library and skips Pyro; tracing costs a second.
-_FLOPS_WORTH_A_GRAPH = 2e10
+# A graph sends large products to a faster library and skips Pyro; tracing costs a second. Once
+# compiled it also fuses what surrounds the products; that takes ten seconds, or one if cached.
+_WORTH_A_GRAPH = {"compiled": 2e12, "traced": 2e10}  # floating-point operations
 _WEIGHTS_PER_BLOCK = 2_000_000  # float64 log-weights held at once for k̂: 16 MB
 
 
@@ -115,11 +117,11 @@ def importance_evidence(
     device = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
     with torch.no_grad(), randomness.seeded(seed, device), argument_checks(False):
         layout = read_layout(model, guide, *args)
+        parts = list(_datapoint_blocks(model, guide, layout, args, num_samples))
+        evaluate = _LogJoint(model, layout, num_samples * len(parts), memory_budget)
         blocks = [
-            _log_weights(model, guide, layout, part, num_samples, (seed, number), memory_budget)
-            for number, part in enumerate(
-                _datapoint_blocks(model, guide, layout, args, num_samples)
-            )
+            _log_weights(guide, layout, part, num_samples, (seed, number), evaluate)
+            for number, part in enumerate(parts)
         ]
         estimates = [estimates_from_log_weights(block) for block in blocks]
     merged = {name: torch.cat([part[name] for part in estimates]) for name in estimates[0]}
@@ -189,27 +191,25 @@ def _datapoint_blocks(
 
 
 def _log_weights(
-    model: Callable[..., Any],
     guide: Callable[..., Any],
     layout: Layout,
     args: tuple[Any, ...],
     num_samples: int,
     key: tuple[int, int],
-    budget: int,
+    evaluate: "_LogJoint",
 ) -> Tensor:
     """Log-weights of one block of datapoints, ``(S, B)``."""
     # filled in place: small results kept between large temporaries would cut the heap to pieces,
     # and the peak would grow with S
     weights: Tensor | None = None
-    evaluate: _LogJoint | None = None
     for start in range(0, num_samples, _SAMPLES_PER_BLOCK):
         count = min(_SAMPLES_PER_BLOCK, num_samples - start)
         torch.manual_seed(_mix(*key, start))
         latents, log_q = draw(guide, layout, count, *args)
         if not latents:
             raise ValueError("model: has no latent sites, so there is nothing to integrate over")
-        if evaluate is None:
-            evaluate = _LogJoint(model, layout, latents, args, num_samples, budget)
+        if start == 0:
+            evaluate.begin(latents, args)
         for first in range(0, count, evaluate.at_once):
             chunk = slice(first, first + evaluate.at_once)
             log_p = evaluate({name: z[chunk] for name, z in latents.items()})
@@ -222,52 +222,66 @@ def _log_weights(
 
 
 class _LogJoint:
-    """log p(x, z) of one block of datapoints, as a graph where that repays the tracing.
+    """log p(x, z), block of datapoints by block, as a graph where that repays making one.
 
     Attributes:
         at_once: Draws whose evaluation stays within the memory budget.
     """
 
     def __init__(
-        self,
-        model: Callable[..., Any],
-        layout: Layout,
-        latents: dict[str, Tensor],
-        args: tuple[Any, ...],
-        num_samples: int,
-        budget: int,
+        self, model: Callable[..., Any], layout: Layout, num_draws: int, budget: int
     ) -> None:
-        self._model, self._layout, self._args = model, layout, args
-        self._names = list(latents)
-        cost = cost_of_one_draw(model, layout, latents, *args)
-        self.at_once = min(max(1, budget // cost.num_bytes), len(next(iter(latents.values()))))
-        # decided by what there is to do and not by the clock, so that results repeat
-        self._worth_a_graph = cost.num_flops * num_samples > _FLOPS_WORTH_A_GRAPH
+        self._model, self._layout, self._budget = model, layout, budget
+        self._num_draws = num_draws  # over all blocks
         self._graph: Callable[..., Tensor] | None = None
+        self._shapes: list[torch.Size] = []  # of the graph's inputs
+        self._unchecked = False
+
+    def begin(self, latents: dict[str, Tensor], args: tuple[Any, ...]) -> None:
+        """Go on to a block of datapoints, and draws of a whole block of draws."""
+        self._args = args
+        self._names = list(latents)
+        cost = cost_of_one_draw(self._model, self._layout, latents, *args)
+        fitting = max(1, self._budget // cost.num_bytes)
+        count = len(next(iter(latents.values())))
+        # all of one size, since other sizes have no graph
+        self.at_once = max(n for n in range(1, count + 1) if count % n == 0 and n <= fitting)
+        # decided by what there is to do and not by the clock, so that results repeat
+        flops = cost.num_flops * self._num_draws
+        self._level = next((name for name, least in _WORTH_A_GRAPH.items() if flops > least), "")
+        self._unchecked = True
 
     def __call__(self, latents: dict[str, Tensor]) -> Tensor:
         """``(S, B)``, float64, in nats."""
-        values = [latents[name] for name in self._names]
-        result = self._function_for(values)(*values)
+        inputs = [latents[name] for name in self._names]
+        inputs += [a for a in self._args if isinstance(a, Tensor)]
+        result = self._function_for(inputs)(*inputs)
         if bool(torch.isnan(result).any()):
             refuse_nan(model_trace(self._model, self._layout, latents, *self._args))
         return result
 
-    def _function_for(self, values: list[Tensor]) -> Callable[..., Tensor]:
-        # the last chunk has another shape, and the shape is part of a graph
-        if not self._worth_a_graph or len(values[0]) != self.at_once:
+    def _function_for(self, inputs: list[Tensor]) -> Callable[..., Tensor]:
+        # the shape is part of a graph
+        if not self._level or len(inputs[0]) != self.at_once:
             return self._eager
-        if self._graph is None:
-            try:
-                self._graph = graph_function(self._eager, *values)
-            except NotTraceableError:
-                self._worth_a_graph = False
-                return self._eager
+        shapes = [value.shape for value in inputs]
+        try:
+            if self._graph is None or shapes != self._shapes:
+                self._graph = graph_function(self._eager, *inputs, level=self._level)
+                self._shapes = shapes
+            elif self._unchecked:  # a program may look at the data, which are others now
+                check_function(self._eager, self._graph, inputs)
+        except NotTraceableError:
+            self._level, self._graph = "", None
+            return self._eager
+        self._unchecked = False
         return self._graph
 
-    def _eager(self, *values: Tensor) -> Tensor:
-        latents = dict(zip(self._names, values, strict=True))
-        return log_joint(self._model, self._layout, latents, *self._args)
+    def _eager(self, *inputs: Tensor) -> Tensor:
+        values = iter(inputs)
+        latents = {name: next(values) for name in self._names}
+        args = [next(values) if isinstance(a, Tensor) else a for a in self._args]
+        return log_joint(self._model, self._layout, latents, *args)
 
 
 def _mix(*keys: int) -> int:

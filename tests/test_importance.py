@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -125,23 +126,55 @@ def test_cost_of_a_draw_counts_memory_and_products() -> None:
 def test_a_graph_gives_the_same_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
     vae = models.VAE((28, 28), latent_dim=5, hidden=[200])
     x = (torch.rand(20, 28, 28) > 0.5).float()
+    monkeypatch.setattr(importance, "_DATAPOINTS_PER_BLOCK", 8)
     estimates = []
-    for worth in (math.inf, 0.0):
-        monkeypatch.setattr(importance, "_FLOPS_WORTH_A_GRAPH", worth)
+    for level in ("", "traced", "compiled"):
+        monkeypatch.setattr(importance, "_WORTH_A_GRAPH", {level: 0.0} if level else {})
         calls = _count_calls(monkeypatch)
         estimates.append(importance_evidence(vae.model, vae.guide, x, num_samples=600))
-        assert bool(calls) == (worth == 0.0), "the program was not traced"
+        assert calls == [level] * 2 * bool(level)  # for blocks of 8, 8 and 4 datapoints
     for name in ("log_evidence", "elbo"):
-        eager, graph = (getattr(estimate, name) for estimate in estimates)
-        torch.testing.assert_close(graph, eager, rtol=1e-6, atol=1e-4)
+        eager, *graphs = (getattr(estimate, name) for estimate in estimates)
+        for graph in graphs:
+            torch.testing.assert_close(graph, eager, rtol=1e-6, atol=1e-4)
 
 
-def _count_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    calls: list[int] = []
+def test_a_program_that_looks_at_its_data_has_no_graph_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it saw in the first block would stand in the graph for all."""
 
-    def counted(*args: Any) -> Any:
-        graph = graph_function(*args)
-        calls.append(1)
+    def model(x: Tensor) -> None:
+        shift = float(np.asarray(x.detach().cpu()).max())
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            mean = (z @ torch.ones(2, 300)) + shift
+            pyro.sample("x", dist.Normal(mean.mean(-1), 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+
+    # a block of its own sees another largest value, so that blocks must not be cut here
+    x = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    monkeypatch.setattr(importance, "same_when_cut", lambda *_: True)
+    monkeypatch.setattr(importance, "_DATAPOINTS_PER_BLOCK", 2)
+    eager, graph = (
+        (
+            monkeypatch.setattr(importance, "_WORTH_A_GRAPH", worth),
+            importance_evidence(model, guide, x, num_samples=200).log_evidence,
+        )[1]
+        for worth in ({}, {"traced": 0.0})
+    )
+    torch.testing.assert_close(graph, eager)
+
+
+def _count_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    calls: list[str] = []
+
+    def counted(*args: Any, level: str) -> Any:
+        graph = graph_function(*args, level=level)
+        calls.append(level)
         return graph
 
     monkeypatch.setattr(importance, "graph_function", counted)
