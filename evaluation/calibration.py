@@ -1,5 +1,6 @@
 """Simulation-based calibration: does the guide know how wrong it may be?"""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,6 +82,71 @@ class Calibration:
         return self.p_value > 0.05
 
     @property
+    def worst(self) -> list[int]:
+        """Dimensions from the smallest p-value on; of equal ones the farthest curve is first."""
+        farthest = self.ecdf_difference.abs().amax(-1).tolist()
+        p = self.p_values.tolist()
+        return sorted(range(len(p)), key=lambda dim: (p[dim], -farthest[dim]))
+
+    @property
+    def strays(self) -> Tensor:
+        """Dimensions that speak against the guide at the 5 % level of them all, ``(dims,)``."""
+        return self.p_values * len(self.names) <= 0.05
+
+    @property
+    def shift(self) -> Tensor:
+        """Mean rank less the expected, in standard errors of uniform ranks, ``(dims,)``.
+
+        Positive where the guide's draws lie too low.
+        """
+        centred, variance, _ = self._moments()
+        return centred.mean(0) / (variance / len(centred)) ** 0.5
+
+    @property
+    def spread(self) -> Tensor:
+        """Variance of the ranks about the middle less the expected, in standard errors.
+
+        Positive where the guide is too narrow for its errors: the truth is in its tails too
+        often. Negative where it is too wide. ``(dims,)``.
+        """
+        centred, variance, of_square = self._moments()
+        excess = centred.square().mean(0) - variance
+        return excess / max((of_square / len(centred)) ** 0.5, sys.float_info.min)
+
+    def fault(self, dim: int) -> str:
+        """In which way a dimension's draws stray most, whether or not they stray far."""
+        shift, spread = float(self.shift[dim]), float(self.spread[dim])
+        if abs(spread) > abs(shift):
+            return "too narrow" if spread > 0 else "too wide"
+        return "too low" if shift > 0 else "too high"
+
+    def summary(self) -> dict[str, Any]:
+        """The verdict and its figures, JSON-able, dimensions from the worst on."""
+        return {
+            "p_value": self.p_value,
+            "is_calibrated": self.is_calibrated,
+            "num_straying": int(self.strays.sum()),
+            "num_simulations": len(self.ranks),
+            "num_draws": self.num_draws,
+            "dimensions": {
+                self.names[dim]: {
+                    "p_value": float(self.p_values[dim]),
+                    "strays": bool(self.strays[dim]),
+                    "fault": self.fault(dim),
+                    "shift": float(self.shift[dim]),
+                    "spread": float(self.spread[dim]),
+                }
+                for dim in self.worst
+            },
+        }
+
+    def _moments(self) -> tuple[Tensor, float, float]:
+        """Ranks less L/2; their variance, and that of their squares, if they are uniform."""
+        n = self.num_draws + 1
+        variance, fourth = (n**2 - 1) / 12, (n**2 - 1) * (3 * n**2 - 7) / 240
+        return self.ranks.double() - self.num_draws / 2, variance, fourth - variance**2
+
+    @property
     def _counts(self) -> Tensor:
         """Simulations whose rank is below 1, 2, ..., num_draws, ``(dims, num_draws)``."""
         levels = torch.arange(self.num_draws)
@@ -89,7 +155,7 @@ class Calibration:
     def __repr__(self) -> str:
         """One line, with the verdict."""
         verdict = "calibrated" if self.is_calibrated else "not calibrated"
-        worst = self.names[int(self.p_values.argmin())]
+        worst = self.names[self.worst[0]]
         return (
             f"Calibration({verdict}, p={self.p_value:.2g}, worst {worst!r}, {len(self.ranks)} "
             f"simulations × {self.num_draws} draws, seed={self.seed})"

@@ -50,6 +50,18 @@ def mean_field_guide(fa: FactorAnalysis, scale_factor: float = 1.0) -> Callable[
     return guide
 
 
+def misscaled_guide(fa: FactorAnalysis, factor: float) -> Callable[..., Any]:
+    """The exact posterior with all scales multiplied by a factor."""
+
+    def guide(x: Tensor) -> Tensor:
+        exact = fa.posterior(x)
+        with pyro.plate("data", len(x)):
+            wrong = dist.MultivariateNormal(exact.loc, scale_tril=factor * exact.scale_tril)
+            return pyro.sample("z", wrong)
+
+    return guide
+
+
 def mean_field_gap(fa: FactorAnalysis, x: Tensor) -> Tensor:
     """KL(q‖p) of :func:`mean_field_guide`, ``(B,)``: half the log-ratio of the precisions."""
     precision = fa.posterior(x).precision_matrix

@@ -1,5 +1,6 @@
 """Simulation-based calibration: uniform for exact posteriors, and only for those."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,21 +16,15 @@ from aevb.evaluation import Calibration, calibrate
 from aevb.evaluation.ecdf import simultaneous_band, simultaneous_p_value
 from aevb.inference import simulate
 
-from oracles import FALSE_ALARM_RATE, STANDARD_ERRORS, linear_gaussian, mean_field_guide
+from oracles import (
+    FALSE_ALARM_RATE,
+    STANDARD_ERRORS,
+    linear_gaussian,
+    mean_field_guide,
+    misscaled_guide,
+)
 
 DATA = torch.zeros(500, 6, dtype=torch.float64)
-
-
-def misscaled_guide(fa: models.FactorAnalysis, factor: float) -> Callable[..., Any]:
-    """The exact posterior with all scales multiplied by a factor."""
-
-    def guide(x: Tensor) -> Tensor:
-        exact = fa.posterior(x)
-        with pyro.plate("data", len(x)):
-            wrong = dist.MultivariateNormal(exact.loc, scale_tril=factor * exact.scale_tril)
-            return pyro.sample("z", wrong)
-
-    return guide
 
 
 def shifted_guide(fa: models.FactorAnalysis, shift: float) -> Callable[..., Any]:
@@ -136,6 +131,46 @@ def test_the_curve_says_which_way_a_scale_is_wrong() -> None:
     assert bool((narrow.ecdf_difference[:3, third] > 0).all())
     assert bool((narrow.ecdf_difference[:3, -third] < 0).all())
     assert bool((wide.ecdf_difference[:3, third] < 0).all())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fault", "figure", "expected"),
+    [
+        # T of scale s among standard normal draws has rank share Φ(T), of variance
+        # arcsin(s² / (1 + s²)) / 2π; the error of a variance of uniform numbers is 1/√(180 N)
+        (lambda fa: misscaled_guide(fa, 0.8), "too narrow", "spread", (0.8**-2, 180)),
+        (lambda fa: misscaled_guide(fa, 1.25), "too wide", "spread", (1.25**-2, 180)),
+        # a shift d of the draws has mean rank share Φ(−d/√2), and of a mean 1/√(12 N)
+        (lambda fa: shifted_guide(fa, 0.3), "too high", "shift", (-0.3, 12)),
+        (lambda fa: shifted_guide(fa, -0.3), "too low", "shift", (0.3, 12)),
+    ],
+    ids=["narrow", "wide", "up", "down"],
+)
+def test_faults_have_the_size_of_the_closed_form(
+    wrong: Any, fault: str, figure: str, expected: tuple[float, int]
+) -> None:
+    calibration = calibration_of(wrong)
+    size, scale = expected
+    if figure == "spread":
+        excess = math.asin(size / (1 + size)) / (2 * math.pi) - 1 / 12
+    else:
+        excess = 0.5 * math.erf(size / 2)
+    wanted = excess * math.sqrt(scale * 1000)
+    # ranks that far from uniform have at most 1.4 times the standard error of uniform ones
+    found = getattr(calibration, figure)[:3]
+    assert float((found - wanted).abs().max()) < 1.4 * STANDARD_ERRORS
+    assert abs(wanted) > 1.4 * STANDARD_ERRORS  # so that a guide without the fault would fail
+    assert {calibration.fault(dim) for dim in range(3)} == {fault}
+    rows = calibration.summary()["dimensions"]
+    assert all(rows[f"z[{dim}]"]["strays"] for dim in range(3))
+    assert list(rows) == [calibration.names[dim] for dim in calibration.worst]
+
+
+def test_exact_posterior_has_neither_shift_nor_spread() -> None:
+    calibration = calibration_of(lambda fa: fa.guide)
+    assert float(calibration.shift.abs().max()) < STANDARD_ERRORS
+    assert float(calibration.spread.abs().max()) < STANDARD_ERRORS
+    assert calibration.summary()["num_straying"] == 0
 
 
 def test_log_joint_sees_a_missing_correlation() -> None:
