@@ -1,11 +1,13 @@
 """Posterior predictive checks: would the model have shown us data like these?"""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pyro import poutine
+from scipy.stats import binom
 from torch import Tensor
 
 from aevb.inference import randomness
@@ -72,6 +74,50 @@ class PredictiveCheck:
         return {
             name: int(((p < level / 2) | (p > 1 - level / 2)).sum())
             for name, p in self.p_values.items()
+        }
+
+    def bound_on_extreme(self, level: float = 0.01) -> float:
+        """About how large a share of datapoints may be extreme if the model is right, at most.
+
+        Twice the share of uniform p-values that are: posterior predictive ones lie closer to one
+        half on average, but not everywhere (Posterior Predictive p-Values, Meng, 1994,
+        https://doi.org/10.1214/aos/1176325622). With few draws that share is above the level.
+        """
+        in_a_tail = math.ceil(self.num_draws * level / 2)
+        return min(1.0, 2 * 2 * in_a_tail / (self.num_draws + 1))
+
+    def surprise(self, level: float = 0.01) -> dict[str, float]:
+        """Chance of so many extreme datapoints, at most, if the model and its posterior are right.
+
+        Binomial with :meth:`bound_on_extreme`, times the number of statistics (Bonferroni).
+        """
+        bound = self.bound_on_extreme(level)
+        counts = self.extreme(level)
+        return {
+            name: min(
+                1.0, len(counts) * float(binom.sf(count - 1, len(self.p_values[name]), bound))
+            )
+            for name, count in counts.items()
+        }
+
+    def summary(self, level: float = 0.01) -> dict[str, Any]:
+        """Means over datapoints, p-values and extreme datapoints, JSON-able."""
+        extreme, surprise = self.extreme(level), self.surprise(level)
+        return {
+            "level": level,
+            "num_datapoints": len(next(iter(self.p_values.values()))),
+            "num_replications": self.num_draws,
+            "expected_extreme_share_at_most": self.bound_on_extreme(level),
+            "statistics": {
+                name: {
+                    "observed": float(self.observed[name].mean()),
+                    "replicated": float(self.replicated[name].mean()),
+                    "p_value_of_mean": self.overall[name],
+                    "num_extreme": extreme[name],
+                    "chance_of_so_many": surprise[name],
+                }
+                for name in self.p_values
+            },
         }
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from aevb import models
 from aevb.evaluation import predictive_check
 
-from oracles import STANDARD_ERRORS, linear_gaussian, simulate
+from oracles import FALSE_ALARM_RATE, STANDARD_ERRORS, linear_gaussian, simulate
 
 FIRST = {"first": lambda x: x[..., 0]}
 
@@ -168,3 +168,23 @@ def test_what_cannot_be_compared_is_refused(
     fa, x = oracle
     with pytest.raises(ValueError, match=message):
         predictive_check(fa.model, fa.guide, x, **{"num_draws": 5, **settings})
+
+
+@pytest.mark.parametrize("num_draws", [20, 400])
+def test_extreme_datapoints_of_a_right_model_are_within_the_bound(num_draws: int) -> None:
+    fa = linear_gaussian()
+    x = simulate(fa, 2000, seed=1)
+    check = predictive_check(fa.model, fa.guide, x, num_draws=num_draws)
+    bound = check.bound_on_extreme()
+    most = bound + STANDARD_ERRORS * (bound * (1 - bound) / len(x)) ** 0.5
+    assert max(check.extreme().values()) / len(x) < most
+    assert min(check.surprise().values()) > FALSE_ALARM_RATE
+
+
+def test_data_unlike_the_model_are_extreme_more_often() -> None:
+    fa = linear_gaussian()
+    check = predictive_check(fa.model, fa.guide, 3 * simulate(fa, 200), num_draws=400)
+    assert check.surprise()["log_likelihood"] < FALSE_ALARM_RATE
+    rows = check.summary()["statistics"]
+    assert rows["log_likelihood"]["num_extreme"] == check.extreme()["log_likelihood"]
+    assert rows["log_likelihood"]["observed"] < rows["log_likelihood"]["replicated"]
