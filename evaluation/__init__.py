@@ -6,6 +6,7 @@ from aevb.evaluation.checks import PredictiveCheck, predictive_check
 from aevb.evaluation.evidence import importance_curve, summarize
 from aevb.evaluation.gaps import Gaps, inference_gaps
 from aevb.evaluation.imputation import Imputation, denoise, impute, impute_hmc
+from aevb.evaluation.latent_use import LatentUse, latent_use
 from aevb.evaluation.latents import (
     ActiveUnits,
     Embedding,
@@ -32,6 +33,7 @@ __all__ = [
     "Gaps",
     "Imputation",
     "KLPerDimension",
+    "LatentUse",
     "PosteriorErrors",
     "PredictiveCheck",
     "Trial",
@@ -53,6 +55,7 @@ __all__ = [
     "inference_gaps",
     "kl_per_dimension",
     "latent_manifold",
+    "latent_use",
     "posterior_errors",
     "predictive_check",
     "prior_means",

@@ -1,6 +1,5 @@
 """Where the posterior of a run puts its data."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -39,38 +38,27 @@ def embed_split(
     x = getattr(saved.dataset, split).evaluation(limit).to(device)
     model = plain(saved.model)
     embedding = evaluation.embed(model.guide, x, seed=seed)
-    units = evaluation.active_units(model.guide, x, seed=seed)
-    divergence = evaluation.kl_per_dimension(model.model, model.guide, x, seed=seed)
+    use = evaluation.latent_use(model.model, model.guide, x, seed=seed)
     path = out or saved.folder / f"embedding-{split}-{len(x)}-seed{seed}.npz"
     np.savez(
         path,
         mean=embedding.mean.cpu().numpy(),
         scale=embedding.scale.cpu().numpy(),
         names=np.array(embedding.names),
-        variance=units.variance.cpu().numpy(),
-        kl=divergence.mean.cpu().numpy(),
-        kl_names=np.array(divergence.names),
+        variance=use.units.variance.cpu().numpy(),
+        kl=use.kl.mean.cpu().numpy(),
+        kl_names=np.array(use.kl.names),
     )
     picture = path.with_suffix(".png")
-    order = units.variance.argsort(descending=True)[:2].tolist()
+    order = use.units.variance.argsort(descending=True)[:2].tolist()
     evaluation.embedding_plot(
         embedding.mean[:, order].cpu(), [embedding.names[place] for place in order], picture
     )
     return {
         "run": str(saved.folder),
         "split": split,
-        "num_datapoints": len(x),
-        "latents": len(embedding.names),
-        "active_units": units.count,
-        "threshold": units.threshold,
-        "kl": float(divergence.mean.sum()),
-        "kl_error": _finite(float(divergence.mean_standard_error.square().sum().sqrt())),
-        "kl_by_part": dict(zip(divergence.names, divergence.mean.tolist(), strict=True)),
+        **use.summary(),
         "seed": seed,
         "array": str(path),
         "picture": str(picture),
     }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
