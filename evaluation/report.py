@@ -6,11 +6,17 @@ import io
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from aevb.evaluation.trial import ESS_LIMIT, KHAT_LIMIT, RHAT_LIMIT, Trial
+from aevb.evaluation.trial import Trial
+from aevb.evaluation.trial_pictures import (
+    calibration_pictures,
+    check_pictures,
+    data_picture,
+    latents_picture,
+    overview_pictures,
+)
+from aevb.evaluation.verdict import ESS_LIMIT, RHAT_LIMIT, shown_p
 
 __all__ = ["trial_page"]
 
@@ -27,9 +33,14 @@ th:first-child, td:first-child { text-align: left; }
 figure { margin: 0; border: 1px solid var(--line); padding: .5rem; }
 figure img { width: 100%; height: auto; background: white; }
 figcaption { font-size: .85rem; }
-.wide img { width: 100%; max-width: 44rem; height: auto; background: white; }
+.small { max-width: 6rem; }
+.wide { max-width: 36rem; }
 p.note { font-size: .9rem; opacity: .85; }
 """
+
+
+# Latents whose curve is shown, beside that of log p(x, z).
+_NUM_CURVES = 5
 
 
 def trial_page(trial: Trial, settings: dict[str, Any], num_worst: int = 9) -> str:
@@ -55,10 +66,16 @@ def trial_page(trial: Trial, settings: dict[str, Any], num_worst: int = 9) -> st
         _worst(trial, num_worst),
         "<h2>Evidence and gaps</h2>",
         _gaps(trial, found),
-        "<h2>All datapoints</h2>",
-        f"<div class='wide'>{_picture(_overview(trial))}</div>",
-        "<h2>Chains</h2>",
+        "<h2>Calibration</h2>",
+        _calibration(trial, found),
+        "<h2>Predictive checks</h2>",
+        _checks(trial, found),
+        "<h2>Latents</h2>",
+        _latents(trial, found),
+        "<h2>Diagnostics</h2>",
         _chains(found),
+        "<p class='note'>Errors and k̂ of all datapoints:</p>",
+        _grid((picture, "") for picture in overview_pictures(trial.errors, trial.khat)),
         "<h2>Settings</h2>",
         _table((("setting", "value"),), settings.items()),
     ]
@@ -83,47 +100,15 @@ def _worst(trial: Trial, num: int) -> str:
             f"(p = {float(errors.p_value[place]):.3f}), largest error of a mean {largest:.2f} sd, "
             f"sds × {ratio:.2f}, k̂ {trial.khat[place]:.2f}{judged}"
         )
-        picture = _picture(trial.plot(place))
-        image = _image(trial.x[place])
-        figures.append(
-            f"<figure>{image}{picture}<figcaption>{html.escape(caption)}</figcaption></figure>"
-        )
+        image = data_picture(trial.x[place])
+        small = "" if image is None else f"<div class='small'>{_picture(image)}</div>"
+        figures.append(_figure(trial.plot(place), caption, small))
     return f"<div class='grid'>{''.join(figures)}</div>"
-
-
-def _image(x: Tensor) -> str:
-    """A datapoint that has the shape of a picture, small."""
-    if x.ndim not in (2, 3):
-        return ""
-    values = x.movedim(0, -1) if x.ndim == 3 else x
-    low, high = float(values.min()), float(values.max())
-    figure = Figure(figsize=(1.1, 1.1), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow((values.numpy() - low) / max(high - low, 1e-9), cmap="gray")
-    axes.axis("off")
-    return f"<div style='max-width:6rem'>{_picture(figure)}</div>"
-
-
-def _overview(trial: Trial) -> Figure:
-    """Errors of all datapoints at a glance."""
-    figure = Figure(figsize=(10, 3), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    left.hist(trial.errors.mean_error.flatten().numpy(), bins=40)
-    left.set_xlabel("error of means, posterior sds")
-    middle.hist(trial.errors.log_scale_ratio.exp().flatten().numpy(), bins=40)
-    middle.axvline(1.0, color="grey", linestyle="--")
-    middle.set_xlabel("guide's sd over the chains'")
-    khat = trial.khat[np.isfinite(trial.khat)]
-    if len(khat):
-        right.hist(khat, bins=40)
-    right.axvline(KHAT_LIMIT, color="grey", linestyle="--")
-    right.set_xlabel("Pareto k̂ of the importance weights")
-    return figure
 
 
 def _gaps(trial: Trial, found: dict[str, Any]) -> str:
     if trial.gaps is None:
-        return f"<p>{html.escape(found['why_no_gaps'])}</p>"
+        return _missing(found, "gaps")
     rows = [
         (name.replace("_", " "), f"{row['mean']:.3f}", f"{row['monte_carlo_error']:.3f}",
          f"{row['standard_error']:.3f}")
@@ -140,6 +125,69 @@ def _gaps(trial: Trial, found: dict[str, Any]) -> str:
         )
     header = (("nats per datapoint", "mean", "± Monte Carlo", "± over datapoints"),)
     return f"{_table(header, rows)}<p class='note'>{html.escape(note)}.</p>"
+
+
+def _calibration(trial: Trial, found: dict[str, Any]) -> str:
+    calibration = trial.calibration
+    if calibration is None:
+        return _missing(found, "calibration")
+    rows = found["calibration"]["dimensions"]
+    figures = calibration_pictures(calibration, _NUM_CURVES)
+    captions = []
+    for name in figures:
+        row = rows[name]
+        stray = f"; {row['fault']}" if row["strays"] else ""
+        title = "log p(x, z)" if name == "log_joint" else name
+        captions.append(f"{title}: {shown_p(row['p_value'])}{stray}")
+    note = (
+        f"{len(calibration.ranks):,} latents were drawn from the prior, and data from them: not "
+        f"the data of this trial. Each is ranked among {calibration.num_draws} draws of the guide "
+        "given its data; of an exact guide 95 % of the curves stay within the grey band. A rise "
+        "and then a fall stand for a guide that is too narrow, the reverse for one too wide, a "
+        "hill for draws that are too high, a valley for draws that are too low. Shown are the "
+        f"worst latents and log p(x, z); orange ones stray even in view of the {len(rows)} "
+        f"dimensions that were looked at ({shown_p(calibration.p_value)} over all)."
+    )
+    return _note(note) + _grid(zip(figures.values(), captions, strict=True))
+
+
+def _checks(trial: Trial, found: dict[str, Any]) -> str:
+    check = trial.predictive_checks
+    if check is None:
+        return _missing(found, "predictive_checks")
+    part = found["predictive_checks"]
+    rows = [
+        (name.replace("_", " "), f"{row['observed']:.4g}", f"{row['replicated']:.4g}",
+         f"{row['p_value_of_mean']:.3f}", f"{row['num_extreme']} of {part['num_datapoints']}",
+         shown_p(row["chance_of_so_many"]))
+        for name, row in part["statistics"].items()
+    ]  # fmt: skip
+    header = (
+        ("statistic", "data", "replications", "p of the mean", "extreme", "chance of so many"),
+    )
+    note = (
+        f"{check.num_draws:,} replications of each datapoint, from the guide's draws. Extreme: p "
+        f"within {part['level'] / 2} of 0 or 1, as at most about "
+        f"{part['expected_extreme_share_at_most']:.1%} of datapoints are with the right model and "
+        "posterior; the last column bounds the chance of so many. Posterior predictive p-values "
+        "are conservative, since the posterior has seen the same data: a right model heaps them "
+        "about one half. Heaps at 0 or 1 are data unlike the model's."
+    )
+    captions = [name.replace("_", " ") for name in check.p_values]
+    pictures = zip(check_pictures(check).values(), captions, strict=True)
+    return _table(header, rows) + _note(note) + _grid(pictures)
+
+
+def _latents(trial: Trial, found: dict[str, Any]) -> str:
+    if trial.latents is None:
+        return _missing(found, "latents")
+    part = found["latents"]
+    note = (
+        f"Mean KL from the prior over {part['num_datapoints']:,} datapoints. "
+        f"{part['active_units']} of {part['latents']} latents are active, that is, their "
+        f"posterior means have a variance above {part['threshold']}; the others are grey."
+    )
+    return _note(note) + _grid([(latents_picture(trial.latents), "")], "wide")
 
 
 def _chains(found: dict[str, Any]) -> str:
@@ -161,6 +209,24 @@ def _table(header: Iterable[tuple[str, ...]], rows: Iterable[tuple[Any, ...]]) -
     head = "".join(f"<tr>{line(cells, 'th')}</tr>" for cells in header)
     body = "".join(f"<tr>{line(cells, 'td')}</tr>" for cells in rows)
     return f"<div class='scroll'><table>{head}{body}</table></div>"
+
+
+def _missing(found: dict[str, Any], name: str) -> str:
+    why = found[f"why_no_{name}"]
+    return f"<p>None: {html.escape(why)}.</p>"
+
+
+def _note(text: str) -> str:
+    return f"<p class='note'>{html.escape(text)}</p>"
+
+
+def _grid(pictures: Iterable[tuple[Figure, str]], kind: str = "grid") -> str:
+    return f"<div class='{kind}'>{''.join(_figure(*each) for each in pictures)}</div>"
+
+
+def _figure(figure: Figure, caption: str, before: str = "") -> str:
+    text = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    return f"<figure>{before}{_picture(figure)}{text}</figure>"
 
 
 def _picture(figure: Figure) -> str:

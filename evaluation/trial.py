@@ -2,8 +2,9 @@
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,18 +13,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aevb.evaluation.arviz import ess_bulk, ess_tail, rhat, to_arviz
+from aevb.evaluation.calibration import Calibration, calibrate
+from aevb.evaluation.checks import PredictiveCheck, predictive_check
 from aevb.evaluation.gaps import Gaps, inference_gaps
+from aevb.evaluation.latent_use import LatentUse, latent_use
 from aevb.evaluation.posterior import PosteriorErrors, posterior_errors
+from aevb.evaluation.trial_pictures import draws_picture
+from aevb.evaluation.verdict import (
+    ESS_LIMIT,
+    FALSE_DISCOVERY_RATE,
+    KHAT_LIMIT,
+    RHAT_LIMIT,
+    sentences,
+    table,
+)
 from aevb.inference import Draws, NoFamilyError, ProgramPair, hmc, importance_evidence
 
 __all__ = ["Trial", "compare"]
 
-# Vehtari et al. (2021): chains beyond these are not to be used.
-RHAT_LIMIT = 1.01
-ESS_LIMIT = 400.0
-KHAT_LIMIT = 0.7
-# Share of false ones among the datapoints whose draws are called different.
-FALSE_DISCOVERY_RATE = 0.05
+# Of the posterior, where active units or the KL have no closed form: over many datapoints few do.
+_LATENT_DRAWS = 100
+
+T = TypeVar("T")
+_Errors = type[Exception] | tuple[type[Exception], ...]
+# Of programs that cannot be simulated, or whose data or latents are not where they are looked for.
+_REFUSALS = (ValueError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -34,23 +48,29 @@ class Trial:
         x: The datapoints, ``(B, *shape)``.
         draws: Of the chains.
         errors: The guide against them.
-        gaps: Inference gaps; None where the guide's family has no parameters for each datapoint.
-        why_no_gaps: Why there are none, or an empty text.
         rhat: Of the chains, worst dimension, ``(B,)``.
         ess_bulk: Effective draws, worst dimension, ``(B,)``.
         ess_tail: Likewise of the tails.
         khat: Pareto k̂ of the guide's weights, ``(B,)``.
+        gaps: Inference gaps; None where the guide's family has no parameters for each datapoint.
+        calibration: Of the guide on data simulated from the model, not on ``x``.
+        predictive_checks: Of ``x`` against the model's replications of it.
+        latents: Active units and KL per dimension, over ``x`` or a larger population.
+        missing: Why what is None of these four could not be had, by name.
     """
 
     x: Tensor
     draws: Draws
     errors: PosteriorErrors
-    gaps: Gaps | None
-    why_no_gaps: str
     rhat: NDArray[np.float64]
     ess_bulk: NDArray[np.float64]
     ess_tail: NDArray[np.float64]
     khat: NDArray[np.float64]
+    gaps: Gaps | None
+    calibration: Calibration | None
+    predictive_checks: PredictiveCheck | None
+    latents: LatentUse | None
+    missing: dict[str, str]
 
     @property
     def judged(self) -> NDArray[np.bool_]:
@@ -102,64 +122,22 @@ class Trial:
                 "correlation_missed": float(errors.correlation_missed[judged].mean()),
                 "energy_distance": float(errors.energy_distance[judged].mean()),
             }
-        if self.gaps is not None:
-            figures["gaps"] = self.gaps.summary()
-        else:
-            figures["why_no_gaps"] = self.why_no_gaps
-        return figures
+        parts = {
+            "gaps": self.gaps,
+            "calibration": self.calibration,
+            "predictive_checks": self.predictive_checks,
+            "latents": self.latents,
+        }
+        figures |= {name: part.summary() for name, part in parts.items() if part is not None}
+        return figures | {f"why_no_{name}": why for name, why in self.missing.items()}
 
     def verdict(self) -> list[str]:
         """What may be believed, in sentences."""
-        found = self.summary()
-        total, judged = found["num_datapoints"], found["num_judged"]
-        lines = []
-        if judged < total:
-            lines.append(
-                f"{total - judged} of {total} posteriors cannot be judged: their chains did not "
-                f"converge (R̂ above {RHAT_LIMIT}, fewer than {ESS_LIMIT:.0f} effective draws, or "
-                "divergences). Draw longer."
-            )
-        if judged:
-            low = found["scale_ratio"] < 1
-            lines.append(
-                f"At {found['num_differing']} of {judged} judged posteriors the guide's draws "
-                f"differ from the chains' (false discovery rate {FALSE_DISCOVERY_RATE}); its "
-                "means are off by "
-                f"{found['mean_error_rms']:.2f} posterior standard deviations (root mean square), "
-                f"and its standard deviations are {abs(1 - found['scale_ratio']):.0%} too "
-                f"{'small' if low else 'large'} on average."
-            )
-        many = found["num_khat_above_0.7"]
-        lines.append(
-            f"Importance weights correct the guide at {total - many} of {total} datapoints "
-            f"(k̂ at most {KHAT_LIMIT})" + (", and not at the others." if many else ".")
-        )
-        if self.gaps is not None:
-            parts = found["gaps"]
-            gap, family, network = (
-                parts[f"{name}_gap"] for name in ("inference", "approximation", "amortization")
-            )
-            larger = "family" if family["mean"] > network["mean"] else "encoder"
-            lines.append(
-                f"Its ELBO is {_pm(gap)} nats below log p(x): {_pm(family)} for its family and "
-                f"{_pm(network)} for amortization, so that a better {larger} would gain more "
-                "(± Monte Carlo error)."
-            )
-        else:
-            lines.append(f"No gaps: {self.why_no_gaps}.")
-        return lines
+        return sentences(self.summary())
 
     def table(self) -> str:
         """The figures in lines, with their errors."""
-        found = self.summary()
-        gaps = found.pop("gaps", {})
-        lines = [f"{name.replace('_', ' '):<24}{_shown(value)}" for name, value in found.items()]
-        lines += [
-            f"{name.replace('_', ' '):<24}{row['mean']:.3f} ± {row['monte_carlo_error']:.3f} "
-            f"(over datapoints ± {row['standard_error']:.3f})"
-            for name, row in gaps.items()
-        ]
-        return "\n".join(lines)
+        return table(self.summary())
 
     def to_arviz(self) -> Any:
         """The chains' draws with their statistics, for ArviZ."""
@@ -172,24 +150,7 @@ class Trial:
         Args:
             datapoint: Number of it, from 0.
         """
-        figure = Figure(figsize=(3.2, 3.2), layout="constrained")
-        axes = figure.subplots()
-        error = self.errors.mean_error[datapoint].abs()
-        error = error + self.errors.log_scale_ratio[datapoint].abs()
-        dims = error.argsort(descending=True)[:2].sort().values.tolist()
-        pairs = ((self.errors.chains, "chains", "C0"), (self.errors.guide, "guide", "C1"))
-        for values, label, colour in pairs:
-            points = values[:, datapoint]
-            if len(dims) == 2:
-                axes.scatter(
-                    points[:, dims[0]], points[:, dims[1]], s=6, alpha=0.6, label=label, c=colour
-                )
-                axes.set_ylabel(f"latent {dims[1]}")
-            else:
-                axes.hist(points[:, 0], bins=30, alpha=0.5, label=label, color=colour)
-            axes.set_xlabel(f"latent {dims[0]}")
-        axes.legend(fontsize="small")
-        return figure
+        return draws_picture(self.errors, datapoint)
 
 
 def compare(
@@ -202,12 +163,16 @@ def compare(
     num_importance_samples: int = 2000,
     num_temperatures: int = 200,
     max_steps: int = 5000,
+    num_simulations: int = 1000,
+    num_replications: int = 1000,
+    population: Tensor | None = None,
     seed: int = 0,
     chain_batch_size: int | None = None,
 ) -> Trial:
-    """Put a guide on trial at some datapoints: chains, refinement and evidence.
+    """Put a guide on trial at some datapoints: chains, refinement, evidence and calibration.
 
-    Chains start from the prior and take their first masses from the guide.
+    Chains start from the prior and take their first masses from the guide. What cannot be had, as
+    calibration of a model that cannot be simulated, is None, and the verdict says why.
 
     References:
         Inference Suboptimality in Variational Autoencoders (Cremer, Li & Duvenaud, 2018); Yes, but
@@ -225,6 +190,10 @@ def compare(
         num_importance_samples: Of each importance estimate.
         num_temperatures: Of annealing from the refined posterior; 0 for none.
         max_steps: Of refinement.
+        num_simulations: Datapoints simulated from the model for :func:`calibrate`; 0 for none.
+        num_replications: Of each datapoint for :func:`predictive_check`; 0 for none.
+        population: More datapoints like ``x``, for :func:`latent_use`, ``(N, *shape)``; by
+            default ``x``.
         seed: Of everything random.
         chain_batch_size: Chains evaluated at once, to bound the memory.
 
@@ -235,9 +204,15 @@ def compare(
         >>> from aevb.models import FactorAnalysis, FullNormal
         >>> fa, x = FactorAnalysis((5,), 2, FullNormal()), torch.zeros(3, 5)
         >>> trial = compare(fa, x, num_samples=50, num_warmup=50, max_steps=100)
-        >>> trial.errors.mean_error.shape
-        torch.Size([3, 2])
+        >>> trial.errors.mean_error.shape, len(trial.calibration.ranks), trial.missing
+        (torch.Size([3, 2]), 1000, {})
     """
+    for name, value in (
+        ("num_simulations", num_simulations),
+        ("num_replications", num_replications),
+    ):  # now, and not when the chains are done
+        if value < 0:
+            raise ValueError(f"{name}: must be at least 0; got {value}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "HMC: chains of")  # told in the verdict
         draws = hmc(
@@ -248,21 +223,57 @@ def compare(
     if not draws.is_local:
         raise ValueError("program: has one joint posterior, and not one for each datapoint")
     errors = posterior_errors(program.model, program.guide, x, draws=draws, seed=seed + 1)
-    gaps, why = None, ""
-    try:
-        gaps = inference_gaps(
-            program.model, program.guide, x, num_samples=num_importance_samples,
-            num_chains=num_chains, num_temperatures=num_temperatures, max_steps=max_steps,
-            seed=seed + 2, chain_batch_size=chain_batch_size,
-        )  # fmt: skip
-        khat = gaps.amortized.khat
-    except NoFamilyError as error:
-        why = str(error)
-        khat = _khat(program, x, num_importance_samples, seed)
-    return Trial(
-        x.cpu(), draws, errors, gaps, why, rhat(draws), ess_bulk(draws), ess_tail(draws),
-        khat.numpy(),
+    missing: dict[str, str] = {}
+    programs = program.model, program.guide
+    gaps = _unless_refused(
+        "gaps", missing, NoFamilyError,
+        lambda: inference_gaps(
+            *programs, x, num_samples=num_importance_samples, num_chains=num_chains,
+            num_temperatures=num_temperatures, max_steps=max_steps, seed=seed + 2,
+            chain_batch_size=chain_batch_size,
+        ),
     )  # fmt: skip
+    khat = gaps.amortized.khat if gaps else _khat(program, x, num_importance_samples, seed)
+    calibration = _unless_refused(
+        "calibration", missing, _REFUSALS,
+        lambda: calibrate(
+            *programs, x, num_simulations=_asked("num_simulations", num_simulations),
+            seed=seed + 3,
+        ),
+    )  # fmt: skip
+    checks = _unless_refused(
+        "predictive_checks", missing, _REFUSALS,
+        lambda: predictive_check(
+            *programs, x, num_draws=_asked("num_replications", num_replications), seed=seed + 4
+        ),
+    )  # fmt: skip
+    points = x if population is None else population
+    latents = _unless_refused(
+        "latents", missing, _REFUSALS,
+        lambda: latent_use(*programs, points, num_samples=_LATENT_DRAWS, seed=seed + 5),
+    )  # fmt: skip
+    return Trial(
+        x.cpu(), draws, errors, rhat(draws), ess_bulk(draws), ess_tail(draws), khat.numpy(),
+        gaps, calibration, checks, latents, missing,
+    )  # fmt: skip
+
+
+def _unless_refused(
+    name: str, missing: dict[str, str], refusals: _Errors, make: Callable[[], T]
+) -> T | None:
+    """What ``make`` returns, or None with the reason in ``missing``."""
+    try:
+        return make()
+    except refusals as error:
+        first, *_ = str(error).splitlines() or [""]  # Pyro adds the shapes of the trace
+        missing[name] = first.rstrip(" .:") or type(error).__name__
+        return None
+
+
+def _asked(name: str, value: int) -> int:
+    if value == 0:
+        raise ValueError(f"not asked for, {name} is 0")
+    return value
 
 
 def _khat(program: ProgramPair, x: Tensor, num_samples: int, seed: int) -> Tensor:
@@ -271,13 +282,5 @@ def _khat(program: ProgramPair, x: Tensor, num_samples: int, seed: int) -> Tenso
     ).khat
 
 
-def _pm(row: dict[str, float]) -> str:
-    return f"{row['mean']:.2f} ± {row['monte_carlo_error']:.2f}"
-
-
 def _error(values: Tensor) -> float:
     return float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,6 +1,7 @@
 """The command line: run folders that suffice, one line for a mistake, and honest exit codes."""
 
 import csv
+import html
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
@@ -26,6 +28,10 @@ from aevb import inference
 from aevb.cli import main
 from aevb.inference.steps import EagerStep
 from aevb.inference.training import Training
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import arviz as az
 
 SMALL = "--model.hidden [6] --batch_size 400 --learning_rate 0.001 --device cpu"
 BRIEF = [*SMALL.split(), "--num_samples", "3", "--limit", "20"]
@@ -350,22 +356,34 @@ def test_importance_curve_has_its_picture(run: Path, aevb: Any) -> None:
     assert Path(figures["picture"]).stat().st_size > 1000
 
 
+@pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
 def test_trial_writes_its_report(run: Path, aevb: Any) -> None:
     code, out, _ = aevb(
         "compare", run, "--datapoints", 4, "--num_chains", 4, "--num_samples", 60,
-        "--num_warmup", 60, "--num_temperatures", 10, "--max_steps", 100, "--json",
+        "--num_warmup", 60, "--num_temperatures", 10, "--max_steps", 100, "--population", 30,
+        "--num_simulations", 50, "--num_replications", 40, "--json",
     )  # fmt: skip
     figures = json.loads(out)
     assert code == 0
     assert figures["num_datapoints"] == 4
+    assert figures["calibration"]["num_simulations"] == 50
+    assert figures["predictive_checks"]["num_replications"] == 40
+    assert figures["latents"]["num_datapoints"] == figures["settings"]["population"] == 30
     assert figures["gaps"]["inference_gap"]["mean"] > 0
     page = (run / "report.html").read_text()
-    assert figures["verdict"][-1].split(":")[0] in page
+    assert all(html.escape(line) in page for line in figures["verdict"])
     assert "<img alt='' src='data:image/png" in page
     assert "http" not in page  # it opens from disk, and asks for nothing
     written = json.loads((run / "report.json").read_text())
     assert written["verdict"] == figures["verdict"]
     assert len(written["each"]["khat"]) == 4
+    assert len(written["each"]["predictive_p"]["log_likelihood"]) == 4
+    assert f"draws:  {figures['draws']}" in figures["table"]
+    draws = az.from_netcdf(figures["draws"])
+    assert draws["posterior"]["z"].sizes["datapoint"] == 4
+    rows = 4 * figures["latents"]["latents"]
+    assert len(az.summary(draws, var_names=["z"])) == rows
+    assert not list(run.glob(".*partial"))
 
 
 @pytest.mark.parametrize("pattern", ["random", "square"])

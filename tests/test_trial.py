@@ -1,6 +1,9 @@
 """Gaps and guides on trial, against closed forms, with twins that must fail."""
 
+import html
+import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +17,15 @@ from aevb import evaluation, inference, models
 from aevb.inference import LocalPosterior, refine
 from aevb.models import posteriors
 
-from oracles import STANDARD_ERRORS, linear_gaussian, mean_field_gap, mean_field_guide, simulate
+from oracles import (
+    FALSE_ALARM_RATE,
+    STANDARD_ERRORS,
+    linear_gaussian,
+    mean_field_gap,
+    mean_field_guide,
+    misscaled_guide,
+    simulate,
+)
 
 
 @pytest.fixture(scope="module", name="oracle")
@@ -168,6 +179,105 @@ def test_p_values_of_equal_distributions_are_uniform() -> None:
     assert float((p.sort().values - steps).abs().max()) < 0.13
     _, p = evaluation.energy_distance_test(first, second + 0.5, num_permutations=199)
     assert float((p.sort().values - steps).abs().max()) > 0.13
+
+
+# Trials
+
+
+SECTIONS = [
+    "What may be believed of this posterior", "The worst datapoints", "Evidence and gaps",
+    "Calibration", "Predictive checks", "Latents", "Diagnostics", "Settings",
+]  # fmt: skip
+
+
+def trial_of(model: Any, guide: Any, x: Tensor, **options: Any) -> evaluation.Trial:
+    """With chains and refinement as short as they may be, for what does not need them."""
+    brief = {"num_chains": 4, "num_samples": 60, "num_warmup": 60, "num_temperatures": 0}
+    program = inference.Program(model, guide)
+    return evaluation.compare(
+        program, x, **{**brief, "num_importance_samples": 100, "max_steps": 30, **options}
+    )
+
+
+def said(trial: evaluation.Trial, word: str) -> str:
+    """The one sentence of the verdict with this word."""
+    (sentence,) = [line for line in trial.verdict() if word in line]
+    return sentence
+
+
+def test_exact_guide_is_said_to_be_calibrated(oracle: Any) -> None:
+    fa, x = oracle
+    trial = trial_of(fa.model, fa.guide, x)
+    assert trial.missing == {}
+    assert trial.calibration is not None
+    assert trial.calibration.is_calibrated
+    assert "looks calibrated" in said(trial, "1,000 datapoints simulated from the model itself")
+    assert "None of 30 datapoints is unlike" in said(trial, "replications")
+    assert "3 of 3 latents are active" in said(trial, "over 30 datapoints; few for such a count")
+    page = evaluation.trial_page(trial, {"seed": 0})
+    titles = re.findall("<h[12]>(.*?)</h[12]>", page)
+    assert titles == SECTIONS
+    assert html.escape(said(trial, "calibrated")) in page
+    assert trial.summary() == json.loads(json.dumps(trial.summary()))
+
+
+def test_narrow_guide_is_said_to_be_too_narrow(oracle: Any) -> None:
+    fa, x = oracle
+    trial = trial_of(fa.model, misscaled_guide(fa, 0.8), x)
+    figures = trial.summary()["calibration"]
+    assert figures["p_value"] < FALSE_ALARM_RATE
+    # of each latent its closed form is 8.9 standard errors: tests/test_calibration.py
+    rows = [figures["dimensions"][f"z[{dim}]"] for dim in range(3)]
+    assert [row["fault"] for row in rows] == ["too narrow"] * 3
+    sentence = said(trial, "not calibrated")
+    assert "in 4 of 4 dimensions" in sentence
+    assert "too narrow for its errors" in sentence
+    assert "too narrow" in evaluation.trial_page(trial, {}).split("<h2>Calibration</h2>")[1]
+
+
+def test_data_unlike_the_model_are_counted(oracle: Any) -> None:
+    fa, x = oracle
+    trial = trial_of(fa.model, fa.guide, torch.cat([3 * x[:20], x[20:]]))
+    row = trial.summary()["predictive_checks"]["statistics"]["log_likelihood"]
+    sentence = said(trial, "replications")
+    assert row["chance_of_so_many"] < FALSE_ALARM_RATE
+    assert f"{row['num_extreme']} by log likelihood" in sentence
+    missed = sentence.split("misses something of these data, seen in their ")[1]
+    assert "log likelihood" in missed
+
+
+def test_what_cannot_be_had_has_its_reason(oracle: Any) -> None:
+    fa, x = oracle
+
+    def model(x: Tensor) -> None:  # sees what is no argument, so that nothing can be simulated
+        fa.model(x - 1)
+
+    trial = trial_of(model, lambda x: fa.guide(x - 1), x, population=x[:1])
+    assert trial.calibration is trial.predictive_checks is trial.latents is None
+    page = evaluation.trial_page(trial, {})
+    for name, reason in (
+        ("calibration", "observe what is no argument"),
+        ("predictive checks", "must be observed at one site"),
+        ("active units", "needs at least two datapoints"),
+    ):
+        sentence = said(trial, f"No {name}: ")
+        assert reason in sentence
+        assert html.escape(sentence) in page
+    assert reason in trial.summary()["why_no_latents"]
+    assert re.findall("<h[12]>(.*?)</h[12]>", page) == SECTIONS
+
+
+def test_what_is_not_asked_for_is_said_to_be_missing(oracle: Any) -> None:
+    fa, x = oracle
+    population = simulate(fa, 300, seed=5)
+    trial = trial_of(
+        fa.model, fa.guide, x[:4], num_simulations=0, num_replications=0, population=population
+    )
+    assert "num_simulations is 0" in said(trial, "No calibration: ")
+    assert "num_replications is 0" in said(trial, "No predictive checks: ")
+    assert "over 300 datapoints)" in said(trial, "latents are active")
+    with pytest.raises(ValueError, match="num_simulations: must be at least 0; got -1"):
+        trial_of(fa.model, fa.guide, x, num_simulations=-1)
 
 
 # Evidence in words

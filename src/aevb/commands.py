@@ -203,15 +203,18 @@ def compare(
     num_importance_samples: int = 2000,
     num_temperatures: int = 200,
     max_steps: int = 5000,
+    num_simulations: int = 1000,
+    num_replications: int = 1000,
+    population: int | None = 1000,
     chain_batch_size: int | None = None,
     seed: int = 0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     data_root: Path | None = None,
 ) -> dict[str, Any]:
-    """Put the posterior of a run on trial: against chains, its own best, and in evidence.
+    """Put the posterior of a run on trial: chains, gaps, calibration and predictive checks.
 
     Args:
-        run: Run folder; report.html and report.json are written into it.
+        run: Run folder; report.html, report.json and draws.nc are written into it.
         reopen: Reads the configuration of a run folder.
         datapoints: The first so many of the split.
         split: train, validation or test.
@@ -221,6 +224,9 @@ def compare(
         num_importance_samples: Of each importance estimate.
         num_temperatures: Of annealing from the refined posterior; 0 for none.
         max_steps: Of refinement.
+        num_simulations: Datapoints simulated from the model for calibration; 0 for none.
+        num_replications: Of each datapoint for predictive checks; 0 for none.
+        population: The first so many of the split for active units and KL; null for all.
         chain_batch_size: Chains evaluated at once, to bound the memory.
         seed: Of everything random.
         device: Where to compute.
@@ -232,10 +238,11 @@ def compare(
     target = inference.pick_device(device)
     saved = open_run(run, reopen(run), data_root, target)
     return try_posterior(
-        saved, split, datapoints, seed, target,
+        saved, split, datapoints, population, seed, target,
         num_chains=num_chains, num_samples=num_samples, num_warmup=num_warmup,
         num_importance_samples=num_importance_samples, num_temperatures=num_temperatures,
-        max_steps=max_steps, chain_batch_size=chain_batch_size,
+        max_steps=max_steps, num_simulations=num_simulations,
+        num_replications=num_replications, chain_batch_size=chain_batch_size,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "SavedRun",
     "build_model",
     "open_run",
+    "replace_whole",
     "save_weights",
     "write_json",
     "write_record",
@@ -127,9 +128,13 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or leave the old one, whatever happens in between."""
+    replace_whole(path, lambda partial: partial.write_text(text))
+
+
+def replace_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let something write a file that takes the place of the old one only when it is whole."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
+    write(partial)
+    with partial.open("r+b") as file:
         os.fsync(file.fileno())
     partial.replace(path)

@@ -9,7 +9,7 @@ import torch
 
 from aevb import evaluation
 from aevb.estimates import check, plain
-from aevb.runs import SavedRun, write_json, write_text
+from aevb.runs import SavedRun, replace_whole, write_json, write_text
 
 __all__ = ["try_posterior"]
 
@@ -18,16 +18,18 @@ def try_posterior(
     saved: SavedRun,
     split: str,
     datapoints: int,
+    population: int | None,
     seed: int,
     device: torch.device,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Compare, and write ``report.html`` and ``report.json`` into the run folder.
+    """Compare, and write ``report.html``, ``report.json`` and ``draws.nc`` into the run folder.
 
     Args:
         saved: The run.
         split: Of its data.
         datapoints: The first so many.
+        population: The first so many for active units and KL; None for all.
         seed: Of everything random.
         device: Where to compute.
         settings: Others of :func:`aevb.evaluation.compare`.
@@ -35,10 +37,11 @@ def try_posterior(
     Returns:
         What is printed: the table and the verdict.
     """
-    check(datapoints=datapoints)
-    x = getattr(saved.dataset, split).evaluation(datapoints).to(device)
+    check(datapoints=datapoints, population=population)
+    data = getattr(saved.dataset, split)
+    x, many = (data.evaluation(count).to(device) for count in (datapoints, population))
     began = time.perf_counter()
-    trial = evaluation.compare(plain(saved.model), x, seed=seed, **settings)
+    trial = evaluation.compare(plain(saved.model), x, population=many, seed=seed, **settings)
     record = {
         "run": str(saved.folder),
         "model": " ".join(repr(saved.model).split()),
@@ -46,6 +49,7 @@ def try_posterior(
         "binarize": saved.dataset.train.binarize,
         "split": split,
         "datapoints": len(x),
+        "population": len(many),
         "epoch": saved.epoch,
         "seed": seed,
         **settings,
@@ -57,7 +61,7 @@ def try_posterior(
     }
     page, figures = saved.folder / "report.html", saved.folder / "report.json"
     write_text(page, evaluation.trial_page(trial, record))
-    each = {
+    each: dict[str, Any] = {
         "judged": trial.judged.tolist(),
         "differs": trial.differs.tolist(),
         "rhat": trial.rhat.tolist(),
@@ -75,7 +79,12 @@ def try_posterior(
             "approximation_gap": trial.gaps.approximation.tolist(),
             "amortization_gap": trial.gaps.amortization.tolist(),
         }
+    if trial.predictive_checks is not None:
+        p = trial.predictive_checks.p_values
+        each["predictive_p"] = {name: values.tolist() for name, values in p.items()}
     result = {"verdict": trial.verdict(), **trial.summary(), "settings": record}
     write_json(figures, {**result, "each": each})
-    lines = [*trial.verdict(), "", trial.table(), "", f"report: {page}"]
-    return {**result, "table": "\n".join(lines), "report": str(page)}
+    draws = saved.folder / "draws.nc"
+    replace_whole(draws, lambda path: trial.to_arviz().to_netcdf(str(path), engine="h5netcdf"))
+    lines = [*trial.verdict(), "", trial.table(), "", f"report: {page}", f"draws:  {draws}"]
+    return {**result, "table": "\n".join(lines), "report": str(page), "draws": str(draws)}
