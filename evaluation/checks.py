@@ -87,18 +87,21 @@ class PredictiveCheck:
         return min(1.0, 2 * 2 * in_a_tail / (self.num_draws + 1))
 
     def surprise(self, level: float = 0.01) -> dict[str, float]:
-        """Chance of so many extreme datapoints, at most, if the model and its posterior are right.
+        """Chance of what was found, at most, if the model and its posterior are right.
 
-        Binomial with :meth:`bound_on_extreme`, times the number of statistics (Bonferroni).
+        Of so many extreme datapoints, binomial with :meth:`bound_on_extreme`, or of so extreme a
+        mean over all of them, twice its uniform chance; the smaller of both, times their number
+        over all statistics (Bonferroni).
         """
         bound = self.bound_on_extreme(level)
-        counts = self.extreme(level)
-        return {
-            name: min(
-                1.0, len(counts) * float(binom.sf(count - 1, len(self.p_values[name]), bound))
-            )
-            for name, count in counts.items()
-        }
+        chances = {}
+        for name, count in self.extreme(level).items():
+            of_count = float(binom.sf(count - 1, len(self.p_values[name]), bound))
+            overall = self.overall[name]
+            # of draws that were so far out none may be seen, although their chance is not zero
+            tail = max(min(overall, 1 - overall), 1 / (self.num_draws + 1))
+            chances[name] = min(1.0, 2 * len(self.p_values) * min(of_count, 2 * 2 * tail))
+        return chances
 
     def summary(self, level: float = 0.01) -> dict[str, Any]:
         """Means over datapoints, p-values and extreme datapoints, JSON-able."""
@@ -114,7 +117,7 @@ class PredictiveCheck:
                     "replicated": float(self.replicated[name].mean()),
                     "p_value_of_mean": self.overall[name],
                     "num_extreme": extreme[name],
-                    "chance_of_so_many": surprise[name],
+                    "chance_at_most": surprise[name],
                 }
                 for name in self.p_values
             },

@@ -144,7 +144,8 @@ def _calibration(trial: Trial, found: dict[str, Any]) -> str:
         f"the data of this trial. Each is ranked among {calibration.num_draws} draws of the guide "
         "given its data; of an exact guide 95 % of the curves stay within the grey band. A rise "
         "and then a fall stand for a guide that is too narrow, the reverse for one too wide, a "
-        "hill for draws that are too high, a valley for draws that are too low. Shown are the "
+        "hill for draws that are too high, a valley for draws that are too low; captions name "
+        "the larger fault. Shown are the "
         f"worst latents and log p(x, z); orange ones stray even in view of the {len(rows)} "
         f"dimensions that were looked at ({shown_p(calibration.p_value)} over all)."
     )
@@ -159,19 +160,20 @@ def _checks(trial: Trial, found: dict[str, Any]) -> str:
     rows = [
         (name.replace("_", " "), f"{row['observed']:.4g}", f"{row['replicated']:.4g}",
          f"{row['p_value_of_mean']:.3f}", f"{row['num_extreme']} of {part['num_datapoints']}",
-         shown_p(row["chance_of_so_many"]))
+         shown_p(row["chance_at_most"]))
         for name, row in part["statistics"].items()
     ]  # fmt: skip
     header = (
-        ("statistic", "data", "replications", "p of the mean", "extreme", "chance of so many"),
+        ("statistic", "data", "replications", "p of the mean", "extreme", "chance, at most"),
     )
     note = (
         f"{check.num_draws:,} replications of each datapoint, from the guide's draws. Extreme: p "
         f"within {part['level'] / 2} of 0 or 1, as at most about "
         f"{part['expected_extreme_share_at_most']:.1%} of datapoints are with the right model and "
-        "posterior; the last column bounds the chance of so many. Posterior predictive p-values "
-        "are conservative, since the posterior has seen the same data: a right model heaps them "
-        "about one half. Heaps at 0 or 1 are data unlike the model's."
+        "posterior. The last column bounds the chance of so many, or of such a mean, in view of "
+        "all that was looked at. Posterior predictive p-values are conservative, since the "
+        "posterior has seen the same data: a right model heaps them about one half. Heaps at 0 or "
+        "1 are data unlike the model's."
     )
     captions = [name.replace("_", " ") for name in check.p_values]
     pictures = zip(check_pictures(check).values(), captions, strict=True)
@@ -182,10 +184,12 @@ def _latents(trial: Trial, found: dict[str, Any]) -> str:
     if trial.latents is None:
         return _missing(found, "latents")
     part = found["latents"]
+    idle = part["active_units"] < part["latents"]
     note = (
         f"Mean KL from the prior over {part['num_datapoints']:,} datapoints. "
         f"{part['active_units']} of {part['latents']} latents are active, that is, their "
-        f"posterior means have a variance above {part['threshold']}; the others are grey."
+        f"posterior means have a variance above {part['threshold']}"
+        + ("; the others are grey." if idle else ".")
     )
     return _note(note) + _grid([(latents_picture(trial.latents), "")], "wide")
 

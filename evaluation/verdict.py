@@ -146,24 +146,26 @@ def _calibration(found: dict[str, Any]) -> str:
 
 def _predictive(found: dict[str, Any]) -> str:
     rows, total = found["statistics"], found["num_datapoints"]
-    counts = ", ".join(f"{row['num_extreme']} by {_words(name)}" for name, row in rows.items())
-    if not any(row["num_extreme"] for row in rows.values()):
+    surprising = [_words(name) for name, row in rows.items() if row["chance_at_most"] < 0.05]
+    if not surprising and not any(row["num_extreme"] for row in rows.values()):
         names = " or ".join(map(_words, rows))
         return (
             f"None of {total} datapoints is unlike the model's replications of it by {names}. "
             "Such checks are conservative: they do not show that the model fits."
         )
+    counts = ", ".join(f"{row['num_extreme']} by {_words(name)}" for name, row in rows.items())
     most = found["expected_extreme_share_at_most"] * total
-    surprising = [name for name, row in rows.items() if row["chance_of_so_many"] < 0.05]
     said = (
         f"Of {total} datapoints {counts} are unlike the model's replications of them (posterior "
         f"predictive p within {found['level'] / 2} of 0 or 1; with the right model and posterior "
         f"at most about {most:.1f} on average by each)"
     )
     if not surprising:
-        return f"{said}, which says nothing against the model."
-    missed = ", ".join(map(_words, surprising))
-    return f"{said}: model or guide misses something of these data, seen in their {missed}."
+        return f"{said}, which chance alone may give."
+    return (
+        f"{said}: model or guide misses something of these data, seen in their "
+        f"{', '.join(surprising)}, by that count or by the mean over them all."
+    )
 
 
 def _latents(found: dict[str, Any]) -> str:

@@ -188,3 +188,16 @@ def test_data_unlike_the_model_are_extreme_more_often() -> None:
     rows = check.summary()["statistics"]
     assert rows["log_likelihood"]["num_extreme"] == check.extreme()["log_likelihood"]
     assert rows["log_likelihood"]["observed"] < rows["log_likelihood"]["replicated"]
+
+
+def test_a_mean_unlike_the_replications_is_surprising_where_no_datapoint_is() -> None:
+    fa = linear_gaussian()
+    x = simulate(fa, 400)
+    right = predictive_check(fa.model, fa.guide, x, num_draws=1000)
+    # too little to be seen in one datapoint, but not in 400
+    check = predictive_check(fa.model, fa.guide, x + 0.3, num_draws=1000)
+    assert min(right.surprise().values()) > 0.05
+    assert check.extreme()["mean"] <= 2 * check.bound_on_extreme() * len(x)
+    # no replication is so low: its chance is 4 / 1001, over 3 statistics and both ways
+    assert check.overall["mean"] < 0.001
+    assert check.surprise()["mean"] == pytest.approx(6 * 4 / 1001)
