@@ -192,8 +192,8 @@ def compare(
         max_steps: Of refinement.
         num_simulations: Datapoints simulated from the model for :func:`calibrate`; 0 for none.
         num_replications: Of each datapoint for :func:`predictive_check`; 0 for none.
-        population: More datapoints like ``x``, for :func:`latent_use`, ``(N, *shape)``; by
-            default ``x``.
+        population: More datapoints like ``x`` for :func:`latent_use`, ``(N, *shape)``; by
+            default ``x``. Calibration simulates so many at once.
         seed: Of everything random.
         chain_batch_size: Chains evaluated at once, to bound the memory.
 
@@ -203,9 +203,10 @@ def compare(
     Example:
         >>> from aevb.models import FactorAnalysis, FullNormal
         >>> fa, x = FactorAnalysis((5,), 2, FullNormal()), torch.zeros(3, 5)
-        >>> trial = compare(fa, x, num_samples=50, num_warmup=50, max_steps=100)
+        >>> brief = {"num_samples": 50, "num_warmup": 50, "max_steps": 100, "num_simulations": 30}
+        >>> trial = compare(fa, x, **brief)
         >>> trial.errors.mean_error.shape, len(trial.calibration.ranks), trial.missing
-        (torch.Size([3, 2]), 1000, {})
+        (torch.Size([3, 2]), 30, {})
     """
     for name, value in (
         ("num_simulations", num_simulations),
@@ -234,10 +235,11 @@ def compare(
         ),
     )  # fmt: skip
     khat = gaps.amortized.khat if gaps else _khat(program, x, num_importance_samples, seed)
+    points = x if population is None else population
     calibration = _unless_refused(
         "calibration", missing, _REFUSALS,
-        lambda: calibrate(
-            *programs, x, num_simulations=_asked("num_simulations", num_simulations),
+        lambda: calibrate(  # which simulates as many at once as there are points
+            *programs, points, num_simulations=_asked("num_simulations", num_simulations),
             seed=seed + 3,
         ),
     )  # fmt: skip
@@ -247,7 +249,6 @@ def compare(
             *programs, x, num_draws=_asked("num_replications", num_replications), seed=seed + 4
         ),
     )  # fmt: skip
-    points = x if population is None else population
     latents = _unless_refused(
         "latents", missing, _REFUSALS,
         lambda: latent_use(*programs, points, num_samples=_LATENT_DRAWS, seed=seed + 5),
