@@ -22,14 +22,14 @@ __all__ = ["main"]
 
 _HIDDEN = 500
 _READING = """\
-log p(x) of {datapoints} test images (annealing: {annealed}) under a VAE {pixels}-{hidden}-20, tanh,
-Bernoulli. A decoder evaluation is one latent vector of one image; annealing ({chains} chains from
-the prior, 10 leapfrog steps a temperature) needs its gradient too, twice the products, and its pilot run counts.
-“Of the products” is the share of the time that a decoder's matrix products take at the better
-measured rate{rates}. “First”
-includes tracing and compilation; “again” is a second call in the same process, which traces anew.
-The memory budget of importance sampling is {budget} MiB: memory above that before the call is what
-it holds, with the code that it loads and compiles."""
+log p(x) of {datapoints} test images (annealing: {annealed}) under a VAE
+{pixels}-{hidden}-20, tanh, Bernoulli. A decoder evaluation is one latent vector of one image;
+annealing ({chains} chains from the prior, 10 leapfrog steps a temperature) needs its gradient too,
+twice the products, and its pilot run counts. “Of the products” is the share of the time that a
+decoder's matrix products take at the better measured rate{rates}. “First” includes tracing and
+compilation; “again” is a second call in the same process, which traces anew. The memory budget of
+importance sampling is {budget} MiB: memory above that before the call is what it holds, with the
+code that it loads and compiles."""
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ Array = np.ndarray[Any, Any]
 
 LATENT_DIM = 20
 BATCH = 100
-_MOST_IMAGES = 1000
+_MOST_IMAGES = 1_000
 
 
 @dataclass(frozen=True)
