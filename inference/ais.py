@@ -55,9 +55,14 @@ class AISEvidence:
     seed: int
 
     @property
+    def low_ess(self) -> Tensor:
+        """Where few chains carry the estimate, ``(batch,)``."""
+        return self.ess < max(5.0, 0.2 * self.num_chains)
+
+    @property
     def is_converged(self) -> Tensor:
         """Where no few chains carry the estimate and proposals are accepted, ``(batch,)``."""
-        return (self.ess > 0.2 * self.num_chains) & (self.acceptance_rate > 0.3)
+        return ~self.low_ess & (self.acceptance_rate > 0.3)
 
     def __repr__(self) -> str:
         """One line, with means over datapoints."""

@@ -209,7 +209,8 @@ def graph_function(
     Args:
         function: Called as ``function(*inputs)``; returns a tensor or a tuple of tensors. It may
             differentiate within, but nothing differentiates through the graph.
-        inputs: Example inputs; later ones have the same shapes.
+        inputs: Example inputs; later ones have the same shapes. Of other strides they are copied,
+            because compiled code reads memory as it lay in the example.
         level: ``"traced"``, or ``"compiled"`` by inductor as well.
 
     Raises:
@@ -228,6 +229,11 @@ def graph_function(
         is_tuple = isinstance(result, tuple)
         return result if is_tuple else (result,)
 
+    # of an expanded tensor several elements are one, and no copy could lie as it does
+    inputs = tuple(
+        value.contiguous() if 0 in value.stride() and value.numel() > 1 else value
+        for value in inputs
+    )
     with torch.no_grad():
         graph = trace_graph(outputs, list(inputs))
         held = constants_to_inputs(graph, position=len(inputs))
@@ -238,13 +244,26 @@ def graph_function(
         if level == "compiled":
             run_graph = compile_graph(graph, everything)
 
+    strides = [value.stride() for value in inputs]
+
     def run(*flat: Tensor) -> Any:
         with torch.no_grad():
-            result = run_graph(*flat, *held)
+            laid = [
+                value if value.stride() == stride else _with_strides(value, stride)
+                for value, stride in zip(flat, strides, strict=True)
+            ]
+            result = run_graph(*laid, *held)
         return tuple(result) if is_tuple else result[0]
 
     check_function(function, run, inputs)
     return run
+
+
+def _with_strides(value: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """A copy that lies in memory in another way."""
+    return torch.empty_strided(value.shape, stride, dtype=value.dtype, device=value.device).copy_(
+        value
+    )
 
 
 def _with_ordinary_update(

@@ -182,12 +182,12 @@ def _datapoint_blocks(
             for a in args
         )
 
-    last = (total - 1) // size * size
-    if not same_when_cut(model, guide, layout, args, slice(last, total), cut(last)):
+    blocks = [(slice(start, start + size), cut(start)) for start in range(0, total, size)]
+    if not same_when_cut(model, guide, layout, args, blocks):
         yield args
         return
-    for start in range(0, total, size):
-        yield cut(start)
+    for _, part in blocks:
+        yield part
 
 
 def _log_weights(

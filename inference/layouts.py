@@ -10,6 +10,7 @@ import torch
 from pyro import distributions as dist
 from pyro import poutine
 from torch import Tensor
+from torch.distributions import constraints, transform_to
 
 __all__ = [
     "Layout",
@@ -98,7 +99,8 @@ def _layout(all_sites: Iterable[tuple[str, Any]]) -> Layout:
                 f"site {name!r} is scaled by {site['scale']}: the evidence of subsampled or "
                 "tempered programs is not defined; call them with all data and no scale"
             )
-        frames.append(tuple(f for f in site["cond_indep_stack"] if f.vectorized))
+        if not site["infer"].get("_deterministic"):
+            frames.append(tuple(f for f in site["cond_indep_stack"] if f.vectorized))
     nesting = max((-frame.dim for stack in frames for frame in stack), default=0)
     sizes = {f.size if f.name == "data" and f.dim == -1 else None for s in frames for f in s}
     own = all(any(f.name == "data" and f.dim == -1 for f in stack) for stack in frames)
@@ -212,7 +214,7 @@ def sum_log_prob(chosen: Iterable[tuple[str, Any]], layout: Layout, num_samples:
     """
     total: Tensor | None = None
     for name, site in chosen:
-        log_prob = float64_log_prob(site["fn"], site["value"])
+        log_prob = float64_log_prob(site["fn"], _unmasked_value(site))
         if site["mask"] is not None:
             log_prob = torch.where(torch.as_tensor(site["mask"]), log_prob, 0.0)
         wanted = batch_shape(site, layout, num_samples)
@@ -232,6 +234,35 @@ def sum_log_prob(chosen: Iterable[tuple[str, Any]], layout: Layout, num_samples:
     if total is None:
         return torch.zeros(num_samples, layout.num_datapoints or 1, dtype=torch.float64)
     return total
+
+
+def _unmasked_value(site: Any) -> Tensor:
+    """The value of a site, with a possible one where data are masked: NaN has NaN gradients."""
+    value: Tensor = site["value"]
+    if site["mask"] is None or not site["is_observed"]:
+        return value
+    fn = site["fn"]
+    try:
+        possible = feasible_like(fn.support, value)
+    except NotImplementedError:
+        return value
+    mask = torch.as_tensor(site["mask"], device=value.device)
+    return torch.where(mask.reshape(mask.shape + (1,) * len(fn.event_shape)), value, possible)
+
+
+def feasible_like(support: Any, value: Tensor) -> Tensor:
+    """Some value inside a support, of the shape of another.
+
+    Raises:
+        NotImplementedError: If no such value is known.
+    """
+    if support.is_discrete:
+        while isinstance(support, constraints.independent):
+            support = support.base_constraint
+        return torch.full_like(value, float(getattr(support, "lower_bound", 0)))
+    transform = transform_to(support)
+    shape = transform.inverse_shape(value.shape)
+    return transform(torch.zeros(shape, dtype=value.dtype, device=value.device))
 
 
 def float64_log_prob(fn: Any, value: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Vectorized runs of a Pyro program pair: draws of the guide and their log-weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,37 +88,39 @@ def same_when_cut(
     guide: Callable[..., Any],
     layout: Layout,
     args: tuple[Any, ...],
-    part: slice,
-    cut_args: tuple[Any, ...],
+    blocks: Sequence[tuple[slice, tuple[Any, ...]]],
 ) -> bool:
-    """Whether some datapoints alone have the log-weights that they have among all.
+    """Whether every block of datapoints alone has the log-weights that it has among all.
 
-    They have not if a program holds a value for each datapoint, or the size of the data.
+    It has not if a program holds a value for each datapoint, the size of the data, or something
+    that it makes of them all, such as a mean or a maximum.
 
     Args:
         model: Joint distribution.
         guide: Posterior.
         layout: From :func:`read_layout`.
         args: Arguments for all datapoints.
-        part: Which datapoints.
-        cut_args: Arguments for these alone.
+        blocks: Which datapoints, and the arguments for these alone.
     """
     latents, log_q = draw(guide, layout, 1, *args)
-    where = (slice(None),) * layout.nesting + (part,)  # behind the draws and the outer plates
-    some = {name: value[where] for name, value in latents.items()}
-    try:
-        conditioned = poutine.condition(guide, data=some)
-        with torch.no_grad():
-            trace = poutine.trace(in_plate(conditioned, layout, 1)).get_trace(*cut_args)
-        size = len(range(*part.indices(layout.num_datapoints or 0)))
-        alone = Layout(layout.nesting, size)
-        pairs = (
-            (sum_log_prob(sites(trace), alone, 1), log_q),
-            (log_joint(model, alone, some, *cut_args), log_joint(model, layout, latents, *args)),
-        )
-    except (ValueError, RuntimeError, IndexError):
-        return False
-    return all(torch.allclose(cut, whole[:, part], rtol=1e-4, atol=1e-4) for cut, whole in pairs)
+    log_p = log_joint(model, layout, latents, *args)
+    for part, cut_args in blocks:
+        where = (slice(None),) * layout.nesting + (part,)  # behind the draws and the outer plates
+        some = {name: value[where] for name, value in latents.items()}
+        alone = Layout(layout.nesting, len(range(*part.indices(layout.num_datapoints or 0))))
+        try:
+            conditioned = poutine.condition(guide, data=some)
+            with torch.no_grad():
+                trace = poutine.trace(in_plate(conditioned, layout, 1)).get_trace(*cut_args)
+            pairs = (
+                (sum_log_prob(sites(trace), alone, 1), log_q),
+                (log_joint(model, alone, some, *cut_args), log_p),
+            )
+        except (ValueError, RuntimeError, IndexError):
+            return False
+        if not all(torch.allclose(a, b[:, part], rtol=1e-4, atol=1e-4) for a, b in pairs):
+            return False
+    return True
 
 
 @dataclass(frozen=True)

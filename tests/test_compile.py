@@ -1108,3 +1108,17 @@ def test_bias_of_any_layout_is_added(bias: Tensor, monkeypatch: pytest.MonkeyPat
 def test_function_that_freezes_a_value_is_refused() -> None:
     with pytest.raises(NotTraceableError, match="differs for other inputs"):
         graph_function(lambda x: x * float(x.numpy()[0]), torch.tensor([2.0, 3.0]))
+
+
+@pytest.mark.parametrize("level", ["traced", "compiled"])
+def test_a_graph_reads_inputs_that_lie_otherwise_in_memory(level: str) -> None:
+    """Compiled code reads memory as it lay in the example."""
+
+    def function(u: Tensor, temperature: Tensor) -> Tensor:
+        return (u * temperature.unsqueeze(-1)).sum(-1)
+
+    u, contiguous, columns = torch.randn(4, 3, 2), torch.rand(3), torch.rand(3, 7).T
+    for example in (contiguous, columns[0], torch.rand(1).expand(3)):
+        graph = graph_function(function, u, example, level=level)
+        for other in (contiguous, columns[3], torch.rand(1).expand(3)):
+            torch.testing.assert_close(graph(u, other), function(u, other))
