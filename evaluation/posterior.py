@@ -58,8 +58,10 @@ def posterior_errors(
 ) -> PosteriorErrors:
     """Compare a guide with the chains of :func:`aevb.inference.hmc`.
 
-    The chains are thinned to ``num_draws`` draws, as far apart as possible; moments are taken from
-    all of them. No comparison means anything against chains that did not converge.
+    The chains are thinned to ``num_draws`` draws, as many of each and as far apart as possible;
+    moments are taken from all of them. No comparison means anything against chains that did not
+    converge, and p-values take thinned draws for independent: they are too small where the chains
+    have fewer than about twice as many effective draws.
 
     Args:
         model: Pyro program of the joint distribution.
@@ -91,7 +93,7 @@ def posterior_errors(
     mean, scale = pooled.mean(0), pooled.std(0)
     by_chain = chains.mean(1)
     noise = (by_chain.var(0) / len(by_chain) + approximate.var(0) / many).sqrt() / scale
-    thinned = chains.transpose(0, 1).flatten(0, 1)[:: max(1, total // num_draws)][:num_draws]
+    thinned = _thinned(chains, num_draws)
     some = approximate[:num_draws]
     with seeded(seed + 1, pooled.device):
         distance, p_value = energy_distance_test(
@@ -151,6 +153,16 @@ def energy_distance_test(
         order = torch.argsort(torch.rand(count, 2 * num, device=distances.device), 1)
         exceeding += (statistic(signs[order]) >= observed - 1e-12).sum(0)
     return observed, (1 + exceeding) / (1 + num_permutations)
+
+
+def _thinned(chains: Tensor, num_draws: int) -> Tensor:
+    """``(chains, draws, ...)`` → ``(num_draws, ...)``, evenly over all chains and all of each."""
+    num_chains, length = chains.shape[:2]
+    places = torch.arange(num_draws)
+    which = places % num_chains
+    # neighbouring chains are read at staggered times
+    when = (places.double() + 0.5) * length / num_draws
+    return chains[which.to(chains.device), when.long().to(chains.device)]
 
 
 def _correlations(draws: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Annealed importance sampling, forward and in reverse, for every datapoint at once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,9 +11,11 @@ from aevb.inference import randomness
 from aevb.inference.hmc import draw_momentum, first_step_size
 from aevb.inference.importance import estimates_from_log_weights
 from aevb.inference.integrators import Point, leapfrog, metropolis
+from aevb.inference.layouts import read_layout
 from aevb.inference.log_density import LogDensity
 from aevb.inference.path_gradients import PathGradient
 from aevb.inference.simulate import simulate
+from aevb.inference.switches import argument_checks
 
 __all__ = ["SCHEDULES", "AISEvidence", "BDMCEvidence", "ais_evidence", "bdmc_evidence"]
 
@@ -82,7 +84,9 @@ class BDMCEvidence:
         lower: Estimates that are lower bounds in expectation, ``(batch,)``, in nats.
         upper: Likewise upper bounds.
         forward: The annealing behind ``lower``.
-        reverse: The annealing behind ``upper``; its weights are those of the reverse.
+        reverse: The annealing behind ``upper``; its weights are those of the reverse. Its chains
+            start from one exact draw and are not independent: it has no standard error, and its
+            ``ess`` certifies nothing.
         data: Simulated observations by site.
     """
 
@@ -146,8 +150,9 @@ def ais_evidence(
         chain_batch_size: Chains evaluated at once, to bound the memory.
 
     Raises:
-        ValueError: If a number is out of range, the model has discrete latents, the guide cannot
-            score given latents, or a log-probability is NaN.
+        ValueError: If a number is out of range, the model has discrete latents, or a
+            log-probability is NaN.
+        NoDensityError: If the guide is a point mass or cannot score given latents.
 
     Example:
         >>> from aevb.models import FactorAnalysis
@@ -160,6 +165,7 @@ def ais_evidence(
     start = "prior" if guide is None else "guide"
     device = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
     with torch.no_grad(), randomness.seeded(seed, device):
+        _refuse_points(model, guide, args)
         density = LogDensity(model, *args, guide=guide)
         annealing = _Annealing(
             density, start, num_temperatures, num_leapfrog_steps, target_acceptance,
@@ -218,6 +224,7 @@ def bdmc_evidence(
     device = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
     with torch.no_grad(), randomness.seeded(seed, device):
         simulation = simulate(model, *args)
+        _refuse_points(simulation.model, guide, simulation.args)
         density = LogDensity(simulation.model, *simulation.args, guide=guide)
         annealing = _Annealing(
             density, start, num_temperatures, num_leapfrog_steps, target_acceptance,
@@ -230,6 +237,8 @@ def bdmc_evidence(
         reverse = annealing.reverse(exact)
     below = _evidence(*forward, num_temperatures, schedule, start, seed)
     above = _evidence(-reverse[0], reverse[1], num_temperatures, schedule, start, seed)
+    # its chains all start from one exact draw, so that their spread says nothing of the error
+    above = replace(above, standard_error=torch.full_like(above.standard_error, torch.nan))
     return BDMCEvidence(below.log_evidence, -above.log_evidence, below, above, simulation.data)
 
 
@@ -330,6 +339,12 @@ class _Annealing:
         if bool(torch.isnan(point.tilt).any()):
             self.density.refuse_nan(point.u)
             raise ValueError("guide: its log-density is NaN at its own draws")
+
+
+def _refuse_points(model: Any, guide: Any, args: tuple[Any, ...]) -> None:
+    if guide is not None:
+        with argument_checks(False):
+            read_layout(model, guide, *args)
 
 
 def _spaced(schedule: str, count: int) -> Tensor:

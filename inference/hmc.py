@@ -216,7 +216,17 @@ class _Sampler:
         self.lengths = ChEES(torch.zeros_like(log_step))
 
     def resume(self, state: SamplerState) -> None:
-        """Go on from a state."""
+        """Go on from a state.
+
+        Raises:
+            ValueError: If it belongs to other posteriors.
+        """
+        density = self.density
+        if state.u.shape[1:] != (density.batch, density.dim):
+            raise ValueError(
+                f"state: is of {state.u.shape[1]} posteriors of {state.u.shape[2]} dimensions; "
+                f"the model has {density.batch} of {density.dim}"
+            )
         self.point = self.evaluate(state.u)
         self.inverse_mass = state.inverse_mass
         self.steps = DualAveraging(state.steps.average.clone(), self.target)

@@ -29,7 +29,7 @@ __all__ = [
 
 
 class NoDensityError(ValueError):
-    """A guide puts all its mass on single points, so that there is no evidence to estimate."""
+    """A guide has no density, or none at values that are not its own draws."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,8 @@ def _refuse_foreign_latents(guide: poutine.Trace, model: poutine.Trace) -> None:
     ]
     if points and not auxiliary:
         raise NoDensityError(
-            f"guide: sites {points} are single points; importance sampling needs a density"
+            f"guide: sites {points} are single points, and weights need a density: anneal from "
+            "the prior instead (guide=None; --estimator ais --start prior)"
         )
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from pyro import poutine
 from torch import Tensor
-from torch.distributions import biject_to
 
 from aevb.inference import randomness
 from aevb.inference.layouts import (
     Layout,
+    NoDensityError,
     batch_shape,
     in_plate,
     read_model_layout,
@@ -22,7 +22,8 @@ from aevb.inference.layouts import (
     value_of,
 )
 from aevb.inference.log_weights import draw
-from aevb.inference.switches import argument_checks
+from aevb.inference.supports import bijection_of
+from aevb.inference.switches import SingularAsNaN, argument_checks
 
 __all__ = ["LogDensity", "guide_draws"]
 
@@ -73,8 +74,9 @@ class LogDensity:
         has_guide: Whether there is a guide.
 
     Raises:
-        ValueError: If the model has no latents, discrete ones, or ones whose support depends on
-            other latents; if a site is scaled or subsampled, or observes data outside its support.
+        ValueError: If the model has no latents, discrete, circular or improper ones, or ones whose
+            support depends on other latents; if a site is scaled or subsampled, or observes data
+            outside its support.
 
     Example:
         >>> import pyro
@@ -98,8 +100,14 @@ class LogDensity:
     ) -> None:
         self._model, self._args, self._guide = model, args, guide
         with argument_checks(False):
-            self.layout, first = read_model_layout(model, *args)
-            _, second = read_model_layout(model, *args)
+            try:
+                self.layout, first = read_model_layout(model, *args)
+                _, second = read_model_layout(model, *args)
+            except NotImplementedError as error:  # of an improper prior
+                raise ValueError(
+                    f"model: a site cannot be drawn from ({' '.join(str(error).split())[:200]}); "
+                    "chains start from the prior, which must be proper"
+                ) from None
         self._latents = [
             _latent(name, site, second.nodes[name], self.layout)
             for name, site in sites(first)
@@ -136,23 +144,30 @@ class LogDensity:
         """Log q(z|x) of the guide with the Jacobian, ``(chains, batch)``.
 
         Raises:
-            ValueError: If the guide cannot score given latents.
+            NoDensityError: If the guide cannot score given latents, or has none but point masses.
         """
         if self._guide is None:
             raise ValueError("guide: none was given")
         latents, jacobian = self._transformed(u)
-        trace = self._run(self._guide, latents)
+        try:
+            trace = self._run(self._guide, latents)
+            total = sum_log_prob(sites(trace), self.layout, len(u))
+        except (KeyError, NotImplementedError):  # as of a flow without an inverse
+            raise NoDensityError(
+                "guide: its density is known at its own draws only; anneal from the prior instead "
+                "(guide=None; --start prior)"
+            ) from None
         foreign = {name for name, _ in sites(trace)} - set(latents)
         if foreign:
             raise ValueError(
                 f"guide: its density needs the sites {sorted(foreign)} that the model lacks; "
                 "start from the prior (guide=None)"
             )
-        return sum_log_prob(sites(trace), self.layout, len(u)) + jacobian
+        return total + jacobian
 
     def prior_draws(self, num: int) -> Tensor:
         """Draws of the model's own latents, ``(num, batch, dim)``, from the global generator."""
-        with torch.no_grad(), argument_checks(False):
+        with torch.no_grad(), argument_checks(False), SingularAsNaN():
             trace = poutine.trace(in_plate(self._model, self.layout, num)).get_trace(*self._args)
         values = {latent.name: value_of(trace, latent.name) for latent in self._latents}
         return self.unconstrain(values, num)
@@ -237,7 +252,7 @@ class LogDensity:
     def _run(self, program: Callable[..., Any], latents: dict[str, Tensor]) -> poutine.Trace:
         num = len(next(iter(latents.values())))
         conditioned = poutine.condition(program, data=latents)
-        with argument_checks(False):
+        with argument_checks(False), SingularAsNaN():
             return poutine.trace(in_plate(conditioned, self.layout, num)).get_trace(*self._args)
 
 
@@ -279,7 +294,10 @@ def _latent(name: str, site: Any, again: Any, layout: Layout) -> _Latent:
             f"site {name!r} ({kind}) is discrete: gradients do not reach it; sum it out in the "
             "model"
         )
-    transform, other = biject_to(support), biject_to(again["fn"].support)
+    try:
+        transform, other = bijection_of(site["fn"]), bijection_of(again["fn"])
+    except ValueError as error:
+        raise ValueError(f"site {name!r}: {error}") from None
     value = site["value"]
     try:
         moves = not torch.equal(transform.inv(value), other.inv(value))

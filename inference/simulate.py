@@ -8,7 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from aevb.inference.layouts import sites, value_of
+from aevb.inference.layouts import float64_log_prob, sites, value_of
 from aevb.inference.switches import argument_checks
 
 __all__ = ["Simulation", "simulate"]
@@ -57,7 +57,9 @@ def simulate(model: Callable[..., Any], *args: Any) -> Simulation:
         The draw, from torch's global generator.
 
     Raises:
-        ValueError: If the model observes nothing.
+        ValueError: If the model observes nothing, or reads what it observes in other places too,
+            as lags or a standard deviation, so that data drawn given the old ones are no draw of
+            the model; or if two arguments equal what one site observes.
 
     Example:
         >>> from aevb.models import FactorAnalysis
@@ -76,24 +78,59 @@ def simulate(model: Callable[..., Any], *args: Any) -> Simulation:
     data = {name: value_of(free, name) for name in observed}
     latents = {name: value_of(free, name) for name, _ in sites(given) if name not in data}
     conditioned = poutine.condition(poutine.uncondition(model), data=data)
-    sources = [_source(value, given, observed) for value in args]
+    sources = _sources(args, given, observed)
     new_args = tuple(
         value if name is None else data[name].to(value.dtype)
         for value, name in zip(args, sources, strict=True)
     )
     hidden = tuple(name for name in observed if name not in sources)
+    _refuse_other_readers(conditioned, args, new_args, {**latents, **data})
     return Simulation(conditioned, latents, data, new_args, hidden)
 
 
-def _source(value: Any, given: poutine.Trace, observed: list[str]) -> str | None:
-    """The site that observes an argument: the tensor itself, or else an equal one."""
-    if not isinstance(value, Tensor):
-        return None
-    for name in observed:
-        if value_of(given, name) is value:
-            return name
+def _sources(args: tuple[Any, ...], given: poutine.Trace, observed: list[str]) -> list[str | None]:
+    """The site that observes each argument: the tensor itself, or else an equal one."""
+    sources: list[str | None] = [None] * len(args)
+    tensors = [(place, value) for place, value in enumerate(args) if isinstance(value, Tensor)]
     for name in observed:
         old = value_of(given, name)
-        if old.shape == value.shape and torch.equal(old.to(value.dtype), value):
-            return name
-    return None
+        same = [place for place, value in tensors if value is old]
+        if not same:
+            same = [
+                place
+                for place, value in tensors
+                if sources[place] is None
+                and old.shape == value.shape
+                and torch.equal(old.to(value.dtype), value)
+            ]
+            if len(same) > 1:
+                raise ValueError(
+                    f"args: {len(same)} of them equal what site {name!r} observes, so that it "
+                    "cannot be told which is the data; let covariates have other values"
+                )
+        for place in same:
+            sources[place] = name
+    return sources
+
+
+def _refuse_other_readers(
+    model: Callable[..., Any],
+    args: tuple[Any, ...],
+    new_args: tuple[Any, ...],
+    values: dict[str, Tensor],
+) -> None:
+    """The same values must be as probable whether the arguments are old data or new."""
+    fixed = poutine.condition(model, data=values)
+    with torch.no_grad(), argument_checks(False):
+        old, new = (poutine.trace(fixed).get_trace(*given) for given in (args, new_args))
+    for name, site in sites(old):
+        before, after = (
+            float64_log_prob(each["fn"], each["value"]) for each in (site, new.nodes[name])
+        )
+        if before.shape != after.shape or not torch.allclose(
+            before, after, rtol=1e-4, atol=1e-4, equal_nan=True
+        ):
+            raise ValueError(
+                f"model: site {name!r} depends on observed arguments in another way than by "
+                "observing them, so that there is no drawing such data from it"
+            )

@@ -2,11 +2,35 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pyro
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-__all__ = ["argument_checks", "onednn_off"]
+__all__ = ["SingularAsNaN", "argument_checks", "onednn_off"]
+
+
+class SingularAsNaN(TorchFunctionMode):
+    """Inside the block a matrix without a Cholesky factor gives NaN and no error for its batch.
+
+    Example:
+        >>> with SingularAsNaN():
+        ...     torch.linalg.cholesky(torch.stack([torch.eye(1), -torch.eye(1)])).flatten()
+        tensor([1., nan])
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        kwargs = kwargs or {}
+        if func not in (torch.linalg.cholesky, torch.cholesky, Tensor.cholesky):
+            return func(*args, **kwargs)
+        upper = func is torch.linalg.cholesky and kwargs.get("upper", False)
+        upper = upper or (func is not torch.linalg.cholesky and (*args, False)[1])
+        factor, info = torch.linalg.cholesky_ex(args[0] if args else kwargs["A"])
+        factor = torch.where((info == 0)[..., None, None], factor, torch.nan)
+        return factor.mH if upper else factor
 
 
 @contextmanager

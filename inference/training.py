@@ -535,10 +535,12 @@ def _plate_nesting(trace: poutine.Trace) -> int:
 
 def _announced(trace: poutine.Trace) -> set[int]:
     """Identities of the parameters that a program announces."""
-    references = [
-        getattr(trace.nodes[name]["value"], "unconstrained", None) for name in trace.param_nodes
-    ]
-    return {id(reference()) for reference in references if reference is not None}
+    values = [trace.nodes[name]["value"] for name in trace.param_nodes]
+    references = [getattr(value, "unconstrained", lambda: None) for value in values]
+    # the parameter behind a constrained value, or a PyroModule's ordinary parameter itself
+    return {id(found) for reference in references for found in [reference()]} | set(
+        map(id, values)
+    )
 
 
 def _summary(row: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from aevb.models.likelihoods import Likelihood
 from aevb.models.model import LatentVariableModel
-from aevb.models.networks import Network
+from aevb.models.networks import MLP, Conv, Network
 from aevb.models.noise import InputNoise
 from aevb.models.parameters import declare
 from aevb.models.posteriors import Posterior
@@ -24,6 +24,7 @@ __all__ = [
     "ComposedModel",
     "build_decoder",
     "build_encoder",
+    "build_vector_decoder",
     "check_layers",
     "check_parts",
     "networks_by_layer",
@@ -149,6 +150,16 @@ def build_decoder(
     return nn.Sequential(features, given.build(_width(features), shape, *heads))
 
 
+def build_vector_decoder(network: Network, latent_dim: int, size: int) -> nn.Sequential:
+    """A network and a linear layer: from ``(*batch, latent_dim)`` to ``(*batch, size)``.
+
+    A network of images has no mirror image between vectors; its fully connected part stands in.
+    """
+    dense = MLP((network.hidden,), network.activation) if isinstance(network, Conv) else network
+    features = dense.build_decoder(latent_dim, (size,))
+    return nn.Sequential(features, nn.Linear(_width(features), size))
+
+
 def networks_by_layer(network: Network | Sequence[Network], num_layers: int) -> list[Network]:
     """A network for each layer, from the data upwards.
 
@@ -159,7 +170,7 @@ def networks_by_layer(network: Network | Sequence[Network], num_layers: int) -> 
     Raises:
         ValueError: If there are other than so many, or something is no network.
     """
-    if not isinstance(network, Sequence):
+    if not isinstance(network, Sequence) or isinstance(network, str):
         check_parts(network=network)
         return [network] * num_layers
     if len(network) != num_layers:

@@ -12,12 +12,12 @@ from aevb.models.composed import (
     ComposedModel,
     build_decoder,
     build_encoder,
+    build_vector_decoder,
     check_layers,
     check_parts,
     networks_by_layer,
     shown_networks,
 )
-from aevb.models.layers import DenseLayers
 from aevb.models.likelihoods import Bernoulli, Likelihood
 from aevb.models.networks import MLP, Network
 from aevb.models.noise import InputNoise, noisy
@@ -55,7 +55,8 @@ class DLGM(ComposedModel):
             ``RankOneNormal()`` in the paper.
         activation: Nonlinearity of the hidden layers.
         network: In place of ``hidden``: the recognition network of every layer, or one for each
-            layer from the data upwards; the first one's mirror image is :math:`T_0`.
+            layer from the data upwards; the mirror image of the first is :math:`T_0`, of the next
+            :math:`T_1` and so on.
         input_noise: Noise on the recognition networks' input in training mode; the paper calls it
             essential.
         weights: ``LatentWeights()`` makes all generative weights, :math:`G_l` and :math:`T_l`,
@@ -99,7 +100,7 @@ class DLGM(ComposedModel):
             for of_layer, size in zip(self.networks, self.latent_dims, strict=True)
         )
         observe = self.networks[0], likelihood, self.latent_dims[0], self.shape
-        layers = _Layers(self.latent_dims, list(reversed(hidden)), activation, observe)
+        layers = _Layers(self.latent_dims, self.networks, observe)
         self.set_decoder(layers, weights)
 
     def model(self, x: Tensor | None = None, size: int = 1) -> Tensor:
@@ -147,8 +148,7 @@ class _Layers(nn.Module):
     def __init__(
         self,
         latent_dims: tuple[int, ...],
-        widths: list[int],
-        activation: type[nn.Module],
+        networks: list[Network],
         observe: tuple[Network, Likelihood, int, tuple[int, ...]],
     ) -> None:
         super().__init__()
@@ -156,9 +156,8 @@ class _Layers(nn.Module):
             nn.Linear(size, size, bias=False) for size in latent_dims
         )
         self.transforms = nn.ModuleList()  # T_1 to T_{L-1}
-        for below, above in pairwise(latent_dims):
-            layers = DenseLayers(above, widths, activation)
-            self.transforms.append(nn.Sequential(layers, nn.Linear(layers.out_features, below)))
+        for (below, above), network in zip(pairwise(latent_dims), networks[1:], strict=True):
+            self.transforms.append(build_vector_decoder(network, above, below))
         self.observe = build_decoder(*observe)  # T_0
 
     def forward(self, *noise: Tensor) -> TorchDistributionMixin:

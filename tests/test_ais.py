@@ -216,3 +216,42 @@ def test_settings_out_of_range_are_refused(
 def test_nan_names_its_site(estimate: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="site 'x'"):
         estimate(nan_model, torch.zeros(3), num_temperatures=3)
+
+
+def autoregression(x: Tensor) -> None:
+    """Reads what it observes as lags, so that it cannot be drawn at once."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        lags = torch.cat([torch.zeros(len(x), 1), x[:, :-1]], -1)
+        pyro.sample("x", dist.Normal(0.9 * lags + z.unsqueeze(-1), 0.5).to_event(1), obs=x)
+
+
+def shifted(x: Tensor, c: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(c, 1.0))
+        pyro.sample("x", dist.Normal(z, 0.3), obs=1.0 * x)  # a copy: found by its values
+
+
+def test_data_that_a_model_reads_elsewhere_cannot_be_simulated() -> None:
+    with pytest.raises(ValueError, match="site 'x' depends on observed arguments in another way"):
+        bdmc_evidence(autoregression, torch.randn(5, 4), num_temperatures=5)
+    with pytest.raises(ValueError, match="2 of them equal what site 'x' observes"):
+        bdmc_evidence(shifted, torch.zeros(5), torch.zeros(5), num_temperatures=5)
+
+
+def test_covariates_that_differ_from_the_data_are_left_alone() -> None:
+    c = torch.linspace(-3, 3, 300).double()
+    bounds = bdmc_evidence(shifted, torch.zeros(300).double(), c, num_temperatures=30)
+    exact = dist.Normal(c, math.sqrt(1.09)).log_prob(bounds.data["x"])
+    for bound, sign in ((bounds.lower, 1), (bounds.upper, -1)):
+        off = sign * (bound - exact)
+        assert float(off.mean() / off.std()) * math.sqrt(300) < STANDARD_ERRORS
+    assert bool(torch.isnan(bounds.reverse.standard_error).all())
+
+
+def test_few_chains_are_never_called_converged() -> None:
+    fa = linear_gaussian()
+    evidence = ais_evidence(fa.model, simulate(fa, 3), num_chains=4, num_temperatures=100)
+    assert not bool(evidence.is_converged.any())
+    many = ais_evidence(fa.model, simulate(fa, 3), num_chains=16, num_temperatures=100)
+    assert bool(many.is_converged.all())

@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import math
 import pickle
+import warnings
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor, nn
 
-from aevb import models
+from aevb import inference, models
 from aevb.models import likelihoods, posteriors, priors
 from aevb.models.normals import RankOnePrecisionNormal
 from aevb.models.supports import REAL, UNIT_INTERVAL, meet
@@ -496,3 +497,34 @@ def test_gamma_posteriors_reach_low_rates() -> None:
             parameter.zero_()
         module.second.bias.fill_(-4.0)
     assert float(module(torch.zeros(1)).base_dist.rate.detach()) < 0.1
+
+
+@pytest.mark.parametrize("prior", PRIORS, ids=repr)
+def test_posteriors_under_every_prior_can_be_sampled_and_annealed(prior: models.Prior) -> None:
+    vae = models.VAE(SHAPE, 2, [4], prior=prior, likelihood=models.Normal()).eval()
+    x = torch.rand(3, *SHAPE)
+    settings: dict[str, Any] = {"num_chains": 8, "seed": 0}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "HMC")
+        draws = inference.hmc(vae.model, x, num_samples=10, num_warmup=20, **settings)
+    assert draws.samples["z"].shape == (8, 10, 3, 2)
+    annealed = inference.ais_evidence(
+        vae.model, x, guide=vae.guide, num_temperatures=5, **settings
+    )
+    assert bool(torch.isfinite(annealed.log_evidence).all())
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS, ids=repr)
+def test_annealing_begins_at_every_posterior_that_has_a_density(
+    posterior: models.Posterior,
+) -> None:
+    vae = models.VAE(SHAPE, 2, [4], posterior=posterior, likelihood=models.Normal()).eval()
+    x = torch.rand(3, *SHAPE)
+    settings: dict[str, Any] = {"guide": vae.guide, "num_chains": 8, "num_temperatures": 5}
+    if isinstance(posterior, models.Delta) or not posterior.scores_any_value:
+        for estimate in (inference.ais_evidence, inference.bdmc_evidence):
+            with pytest.raises(ValueError, match="anneal from the prior instead"):
+                estimate(vae.model, x, **settings)
+    else:
+        annealed = inference.ais_evidence(vae.model, x, **settings)
+        assert bool(torch.isfinite(annealed.log_evidence).all())

@@ -786,6 +786,38 @@ def factor_model() -> models.VAE:
     return models.VAE((6,), 2, [3], prior=models.LearnedNormal(), likelihood=models.Normal())
 
 
+def test_ordinary_parameters_of_a_pyro_module_have_the_prior() -> None:
+    class Model(PyroModule):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = PyroModule[nn.Linear](3, 3)
+            self.scale = PyroParam(torch.tensor(0.5), constraint=constraints.positive)
+
+        def forward(self, x: Tensor) -> None:
+            z = pyro.sample("location", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(self.layer(z), self.scale).to_event(1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        loc = pyro.param("loc", torch.ones(3))
+        pyro.sample("location", dist.Normal(loc, 1.0).to_event(1))
+
+    after = []
+    for scale in (None, 0.1):
+        torch.manual_seed(0)
+        program = Program(Model(), guide)
+        program.guide(ROWS)
+        before = {name: p.detach().clone() for name, p in program.named_parameters()}
+        settings: dict[str, Any] = {"optimizer": torch.optim.SGD, "learning_rate": RATE}
+        fit(program, ROWS, steps=1, weight_prior_scale=scale, device="cpu", **settings)
+        after.append(dict(program.named_parameters()))
+    free, held = after
+    for name, start in before.items():
+        pulled = "guide" not in name and "loc" not in name
+        pull = RATE * start / (0.1**2 * len(ROWS)) if pulled else torch.zeros_like(start)
+        torch.testing.assert_close(free[name] - held[name], pull, rtol=1e-3, atol=1e-6)
+
+
 def test_prior_without_weights_is_refused() -> None:
     def guide(x: Tensor) -> None:
         loc = pyro.param("loc", torch.zeros(3))

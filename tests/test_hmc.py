@@ -290,6 +290,70 @@ def test_constrained_supports_agree_with_quadrature() -> None:
     assert float(z.abs().max()) < STANDARD_ERRORS
 
 
+def shifted(x: Tensor) -> None:
+    """torch reports the reals as the support of this prior, and it starts at 1."""
+    affine = dist.transforms.AffineTransform(1.0, 2.0)
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.TransformedDistribution(dist.Exponential(1.0), [affine]))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def circular(x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.VonMises(0.0, 0.5))
+        pyro.sample("x", dist.Normal(z, 1.5), obs=x)
+
+
+def mixed(x: Tensor) -> None:
+    components = dist.Normal(torch.tensor([-1.0, 1.0]), torch.tensor([0.5, 1.0]))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.MixtureSameFamily(dist.Categorical(torch.ones(2)), components))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+@pytest.mark.parametrize(
+    ("model", "low", "high"),
+    [(shifted, 1.0, 30.0), (circular, -math.pi, math.pi), (mixed, -12.0, 12.0)],
+)
+def test_supports_that_torch_does_not_tell_agree_with_quadrature(
+    model: Callable[[Tensor], None], low: float, high: float
+) -> None:
+    x = torch.tensor([0.0, 3.0, 5.0])
+    draws = hmc(model, x, num_chains=32, num_samples=400, num_warmup=300, seed=3)
+    z = draws.samples["z"].double()
+    assert float(z.min()) >= low
+    assert float(z.max()) <= high
+    grid = low + (high - low) * (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    prior = pyro.poutine.trace(model).get_trace(x).nodes["z"]["fn"]
+    noise = 1.5 if model is circular else 1.0
+    log_joint = prior.log_prob(grid.unsqueeze(-1)) + dist.Normal(grid[:, None], noise).log_prob(x)
+    weight = log_joint.softmax(0)
+    by_chain = z.mean(1)
+    error = by_chain.std(0) / math.sqrt(len(by_chain))
+    wrong = (by_chain.mean(0) - (weight * grid[:, None]).sum(0)) / error
+    assert float(wrong.abs().max()) < STANDARD_ERRORS
+    evidence = inference.ais_evidence(model, x, num_chains=64, num_temperatures=50, seed=1)
+    exact = log_joint.logsumexp(0) + math.log((high - low) / 20_000)
+    off = (evidence.log_evidence - exact) / evidence.standard_error
+    assert float(off.abs().max()) < STANDARD_ERRORS
+
+
+def test_circular_latents_on_a_sphere_are_refused() -> None:
+    def model() -> None:
+        pyro.sample("z", dist.ProjectedNormal(torch.ones(3)))
+
+    with pytest.raises(ValueError, match="site 'z': ProjectedNormal is circular"):
+        hmc(model, num_samples=2, num_warmup=2)
+
+
+def test_improper_priors_are_refused() -> None:
+    def model() -> None:
+        pyro.sample("z", dist.ImproperUniform(dist.constraints.real, (), ()))
+
+    with pytest.raises(ValueError, match="the prior, which must be proper"):
+        hmc(model, num_samples=2, num_warmup=2)
+
+
 @pytest.mark.filterwarnings("ignore:HMC")
 def test_without_the_jacobian_constrained_means_are_wrong(
     monkeypatch: pytest.MonkeyPatch,
@@ -362,6 +426,61 @@ def test_lost_posterior_leaves_its_neighbours_alone() -> None:
     assert spoilt.suspicious.tolist() == [False, False, True, False, False, False]
     others = [0, 1, 3, 4, 5]
     assert torch.equal(good.unconstrained[:, :, others], spoilt.unconstrained[:, :, others])
+
+
+@pytest.mark.filterwarnings("ignore:HMC")
+def test_singular_matrix_is_a_divergence_of_its_own() -> None:
+    times = torch.linspace(0, 1, 6, dtype=torch.float64)
+    distance = (times[:, None] - times).square()
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            log_length = pyro.sample("log_length", dist.Normal(x.new_tensor(-1.0), 1.0))
+            kernel = (-0.5 * distance * (-2 * log_length[..., None, None]).exp()).exp()
+            noisy = kernel + 1e-17 * torch.eye(6, dtype=torch.float64)
+            normal = dist.MultivariateNormal(torch.zeros_like(times), noisy)
+            pyro.sample("x", normal, obs=x)
+
+    with pytest.raises(torch.linalg.LinAlgError):  # at long lengths, which constant data ask for
+        torch.linalg.cholesky((-0.5 * distance / 4e6).exp() + 1e-17 * torch.eye(6).double())
+    x = torch.stack([torch.sin(6 * times), torch.ones(6), torch.sin(40 * times)])
+    draws = few(model, x)
+    assert int(draws.divergences[1]) > 0
+    other = few(model, torch.stack([x[0], x[0], x[2]])).unconstrained
+    assert torch.equal(draws.unconstrained[:, :, [0, 2]], other[:, :, [0, 2]])
+
+
+def test_masked_data_may_be_nan() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            known = x.detach() < 50
+            with pyro.poutine.mask(mask=known):
+                pyro.sample("x", dist.Normal(z, 0.5), obs=torch.where(known, x, torch.nan))
+
+    x = torch.tensor([0.3, 99.0, -1.0])
+    draws = few(model, x)
+    assert int(draws.divergences.sum()) == 0
+    assert torch.equal(
+        few(model, torch.tensor([0.3, 77.0, -1.0])).unconstrained, draws.unconstrained
+    )
+
+
+def test_deterministic_site_outside_the_plate_leaves_posteriors_local() -> None:
+    def model(x: Tensor) -> None:
+        scale = pyro.deterministic("scale", torch.tensor(0.5))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, scale), obs=x)
+
+    assert few(model, torch.zeros(3)).is_local
+
+
+def test_state_of_other_posteriors_is_refused() -> None:
+    fa = linear_gaussian()
+    draws = few(fa.model, simulate(fa, 6))
+    with pytest.raises(ValueError, match="state: is of 6 posteriors of 3 dimensions"):
+        few(fa.model, simulate(fa, 4), state=draws.state)
 
 
 def test_same_seed_same_draws_and_nothing_else_changes() -> None:

@@ -169,6 +169,25 @@ def test_a_program_that_looks_at_its_data_has_no_graph_for_others(
     torch.testing.assert_close(graph, eager)
 
 
+def test_data_are_cut_only_where_every_block_is_the_same_alone() -> None:
+    """Times divided by their maximum: the last block alone has the maximum of all."""
+    x = torch.randn(600, generator=torch.Generator().manual_seed(0)).double()
+    times = torch.linspace(0, 10, 600).double()
+
+    def model(x: Tensor, times: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(times / times.max(), 1.0))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    def guide(x: Tensor, times: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal((times / times.max() + 4 * x) / 5, math.sqrt(0.2)))
+
+    evidence = importance_evidence(model, guide, x, times, num_samples=50)
+    exact = dist.Normal(times / times.max(), math.sqrt(1.25)).log_prob(x)
+    torch.testing.assert_close(evidence.log_evidence, exact, rtol=0, atol=1e-9)
+
+
 def _count_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     calls: list[str] = []
 
