@@ -124,9 +124,8 @@ def _refuse_other_readers(
     with torch.no_grad(), argument_checks(False):
         old, new = (poutine.trace(fixed).get_trace(*given) for given in (args, new_args))
     for name, site in sites(old):
-        before, after = (
-            float64_log_prob(each["fn"], each["value"]) for each in (site, new.nodes[name])
-        )
+        before = float64_log_prob(site["fn"], site["value"])
+        after = float64_log_prob(new.nodes[name]["fn"], value_of(new, name))
         if before.shape != after.shape or not torch.allclose(
             before, after, rtol=1e-4, atol=1e-4, equal_nan=True
         ):

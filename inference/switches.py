@@ -6,7 +6,6 @@ from typing import Any
 
 import pyro
 import torch
-from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 __all__ = ["SingularAsNaN", "argument_checks", "onednn_off"]
@@ -24,13 +23,11 @@ class SingularAsNaN(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
         kwargs = kwargs or {}
-        if func not in (torch.linalg.cholesky, torch.cholesky, Tensor.cholesky):
+        if func is not torch.linalg.cholesky:
             return func(*args, **kwargs)
-        upper = func is torch.linalg.cholesky and kwargs.get("upper", False)
-        upper = upper or (func is not torch.linalg.cholesky and (*args, False)[1])
-        factor, info = torch.linalg.cholesky_ex(args[0] if args else kwargs["A"])
-        factor = torch.where((info == 0)[..., None, None], factor, torch.nan)
-        return factor.mH if upper else factor
+        kwargs.pop("out", None)
+        factor, info = torch.linalg.cholesky_ex(*args, **kwargs)
+        return torch.where((info == 0)[..., None, None], factor, torch.nan)
 
 
 @contextmanager

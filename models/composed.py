@@ -170,9 +170,10 @@ def networks_by_layer(network: Network | Sequence[Network], num_layers: int) -> 
     Raises:
         ValueError: If there are other than so many, or something is no network.
     """
-    if not isinstance(network, Sequence) or isinstance(network, str):
-        check_parts(network=network)
+    if isinstance(network, Network):
         return [network] * num_layers
+    if not isinstance(network, list | tuple):
+        check_parts(network=network)
     if len(network) != num_layers:
         raise ValueError(
             f"network: expected one for all, or one for each of {num_layers} layers; got "
