@@ -10,6 +10,8 @@ import torch
 from scipy.optimize import curve_fit
 from torch import Tensor
 
+from aevb.evaluation.arviz import ess_bulk, rhat
+from aevb.evaluation.verdict import ESS_LIMIT, KHAT_LIMIT, RHAT_LIMIT, counted
 from aevb.inference import (
     AISEvidence,
     BDMCEvidence,
@@ -20,8 +22,8 @@ from aevb.inference import (
 
 __all__ = ["importance_curve", "summarize"]
 
-# Vehtari et al. (2024), section 3.2.4: above 0.7 the sample size needed is impractical.
-_KHAT_LIMIT = 0.7
+# Mean gap of bidirectional Monte Carlo, in nats, above which its bounds certify nothing.
+_GAP_LIMIT = 1.0
 # Part of the datapoints that may fail their diagnostic in a result that is called converged.
 _FAILING = 0.05
 # Estimates of which the bound at a small number of samples is the mean.
@@ -43,15 +45,22 @@ def summarize(evidence: Evidence) -> dict[str, Any]:
     Returns:
         JSON-able values, in nats per datapoint: ``log_evidence``, ``standard_error``,
         ``monte_carlo_error``, ``num_datapoints``; ``converged``, whether at most one datapoint in
-        twenty fails the estimator's own diagnostic; and by estimator
+        twenty fails the estimator's own diagnostic, and ``why_not_converged`` if it is not; and by
+        estimator
 
         - importance sampling: ``elbo``, ``elbo_standard_error``, ``num_samples``, ``seed``,
-          ``khat_above_0.7`` (number of datapoints), ``khat_median``, ``ess_median``;
+          ``khat_above_0.7`` (number of datapoints), ``khat_median``, ``ess_median``; with fewer
+          than 25 samples k̂ is not defined, and nothing is converged;
         - annealing: ``num_chains``, ``num_temperatures``, ``schedule``, ``start``, ``seed``,
           ``ess_median``, ``low_ess`` (number of datapoints), ``acceptance_rate``;
         - bidirectional: ``lower``, ``upper``, ``gap``, ``gap_standard_error`` and ``gap_largest``
-          of simulated data;
-        - posterior draws: ``num_chains``, ``num_samples``, ``suspicious`` (number of datapoints).
+          of simulated data. The reverse chains of a datapoint all start from one exact draw and
+          are not independent, so that their own diagnostics mean nothing: converged are bounds
+          whose forward chains are, and whose mean gap is at most one nat, give or take two of its
+          standard errors;
+        - posterior draws: ``num_chains``, ``num_samples``, ``suspicious`` (number of datapoints),
+          ``rhat_worst`` and ``ess_bulk_least``; a datapoint fails where R̂ is above 1.01, fewer
+          than 400 draws are effective, or the chains are suspicious.
 
         None where a value is not defined, as k̂ is below 25 samples.
 
@@ -73,18 +82,10 @@ def summarize(evidence: Evidence) -> dict[str, Any]:
         "num_datapoints": count,
     }
     if isinstance(evidence, ImportanceEvidence):
-        return figures | _importance(evidence) | _converged(evidence.khat > _KHAT_LIMIT)
+        return figures | _importance(evidence)
     if isinstance(evidence, AISEvidence):
-        return figures | _annealed(evidence) | _converged(~evidence.is_converged)
-    failed = evidence.draws.suspicious.cpu()
-    return {
-        **figures,
-        "num_chains": len(evidence.draws.unconstrained),
-        "num_samples": evidence.draws.unconstrained.shape[1],
-        "seed": evidence.draws.seed,
-        "suspicious": int(failed.sum()),
-        **_converged(failed),
-    }
+        return figures | _annealed(evidence) | _annealing_verdict(evidence)
+    return figures | _posterior_draws(evidence)
 
 
 def importance_curve(
@@ -162,15 +163,22 @@ def importance_curve(
 
 
 def _importance(evidence: ImportanceEvidence) -> dict[str, Any]:
-    unknown = bool(torch.isnan(evidence.khat).any())
+    khat = evidence.khat
+    undefined = torch.isnan(khat)
+    above, count = int((khat > KHAT_LIMIT).sum()), len(khat)
+    # not k̂ > 0.7: of NaN that is false
+    why = f"k̂ is above {KHAT_LIMIT} at {above} of {counted(count, 'datapoint')}"
+    if bool(undefined.any()):
+        why = "k̂ is not defined below 25 samples"
     return {
         "elbo": _number(evidence.elbo.mean()),
         "elbo_standard_error": _error_of_mean(evidence.elbo),
         "num_samples": evidence.num_samples,
         "seed": evidence.seed,
-        "khat_above_0.7": None if unknown else int((evidence.khat > _KHAT_LIMIT).sum()),
-        "khat_median": _number(evidence.khat.median()),
+        "khat_above_0.7": None if bool(undefined.any()) else above,
+        "khat_median": _number(khat.median()),
         "ess_median": _number(evidence.ess.median()),
+        **_converged(~(khat <= KHAT_LIMIT), why),
     }
 
 
@@ -182,26 +190,65 @@ def _annealed(evidence: AISEvidence) -> dict[str, Any]:
         "start": evidence.start,
         "seed": evidence.seed,
         "ess_median": _number(evidence.ess.median()),
-        "low_ess": int((evidence.ess <= 0.2 * evidence.num_chains).sum()),
+        "low_ess": int(evidence.low_ess.sum()),
         "acceptance_rate": _number(evidence.acceptance_rate.mean()),
     }
 
 
+def _annealing_verdict(evidence: AISEvidence) -> dict[str, Any]:
+    few, count = int(evidence.low_ess.sum()), len(evidence.ess)
+    why = f"few chains carry the estimate at {few} of {counted(count, 'datapoint')}"
+    refused = int((~evidence.low_ess & ~evidence.is_converged).sum())
+    if refused:
+        why += f", and few proposals are accepted at {refused} others"
+    return _converged(~evidence.is_converged, why)
+
+
 def _bidirectional(evidence: BDMCEvidence) -> dict[str, Any]:
+    gap, error = _number(evidence.gap.mean()), _error_of_mean(evidence.gap)
+    verdict = _annealing_verdict(evidence.forward)
+    if verdict["converged"] and (gap is None or gap > _GAP_LIMIT + 2 * (error or 0.0)):
+        wide = "not finite" if gap is None else f"{gap:.2f} nats"
+        verdict = _verdict(False, f"the mean gap between the bounds is {wide}")
     return {
         "lower": _number(evidence.lower.mean()),
         "upper": _number(evidence.upper.mean()),
-        "gap": _number(evidence.gap.mean()),
-        "gap_standard_error": _error_of_mean(evidence.gap),
+        "gap": gap,
+        "gap_standard_error": error,
         "gap_largest": _number(evidence.gap.max()),
         "num_datapoints": len(evidence.gap),
         **_annealed(evidence.forward),
-        **_converged(~(evidence.forward.is_converged & evidence.reverse.is_converged)),
+        **verdict,
     }
 
 
-def _converged(failed: Tensor) -> dict[str, Any]:
-    return {"converged": bool(failed.double().mean() <= _FAILING)}
+def _posterior_draws(evidence: HMCEvidence) -> dict[str, Any]:
+    draws = evidence.draws
+    largest, least = (torch.from_numpy(np.atleast_1d(f(draws))) for f in (rhat, ess_bulk))
+    suspicious = draws.suspicious.cpu()
+    # NaN, as R̂ of a single chain is, is neither
+    failed = ~((largest <= RHAT_LIMIT) & (least >= ESS_LIMIT)) | suspicious
+    why = (
+        f"at {int(failed.sum())} of {counted(len(failed), 'datapoint')} R̂ is above {RHAT_LIMIT} "
+        f"or undefined, fewer than {ESS_LIMIT:.0f} draws are effective, or chains are suspicious"
+    )
+    return {
+        "num_chains": len(draws.unconstrained),
+        "num_samples": draws.unconstrained.shape[1],
+        "seed": draws.seed,
+        "suspicious": int(suspicious.sum()),
+        "rhat_worst": _number(largest.max()),
+        "ess_bulk_least": _number(least.min()),
+        **_converged(failed, why),
+    }
+
+
+def _converged(failed: Tensor, why: str) -> dict[str, Any]:
+    return _verdict(bool(failed.double().mean() <= _FAILING), why)
+
+
+def _verdict(converged: bool, why: str) -> dict[str, Any]:
+    return {"converged": converged, **({} if converged else {"why_not_converged": why})}
 
 
 def _error_of_mean(values: Tensor) -> float | None:

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-__all__ = ["sentences", "shown_p", "table"]
+__all__ = ["counted", "sentences", "shown_p", "table"]
 
 # Vehtari et al. (2021): chains beyond these are not to be used.
 RHAT_LIMIT = 1.01
 ESS_LIMIT = 400.0
+# Vehtari et al. (2024), section 3.2.4: above 0.7 the sample size needed is impractical.
 KHAT_LIMIT = 0.7
 # Share of false ones among the datapoints whose draws are called different.
 FALSE_DISCOVERY_RATE = 0.05
@@ -82,6 +83,11 @@ def table(found: dict[str, Any]) -> str:
 def shown_p(value: float) -> str:
     """A p-value with its sign, as far as it means something."""
     return f"p = {value:.2g}" if value >= 1e-4 else "p < 0.0001"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: ``1 datapoint``, ``2,000 datapoints``."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def _against_chains(found: dict[str, Any]) -> list[str]:

@@ -1,12 +1,21 @@
 """The figures that a run reports, against the definitions of their names."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 
 from aevb.evaluation import summarize
-from aevb.inference import importance_evidence, mean_elbo
+from aevb.inference import (
+    AISEvidence,
+    BDMCEvidence,
+    HMCEvidence,
+    ais_evidence,
+    hmc,
+    importance_evidence,
+    mean_elbo,
+)
 from aevb.inference.fit import fit
 from aevb.models import FactorAnalysis
 
@@ -49,6 +58,70 @@ def test_unknown_khat_is_not_reported_as_good() -> None:
     figures = summarize(importance_evidence(fa.model, mean_field_guide(fa), x, num_samples=10))
     assert figures["khat_above_0.7"] is None
     assert figures["khat_median"] is None
+    assert figures["converged"] is False
+    assert figures["why_not_converged"] == "k̂ is not defined below 25 samples"
+
+
+def test_few_chains_of_annealing_are_never_converged() -> None:
+    fa = linear_gaussian()
+    x = simulate(fa, 5)
+    few, enough = (
+        ais_evidence(fa.model, x, guide=fa.guide, num_temperatures=5, num_chains=chains)
+        for chains in (4, 8)
+    )
+    assert summarize(few)["low_ess"] == 5
+    assert summarize(few)["converged"] is False
+    assert "few chains carry the estimate at 5 of 5" in summarize(few)["why_not_converged"]
+    # all weights are equal, since annealing starts from the posterior itself
+    assert summarize(enough)["low_ess"] == 0
+    assert summarize(enough)["converged"] is True
+    assert "why_not_converged" not in summarize(enough)
+
+
+def bounds_of_a_model(gap: float, spread: float = 0.0, reverse_ess: float = 16.0) -> BDMCEvidence:
+    """Bounds of 20 datapoints with this mean gap; forward chains are as good as can be."""
+    zeros, ess = torch.zeros(20), torch.full((20,), 16.0)
+    forward = AISEvidence(
+        zeros, zeros, ess, zeros + 0.6, torch.zeros(16, 20), 16, 10, "linear", "prior", 0
+    )
+    reverse = dataclasses.replace(forward, ess=torch.full((20,), reverse_ess))
+    upper = zeros + gap + spread * torch.linspace(-1, 1, 20)
+    return BDMCEvidence(zeros, upper, forward, reverse, {})
+
+
+def test_bounds_that_are_far_apart_are_not_converged() -> None:
+    assert summarize(bounds_of_a_model(0.9))["converged"] is True
+    wide = summarize(bounds_of_a_model(2.6))
+    assert wide["converged"] is False
+    assert wide["why_not_converged"] == "the mean gap between the bounds is 2.60 nats"
+    # within two standard errors of a nat
+    assert summarize(bounds_of_a_model(1.1, spread=1.0))["converged"] is True
+    assert summarize(bounds_of_a_model(math.nan))["converged"] is False
+
+
+def test_dependent_chains_of_the_reverse_have_no_say() -> None:
+    assert summarize(bounds_of_a_model(0.1, reverse_ess=1.0))["converged"] is True
+    bounds = bounds_of_a_model(0.1)
+    low = dataclasses.replace(bounds.forward, ess=torch.ones(20))
+    assert summarize(dataclasses.replace(bounds, forward=low))["converged"] is False
+
+
+@pytest.mark.parametrize(
+    ("chains", "samples", "converged"), [(1, 600, False), (4, 30, False), (8, 300, True)]
+)
+def test_posterior_draws_are_converged_by_rhat_and_effective_draws(
+    chains: int, samples: int, converged: bool
+) -> None:
+    fa = linear_gaussian(latent_dim=2)
+    draws = hmc(
+        fa.model, simulate(fa, 2), guide=fa.guide, num_chains=chains, num_samples=samples,
+        num_warmup=100,
+    )  # fmt: skip
+    assert not bool(draws.suspicious.any())
+    figures = summarize(HMCEvidence(torch.zeros(2), torch.zeros(2), draws))
+    assert figures["converged"] is converged
+    assert (figures["rhat_worst"] is None) is (chains == 1)
+    assert ("R̂" in figures.get("why_not_converged", "")) is not converged
 
 
 def test_one_datapoint_has_no_population_error() -> None:
