@@ -29,7 +29,8 @@ class Gaps:
         \underbrace{\mathcal{L}[q^\star] - \mathcal{L}[q]}_{\text{amortization}}
 
     Attributes:
-        log_evidence: Of the estimates that may be trusted the one with the smallest error.
+        log_evidence: Of the estimates that may be trusted the one with the smallest error; where
+            none may, a lower bound in expectation.
         approximation: What the best member of the family misses.
         amortization: What the network misses of the best member.
         log_evidence_error: Standard error of ``log_evidence``.
@@ -39,6 +40,7 @@ class Gaps:
         refined: Importance sampling with each datapoint's own posterior.
         annealed: Annealing, if it was asked for.
         refinement: The posteriors themselves.
+        trusted: Where some estimate of log p(x) may be trusted, ``(B,)``.
     """
 
     log_evidence: Tensor
@@ -51,30 +53,46 @@ class Gaps:
     refined: ImportanceEvidence
     annealed: AISEvidence | None
     refinement: Refinement
+    trusted: Tensor
 
     @property
     def inference(self) -> Tensor:
         """Both gaps together."""
         return self.approximation + self.amortization
 
-    def summary(self) -> dict[str, dict[str, float]]:
-        """Means over datapoints with two errors.
+    def summary(self) -> dict[str, Any]:
+        """Means over datapoints with two errors, and how many datapoints say less than they seem.
 
         ``monte_carlo_error`` is that for just these datapoints, and ``standard_error`` that of the
-        mean for the population they come from, which contains it.
+        mean for the population they come from, which contains it; None where it is not defined.
+        At ``num_untrusted`` datapoints log p(x), and with it the inference and the approximation
+        gap, is only bounded from below; at ``num_unrefined`` refinement had not yet converged, so
+        that the approximation gap is too large and the amortization gap too small.
         """
+        evidence, first, second = (
+            self.log_evidence_error,
+            self.amortized.elbo_standard_error,
+            self.refined.elbo_standard_error,
+        )
         rows = {
-            "log_evidence": (self.log_evidence, self.log_evidence_error),
-            "elbo_amortized": (self.amortized.elbo, self.amortized.elbo_standard_error),
-            "elbo_refined": (self.refined.elbo, self.refined.elbo_standard_error),
+            "log_evidence": (self.log_evidence, evidence),
+            "elbo_amortized": (self.amortized.elbo, first),
+            "elbo_refined": (self.refined.elbo, second),
             "approximation_gap": (self.approximation, self.approximation_error),
             "amortization_gap": (self.amortization, self.amortization_error),
-            "inference_gap": (
-                self.inference,
-                (self.log_evidence_error**2 + self.amortized.elbo_standard_error**2).sqrt(),
+            "inference_gap": (self.inference, (evidence**2 + first**2).sqrt()),
+            # the refined ELBO is in both, with opposite signs
+            "difference_of_gaps": (
+                self.approximation - self.amortization,
+                (evidence**2 + first**2 + 4 * second**2).sqrt(),
             ),
         }
-        return {name: _mean_and_errors(*values) for name, values in rows.items()}
+        return {
+            **{name: _mean_and_errors(*values) for name, values in rows.items()},
+            "num_datapoints": len(self.log_evidence),
+            "num_untrusted": int((~self.trusted).sum()),
+            "num_unrefined": int((~self.refinement.is_converged).sum()),
+        }
 
 
 def inference_gaps(
@@ -143,7 +161,7 @@ def inference_gaps(
             chain_batch_size=chain_batch_size,
         )
         estimates.append(annealed)
-    log_evidence, error = _chosen(estimates)
+    log_evidence, error, trusted = _chosen(estimates)
     first, second = amortized.elbo_standard_error, refined.elbo_standard_error
     return Gaps(
         log_evidence,
@@ -156,26 +174,42 @@ def inference_gaps(
         refined,
         annealed,
         refinement,
+        trusted,
     )
 
 
-def _chosen(estimates: list[ImportanceEvidence | AISEvidence]) -> tuple[Tensor, Tensor]:
-    """One estimate of each datapoint, not chosen by its value where that can be avoided."""
+def _chosen(
+    estimates: list[ImportanceEvidence | AISEvidence],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One estimate of each datapoint, not chosen by its value where that can be avoided.
+
+    Returns:
+        The estimate, its error, infinite if unknown, and whether it may be trusted, ``(B,)``.
+    """
     values = torch.stack([estimate.log_evidence for estimate in estimates])
     errors = torch.stack([estimate.standard_error for estimate in estimates])
+    errors = torch.where(torch.isnan(errors), torch.inf, errors)
     trusted = torch.stack(
         [e.khat <= 0.7 if isinstance(e, ImportanceEvidence) else e.is_converged for e in estimates]
     )
-    surest = torch.where(trusted, errors, torch.inf).argmin(0)
-    which = torch.where(trusted.any(0), surest, values.argmax(0)).unsqueeze(0)
-    return values.gather(0, which).squeeze(0), errors.gather(0, which).squeeze(0)
+    # an unknown error is worse than any other, but better than no trust
+    largest = torch.finfo(errors.dtype).max
+    surest = torch.where(trusted, errors.clamp(max=largest), torch.inf).argmin(0)
+    highest = torch.where(torch.isnan(values), -torch.inf, values).argmax(0)
+    which = torch.where(trusted.any(0), surest, highest).unsqueeze(0)
+    return (
+        values.gather(0, which).squeeze(0),
+        errors.gather(0, which).squeeze(0),
+        trusted.any(0),
+    )
 
 
-def _mean_and_errors(values: Tensor, errors: Tensor) -> dict[str, float]:
+def _mean_and_errors(values: Tensor, errors: Tensor) -> dict[str, float | None]:
     count = len(values)
     spread = float(values.std()) / math.sqrt(count) if count > 1 else math.nan
-    return {
+    figures = {
         "mean": float(values.mean()),
         "monte_carlo_error": float(errors.square().sum().sqrt()) / count,
         "standard_error": spread,
     }
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}

@@ -16,7 +16,7 @@ from aevb.evaluation.trial_pictures import (
     latents_picture,
     overview_pictures,
 )
-from aevb.evaluation.verdict import ESS_LIMIT, RHAT_LIMIT, shown_p
+from aevb.evaluation.verdict import ESS_LIMIT, RHAT_LIMIT, counted, decimal, shown_p
 
 __all__ = ["trial_page"]
 
@@ -98,7 +98,7 @@ def _worst(trial: Trial, num: int) -> str:
         caption = (
             f"Datapoint {place}: energy distance {float(errors.energy_distance[place]):.3f} "
             f"(p = {float(errors.p_value[place]):.3f}), largest error of a mean {largest:.2f} sd, "
-            f"sds × {ratio:.2f}, k̂ {trial.khat[place]:.2f}{judged}"
+            f"sds × {ratio:.2f}, k̂ {decimal(trial.khat[place], 2)}{judged}"
         )
         image = data_picture(trial.x[place])
         small = "" if image is None else f"<div class='small'>{_picture(image)}</div>"
@@ -110,9 +110,9 @@ def _gaps(trial: Trial, found: dict[str, Any]) -> str:
     if trial.gaps is None:
         return _missing(found, "gaps")
     rows = [
-        (name.replace("_", " "), f"{row['mean']:.3f}", f"{row['monte_carlo_error']:.3f}",
-         f"{row['standard_error']:.3f}")
-        for name, row in found["gaps"].items()
+        (name.replace("_", " "),
+         *(decimal(row[key], 3) for key in ("mean", "monte_carlo_error", "standard_error")))
+        for name, row in found["gaps"].items() if isinstance(row, dict)
     ]  # fmt: skip
     annealed = trial.gaps.annealed
     note = "log p(x) by importance sampling"
@@ -121,7 +121,19 @@ def _gaps(trial: Trial, found: dict[str, Any]) -> str:
         note += (
             f" or annealing from the refined posterior ({annealed.num_chains} chains × "
             f"{annealed.num_temperatures} temperatures; converged at {converged} of "
-            f"{len(annealed.log_evidence)} datapoints)"
+            f"{counted(len(annealed.log_evidence), 'datapoint')})"
+        )
+    part = found["gaps"]
+    total = counted(part["num_datapoints"], "datapoint")
+    if part["num_untrusted"]:
+        note += (
+            f"; at {part['num_untrusted']} of {total} no estimate may be trusted, and the "
+            "largest, a lower bound, is taken"
+        )
+    if part["num_unrefined"]:
+        note += (
+            f"; refinement stopped before it converged at {part['num_unrefined']} of {total}, "
+            "where the approximation gap is too large and the amortization gap too small"
         )
     header = (("nats per datapoint", "mean", "± Monte Carlo", "± over datapoints"),)
     return f"{_table(header, rows)}<p class='note'>{html.escape(note)}.</p>"
@@ -140,9 +152,9 @@ def _calibration(trial: Trial, found: dict[str, Any]) -> str:
         title = "log p(x, z)" if name == "log_joint" else name
         captions.append(f"{title}: {shown_p(row['p_value'])}{stray}")
     note = (
-        f"{len(calibration.ranks):,} latents were drawn from the prior, and data from them: not "
-        f"the data of this trial. Each is ranked among {calibration.num_draws} draws of the guide "
-        "given its data; of an exact guide 95 % of the curves stay within the grey band. A rise "
+        f"{counted(len(calibration.ranks), 'latent')} were drawn from the prior, and data from "
+        f"them: not the data of this trial. Each is ranked among {calibration.num_draws} draws "
+        "of the guide given its data; of an exact guide 95 % of the curves stay within the grey band. A rise "
         "and then a fall stand for a guide that is too narrow, the reverse for one too wide, a "
         "hill for draws that are too high, a valley for draws that are too low; captions name "
         "the larger fault. Shown are the "
@@ -186,7 +198,7 @@ def _latents(trial: Trial, found: dict[str, Any]) -> str:
     part = found["latents"]
     idle = part["active_units"] < part["latents"]
     note = (
-        f"Mean KL from the prior over {part['num_datapoints']:,} datapoints. "
+        f"Mean KL from the prior over {counted(part['num_datapoints'], 'datapoint')}. "
         f"{part['active_units']} of {part['latents']} latents are active, that is, their "
         f"posterior means have a variance above {part['threshold']}"
         + ("; the others are grey." if idle else ".")
@@ -197,9 +209,9 @@ def _latents(trial: Trial, found: dict[str, Any]) -> str:
 def _chains(found: dict[str, Any]) -> str:
     rows = [
         ("posteriors judged", f"{found['num_judged']} of {found['num_datapoints']}"),
-        (f"largest R̂ (wanted: at most {RHAT_LIMIT})", f"{found['rhat_worst']:.3f}"),
-        (f"least bulk ESS (wanted: {ESS_LIMIT:.0f})", f"{found['ess_bulk_least']:.0f}"),
-        (f"least tail ESS (wanted: {ESS_LIMIT:.0f})", f"{found['ess_tail_least']:.0f}"),
+        (f"largest R̂ (wanted: at most {RHAT_LIMIT})", decimal(found["rhat_worst"], 3)),
+        (f"least bulk ESS (wanted: {ESS_LIMIT:.0f})", decimal(found["ess_bulk_least"], 0)),
+        (f"least tail ESS (wanted: {ESS_LIMIT:.0f})", decimal(found["ess_tail_least"], 0)),
         ("divergent transitions", str(found["divergences"])),
         ("acceptance rate", f"{found['acceptance_rate']:.2f}"),
     ]

@@ -105,10 +105,11 @@ class Trial:
             "num_judged": count,
             "num_differing": int(self.differs.sum()),
             "num_khat_above_0.7": int((self.khat > KHAT_LIMIT).sum()),
+            "num_khat_undefined": int(np.isnan(self.khat).sum()),
             "divergences": int(self.draws.divergences.sum()),
-            "rhat_worst": float(np.nanmax(self.rhat)),
-            "ess_bulk_least": float(np.nanmin(self.ess_bulk)),
-            "ess_tail_least": float(np.nanmin(self.ess_tail)),
+            "rhat_worst": _worst(self.rhat, np.max),
+            "ess_bulk_least": _worst(self.ess_bulk, np.min),
+            "ess_tail_least": _worst(self.ess_tail, np.min),
             "acceptance_rate": float(self.draws.stats["acceptance_rate"].mean()),
         }
         if count:
@@ -283,5 +284,11 @@ def _khat(program: ProgramPair, x: Tensor, num_samples: int, seed: int) -> Tenso
     ).khat
 
 
-def _error(values: Tensor) -> float:
-    return float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+def _error(values: Tensor) -> float | None:
+    return float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+def _worst(values: NDArray[np.float64], worst: Callable[..., Any]) -> float | None:
+    """Of the values that are defined."""
+    known = values[np.isfinite(values)]
+    return float(worst(known)) if len(known) else None

@@ -1,8 +1,9 @@
 """What the figures of a trial say: in sentences, and in lines."""
 
+import math
 from typing import Any
 
-__all__ = ["counted", "sentences", "shown_p", "table"]
+__all__ = ["counted", "decimal", "sentences", "shown_p", "table"]
 
 # Vehtari et al. (2021): chains beyond these are not to be used.
 RHAT_LIMIT = 1.01
@@ -20,6 +21,12 @@ _FAULTS = {
 }
 # Fewer say little about a variance over the data.
 _FEW_DATAPOINTS = 100
+# Fewer simulations or replications have little power against any guide.
+_FEW_DRAWS = 100
+# Standard errors by which two gaps must differ for one to be called larger.
+_CLEAR = 2.0
+# Part of the datapoints that may lack a diagnostic when a mean over them is compared.
+_LACKING = 0.05
 
 
 def sentences(found: dict[str, Any]) -> list[str]:
@@ -28,12 +35,7 @@ def sentences(found: dict[str, Any]) -> list[str]:
     Args:
         found: From :meth:`aevb.evaluation.Trial.summary`.
     """
-    lines = _against_chains(found)
-    many, total = found["num_khat_above_0.7"], found["num_datapoints"]
-    lines.append(
-        f"Importance weights correct the guide at {total - many} of {total} datapoints "
-        f"(k̂ at most {KHAT_LIMIT})" + (", and not at the others." if many else ".")
-    )
+    lines = [*_against_chains(found), _weights(found)]
     parts = {
         "gaps": ("gaps", _gaps),
         "calibration": ("calibration", _calibration),
@@ -53,28 +55,34 @@ def table(found: dict[str, Any]) -> str:
         found: From :meth:`aevb.evaluation.Trial.summary`.
     """
     rows = {name: _number(value) for name, value in found.items() if not isinstance(value, dict)}
-    for name, row in found.get("gaps", {}).items():
-        rows[name] = (
-            f"{row['mean']:.3f} ± {row['monte_carlo_error']:.3f} "
-            f"(over datapoints ± {row['standard_error']:.3f})"
-        )
+    if "gaps" in found:
+        part = found["gaps"]
+        for name, row in part.items():
+            if isinstance(row, dict):
+                over = decimal(row["standard_error"], 3)
+                rows[name] = f"{_pm(row, 3)} (over datapoints ± {over})"
+        for name in ("untrusted", "unrefined"):
+            rows[name] = f"{part[f'num_{name}']} of {counted(part['num_datapoints'], 'datapoint')}"
     if "calibration" in found:
         part = found["calibration"]
         rows["calibration"] = (
-            f"{shown_p(part['p_value'])}, {part['num_simulations']} simulated datapoints × "
-            f"{part['num_draws']} draws"
+            f"{shown_p(part['p_value'])}, "
+            f"{counted(part['num_simulations'], 'simulated datapoint')} × "
+            f"{counted(part['num_draws'], 'draw')}"
         )
-        rows["miscalibrated"] = f"{part['num_straying']} of {len(part['dimensions'])} dimensions"
+        rows["miscalibrated"] = (
+            f"{part['num_straying']} of {counted(len(part['dimensions']), 'dimension')}"
+        )
     if "predictive_checks" in found:
         part = found["predictive_checks"]
         for name, row in part["statistics"].items():
             rows[f"check {name}"] = (
                 f"{row['observed']:.4g}, replicated {row['replicated']:.4g}; extreme at "
-                f"{row['num_extreme']} of {part['num_datapoints']} datapoints"
+                f"{row['num_extreme']} of {counted(part['num_datapoints'], 'datapoint')}"
             )
     if "latents" in found:
         part = found["latents"]
-        over = f"over {part['num_datapoints']} datapoints"
+        over = f"over {counted(part['num_datapoints'], 'datapoint')}"
         rows["active units"] = f"{part['active_units']} of {part['latents']} ({over})"
         rows["kl"] = f"{_kl(part)} ({over})"
     return "\n".join(f"{name.replace('_', ' '):<26}{value}" for name, value in rows.items())
@@ -83,6 +91,11 @@ def table(found: dict[str, Any]) -> str:
 def shown_p(value: float) -> str:
     """A p-value with its sign, as far as it means something."""
     return f"p = {value:.2g}" if value >= 1e-4 else "p < 0.0001"
+
+
+def decimal(value: float | None, digits: int) -> str:
+    """A number with so many digits, never "-0.00"; a dash if it is not defined."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:z.{digits}f}"
 
 
 def counted(count: int, noun: str) -> str:
@@ -95,15 +108,15 @@ def _against_chains(found: dict[str, Any]) -> list[str]:
     lines = []
     if judged < total:
         lines.append(
-            f"{total - judged} of {total} posteriors cannot be judged: their chains did not "
-            f"converge (R̂ above {RHAT_LIMIT}, fewer than {ESS_LIMIT:.0f} effective draws, or "
-            "divergences). Draw longer."
+            f"{total - judged} of {counted(total, 'posterior')} cannot be judged: their "
+            f"chains did not converge (R̂ above {RHAT_LIMIT}, fewer than {ESS_LIMIT:.0f} effective "
+            "draws, or divergences). Draw longer."
         )
     if judged:
         low = found["scale_ratio"] < 1
         lines.append(
-            f"At {found['num_differing']} of {judged} judged posteriors the guide's draws "
-            f"differ from the chains' (false discovery rate {FALSE_DISCOVERY_RATE}); its "
+            f"At {found['num_differing']} of {counted(judged, 'judged posterior')} the guide's "
+            f"draws differ from the chains' (false discovery rate {FALSE_DISCOVERY_RATE}); its "
             "means are off by "
             f"{found['mean_error_rms']:.2f} posterior standard deviations (root mean square), "
             f"and its standard deviations are {abs(1 - found['scale_ratio']):.0%} too "
@@ -112,28 +125,68 @@ def _against_chains(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _weights(found: dict[str, Any]) -> str:
+    total, undefined = found["num_datapoints"], found["num_khat_undefined"]
+    corrected = total - found["num_khat_above_0.7"] - undefined
+    said = (
+        f"Importance weights correct the guide at {corrected} of {counted(total, 'datapoint')} "
+        f"(k̂ at most {KHAT_LIMIT})"
+    )
+    if undefined:
+        return f"{said}; at {undefined} k̂ is unknown, as it is not defined below 25 samples."
+    return said + ("." if corrected == total else ", and not at the others.")
+
+
 def _gaps(found: dict[str, Any]) -> str:
     gap, family, network = (
         found[f"{name}_gap"] for name in ("inference", "approximation", "amortization")
     )
-    larger = "family" if family["mean"] > network["mean"] else "encoder"
-    return (
-        f"Its ELBO is {_pm(gap)} nats below log p(x): {_pm(family)} for its family and "
-        f"{_pm(network)} for amortization, so that a better {larger} would gain more "
-        "(± Monte Carlo error)."
+    total, bounded, unrefined = (
+        found[f"num_{name}"] for name in ("datapoints", "untrusted", "unrefined")
     )
+    said = f"Its ELBO is {'at least ' if bounded else ''}{_pm(gap)} nats below log p(x)"
+    if bounded:
+        said += f", which is only bounded from below at {bounded} of {total}"
+    said += (
+        f": {_pm(family)} for its family and {_pm(network)} for amortization (± Monte Carlo error)"
+    )
+    if unrefined:
+        said += (
+            f"; refinement stopped early at {unrefined} of {total}, so that the split between "
+            "family and encoder is not known there"
+        )
+    larger = _larger(found["difference_of_gaps"], bounded / total, unrefined / total)
+    if larger is None:
+        return f"{said}; which of the two is larger cannot be told."
+    return f"{said}, so that a better {larger} would gain more."
+
+
+def _larger(difference: dict[str, Any], bounded: float, unrefined: float) -> str | None:
+    """Which part of the gap; shares of datapoints where one of them is only bounded from below."""
+    mean, error = difference["mean"], difference["monte_carlo_error"]
+    if mean is None or error is None or abs(mean) <= _CLEAR * error:
+        return None
+    if mean > 0:  # less refinement than there could be moves nats from amortization to the family
+        return "family" if unrefined <= _LACKING else None
+    return "encoder" if bounded <= _LACKING else None
 
 
 def _calibration(found: dict[str, Any]) -> str:
+    count = found["num_simulations"]
     where = (
-        f"On {found['num_simulations']:,} datapoints simulated from the model itself, which are "
-        "not the data above,"
+        f"On {counted(count, 'datapoint')} simulated from the model itself, which are not the "
+        "data above,"
     )
     dimensions, p = found["dimensions"], shown_p(found["p_value"])
+    if found["is_calibrated"] and count < _FEW_DRAWS:
+        return (
+            f"{where} nothing speaks against the guide ({p}), but these are too few simulations "
+            f"({count}) to tell."
+        )
     if found["is_calibrated"]:
         return (
             f"{where} the guide looks calibrated: nothing speaks against it in any of "
-            f"{len(dimensions)} dimensions ({p})."
+            f"{counted(len(dimensions), 'dimension')} ({p})."
         )
     stray = {name: row for name, row in dimensions.items() if row["strays"]}
     latent = next((name for name in stray if name != "log_joint"), None)
@@ -144,30 +197,36 @@ def _calibration(found: dict[str, Any]) -> str:
         )
     else:
         wrong = (
-            f"in {len(stray)} of {len(dimensions)} dimensions, worst of the latents in {latent}, "
-            f"where it is {_FAULTS[stray[latent]['fault']]}"
+            f"in {len(stray)} of {counted(len(dimensions), 'dimension')}, worst of the latents in "
+            f"{latent}, where it is {_FAULTS[stray[latent]['fault']]}"
         )
     return f"{where} the guide is not calibrated ({p}): {wrong}."
 
 
 def _predictive(found: dict[str, Any]) -> str:
     rows, total = found["statistics"], found["num_datapoints"]
+    count = found["num_replications"]
+    few = f" These are too few replications ({count}) to tell." if count < _FEW_DRAWS else ""
     surprising = [_words(name) for name, row in rows.items() if row["chance_at_most"] < 0.05]
     if not surprising and not any(row["num_extreme"] for row in rows.values()):
         names = " or ".join(map(_words, rows))
         return (
-            f"None of {total} datapoints is unlike the model's replications of it by {names}. "
-            "Such checks are conservative: they do not show that the model fits."
+            f"None of {counted(total, 'datapoint')} is unlike the model's replications of it by "
+            f"{names}. "
+            + (
+                few.strip()
+                or "Such checks are conservative: they do not show that the model fits."
+            )
         )
     counts = ", ".join(f"{row['num_extreme']} by {_words(name)}" for name, row in rows.items())
     most = found["expected_extreme_share_at_most"] * total
     said = (
-        f"Of {total} datapoints {counts} are unlike the model's replications of them (posterior "
-        f"predictive p within {found['level'] / 2} of 0 or 1; with the right model and posterior "
-        f"at most about {most:.1f} on average by each)"
+        f"Of {counted(total, 'datapoint')} {counts} are unlike the model's replications of them "
+        f"(posterior predictive p within {found['level'] / 2} of 0 or 1; with the right model "
+        f"and posterior at most about {most:.1f} on average by each)"
     )
     if not surprising:
-        return f"{said}, which chance alone may give."
+        return f"{said}, which chance alone may give.{few}"
     return (
         f"{said}: model or guide misses something of these data, seen in their "
         f"{', '.join(surprising)}, by that count or by the mean over them all."
@@ -179,8 +238,8 @@ def _latents(found: dict[str, Any]) -> str:
     few = "; few for such a count" if count < _FEW_DATAPOINTS else ""
     return (
         f"{found['active_units']} of {found['latents']} latents are active (their posterior means "
-        f"have a variance above {found['threshold']} over {count:,} datapoints{few}); the guide's "
-        f"KL from the prior is {_kl(found)} nats per datapoint."
+        f"have a variance above {found['threshold']} over {counted(count, 'datapoint')}{few}); "
+        f"the guide's KL from the prior is {_kl(found)} nats per datapoint."
     )
 
 
@@ -189,8 +248,10 @@ def _kl(found: dict[str, Any]) -> str:
     return f"{found['kl']:.2f}" + (f" ± {error:.2f}" if error else "")
 
 
-def _pm(row: dict[str, float]) -> str:
-    return f"{row['mean']:.2f} ± {row['monte_carlo_error']:.2f}"
+def _pm(row: dict[str, Any], digits: int = 2) -> str:
+    error = row["monte_carlo_error"]
+    mean = decimal(row["mean"], digits)
+    return mean if error is None else f"{mean} ± {decimal(error, digits)}"
 
 
 def _words(name: str) -> str:
@@ -198,4 +259,6 @@ def _words(name: str) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "–"
+    return f"{value:z.4g}" if isinstance(value, float) else str(value)

@@ -4,6 +4,7 @@ import html
 import json
 import math
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from pyro import distributions as dist
 from torch import Tensor
 
 from aevb import evaluation, inference, models
+from aevb.evaluation.verdict import sentences
 from aevb.inference import LocalPosterior, refine
 from aevb.models import posteriors
 
@@ -278,6 +280,101 @@ def test_what_is_not_asked_for_is_said_to_be_missing(oracle: Any) -> None:
     assert "over 300 datapoints)" in said(trial, "latents are active")
     with pytest.raises(ValueError, match="num_simulations: must be at least 0; got -1"):
         trial_of(fa.model, fa.guide, x, num_simulations=-1)
+
+
+def test_undefined_khat_corrects_nothing(oracle: Any) -> None:
+    fa, x = oracle
+    trial = trial_of(fa.model, mean_field_guide(fa), x[:3], num_importance_samples=20)
+    sentence = said(trial, "Importance weights")
+    assert "at 0 of 3 datapoints" in sentence
+    assert "not defined below 25 samples" in sentence
+    figures = trial.summary()
+    assert (figures["num_khat_above_0.7"], figures["num_khat_undefined"]) == (0, 3)
+    assert figures["gaps"]["num_untrusted"] == 3
+    assert "at least" in said(trial, "ELBO")
+    page = evaluation.trial_page(trial, {})
+    assert "nan" not in " ".join([*trial.verdict(), trial.table()])
+    assert "no estimate may be trusted" in page
+
+
+def test_one_datapoint_has_no_undefined_figures_in_words(oracle: Any) -> None:
+    fa, x = oracle
+    trial = trial_of(fa.model, mean_field_guide(fa), x[:1], num_simulations=50)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        words = " ".join([*trial.verdict(), trial.table()])
+    assert "nan" not in words
+    assert "1 datapoints" not in words
+    assert "(over datapoints ± –)" in words
+    assert json.loads(json.dumps(trial.summary(), allow_nan=False)) == trial.summary()
+
+
+def test_little_power_is_said(oracle: Any) -> None:
+    fa, x = oracle
+    trial = trial_of(fa.model, fa.guide, x, num_simulations=60, num_replications=80)
+    assert "too few simulations (60) to tell" in said(trial, "simulated from the model itself")
+    assert "too few replications (80) to tell" in said(trial, "the model's replications")
+    assert not any("looks calibrated" in line for line in trial.verdict())
+
+
+def gap_sentence(family: float, network: float, error: float, **counts: int) -> str:
+    rows = {
+        "inference_gap": (family + network, error), "approximation_gap": (family, error),
+        "amortization_gap": (network, error), "difference_of_gaps": (family - network, error),
+    }  # fmt: skip
+    found = {name: {"mean": m, "monte_carlo_error": e} for name, (m, e) in rows.items()}
+    part = {**found, "num_datapoints": 40, "num_untrusted": 0, "num_unrefined": 0, **counts}
+    chains = {"num_datapoints": 40, "num_judged": 0}
+    khat = {"num_khat_above_0.7": 0, "num_khat_undefined": 0}
+    (sentence,) = [line for line in sentences({**chains, **khat, "gaps": part}) if "ELBO" in line]
+    return sentence
+
+
+def test_the_larger_gap_is_named_only_where_it_is_known() -> None:
+    unknown = "which of the two is larger cannot be told"
+    assert "a better family would gain more" in gap_sentence(2.0, 1.0, 0.4)
+    assert "a better encoder would gain more" in gap_sentence(1.0, 2.0, 0.4)
+    assert unknown in gap_sentence(2.0, 1.0, 0.6)
+    assert unknown in gap_sentence(2.0, 1.0, 0.1, num_unrefined=10)
+    assert unknown in gap_sentence(1.0, 2.0, 0.1, num_untrusted=10)
+    assert "encoder would gain more" in gap_sentence(1.0, 2.0, 0.1, num_unrefined=10)
+    assert "-0.00" not in gap_sentence(-0.001, 0.001, 0.002)
+    bounded = gap_sentence(1.0, 2.0, 0.1, num_untrusted=3, num_unrefined=4)
+    assert "at least 3.00 ± 0.10 nats below log p(x), which is only bounded from" in bounded
+    assert "at 3 of 40" in bounded
+    assert "refinement stopped early at 4 of 40, so that the split between family" in bounded
+
+
+def test_untrusted_and_unrefined_datapoints_are_counted(oracle: Any) -> None:
+    fa, x = oracle
+    gaps = evaluation.inference_gaps(
+        fa.model, mean_field_guide(fa, 0.2), x[:4], num_samples=20, max_steps=30
+    )
+    assert not bool(gaps.trusted.any())
+    figures = gaps.summary()
+    assert [figures[f"num_{key}"] for key in ("datapoints", "untrusted", "unrefined")] == [4, 4, 4]
+    highest = torch.maximum(gaps.amortized.log_evidence, gaps.refined.log_evidence)
+    assert torch.equal(gaps.log_evidence, highest)
+
+
+def test_estimate_with_an_unknown_error_is_the_last_resort() -> None:
+    zeros = torch.zeros(2, dtype=torch.float64)
+
+    def estimate(value: float, error: float, khat: float) -> inference.ImportanceEvidence:
+        return inference.ImportanceEvidence(
+            zeros + value, zeros + error, zeros, zeros + khat, zeros, zeros, 100, 0
+        )
+
+    known, unknown, untrusted = (
+        estimate(1.0, 0.5, 0.1), estimate(2.0, math.nan, 0.1), estimate(3.0, 0.1, 0.9)
+    )  # fmt: skip
+    for estimates, value, error, trusted in (
+        ([unknown, known, untrusted], 1.0, 0.5, True),
+        ([untrusted, unknown], 2.0, math.inf, True),
+        ([untrusted, estimate(math.nan, 0.1, math.nan)], 3.0, 0.1, False),
+    ):
+        chosen = evaluation.gaps._chosen(list(estimates))
+        assert [part[0].item() for part in chosen] == [value, error, trusted]
 
 
 # Evidence in words

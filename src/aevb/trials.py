@@ -76,6 +76,8 @@ def try_posterior(
     if trial.gaps is not None:
         each |= {
             "log_evidence": trial.gaps.log_evidence.tolist(),
+            "log_evidence_trusted": trial.gaps.trusted.tolist(),
+            "refined": trial.gaps.refinement.is_converged.tolist(),
             "approximation_gap": trial.gaps.approximation.tolist(),
             "amortization_gap": trial.gaps.amortization.tolist(),
         }
