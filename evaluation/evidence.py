@@ -1,13 +1,13 @@
 """Evidence of a set of datapoints as figures that can be published."""
 
 import math
+import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import curve_fit
+from scipy.optimize import OptimizeWarning, curve_fit
 from torch import Tensor
 
 from aevb.evaluation.arviz import ess_bulk, rhat
@@ -26,6 +26,8 @@ __all__ = ["importance_curve", "summarize"]
 _GAP_LIMIT = 1.0
 # Part of the datapoints that may fail their diagnostic in a result that is called converged.
 _FAILING = 0.05
+# Of 1/K in the bias of the bound; at either end the data have not determined it.
+_EXPONENTS = (0.05, 2.0)
 # Estimates of which the bound at a small number of samples is the mean.
 _REPLICATES = 20
 
@@ -100,7 +102,9 @@ def importance_curve(
     .. math:: \mathcal{L}_K \approx a - b K^{-c}
 
     is fitted to the means over datapoints from K = 4 on. Its limit is an extrapolation, and no
-    bound.
+    bound. It is given only where the curve has bent so far that it can be read off: the exponent
+    is within its bounds, 0.05 and 2, and the limit's standard error, by the fit's covariance, is
+    no larger than its distance from the last bound or than that bound's own error.
 
     References:
         Importance Weighting and Variational Inference (Domke & Sheldon, 2018), section 4,
@@ -114,8 +118,9 @@ def importance_curve(
         seed: Of the draws, which are others for each K; small K are repeated and averaged.
 
     Returns:
-        ``num_samples`` and ``bound`` with ``monte_carlo_error``, lists over K; ``limit``, None if
-        no curve fits; ``exponent``, c.
+        ``num_samples`` and ``bound`` with ``monte_carlo_error``, lists over K, None where an error
+        is not defined; ``limit`` with ``limit_error``, None where it cannot be read off;
+        ``exponent``, c, None if no curve fits.
 
     Example:
         >>> from aevb.models import VAE
@@ -126,7 +131,8 @@ def importance_curve(
         [1, 2, 4, 8]
     """
     counts = [2**power for power in range(int(math.log2(num_samples)) + 1)]
-    bounds, errors = [], []
+    bounds: list[float | None] = []
+    errors: list[float | None] = []
     for count in counts:
         runs = [
             importance_evidence(
@@ -135,31 +141,54 @@ def importance_curve(
             for number in range(max(1, min(_REPLICATES, num_samples // count)))
         ]
         means = torch.stack([run.log_evidence.mean() for run in runs])
-        bounds.append(float(means.mean()))
-        own = runs[0].standard_error.nan_to_num().square().sum().sqrt()
-        alone = float(own) / len(runs[0].log_evidence)
-        errors.append(float(means.std()) / math.sqrt(len(runs)) if len(runs) > 2 else alone)
-    limit = exponent = None
-    if len(counts) >= 6:
-        start = (bounds[-1], max(bounds[-1] - bounds[2], 1e-3), 0.5)
-        with suppress(RuntimeError):  # no curve of this form
-            fitted, _ = curve_fit(
-                lambda k, a, b, c: a - b * k ** (-c),
-                np.array(counts[2:], dtype=float),
-                np.array(bounds[2:]),
-                p0=start,
-                sigma=np.array(errors[2:]).clip(min=1e-9),
-                bounds=([-np.inf, 0.0, 0.05], [np.inf, np.inf, 2.0]),
-            )
-            limit, exponent = float(fitted[0]), float(fitted[2])
+        bounds.append(_number(means.mean()))
+        if len(runs) > 2:
+            errors.append(_number(means.std() / math.sqrt(len(runs))))
+        else:  # NaN for a single draw, whose error nothing tells
+            own = runs[0].standard_error.square().sum().sqrt()
+            errors.append(_number(own / len(runs[0].log_evidence)))
     return {
         "num_samples": counts,
         "bound": bounds,
         "monte_carlo_error": errors,
-        "limit": limit,
-        "exponent": exponent,
+        **_extrapolated(counts, bounds, errors),
         "seed": seed,
     }
+
+
+def _extrapolated(
+    counts: list[int], bounds: list[float | None], errors: list[float | None]
+) -> dict[str, Any]:
+    """Limit of a power law through the bounds, its error, and the exponent."""
+    nothing = {"limit": None, "limit_error": None, "exponent": None}
+    known = [
+        (count, bound, error)
+        for count, bound, error in zip(counts, bounds, errors, strict=True)
+        if count >= 4 and bound is not None and error is not None
+    ]
+    if len(known) < 4:
+        return nothing
+    k, y, noise = np.array(known, dtype=float).T
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OptimizeWarning)  # of a covariance that is infinite
+            fitted, covariance = curve_fit(
+                lambda k, a, b, c: a - b * k ** (-c),
+                k,
+                y,
+                p0=(y[-1], max(y[-1] - y[0], 1e-3), 0.5),
+                sigma=noise.clip(min=1e-9),
+                absolute_sigma=True,
+                bounds=([-np.inf, 0.0, _EXPONENTS[0]], [np.inf, np.inf, _EXPONENTS[1]]),
+            )
+    except RuntimeError:  # no curve of this form
+        return nothing
+    limit, exponent, error = float(fitted[0]), float(fitted[2]), float(covariance[0, 0] ** 0.5)
+    # the optimizer stays a little within the bounds
+    at_a_bound = bool(np.isclose(exponent, _EXPONENTS, rtol=0.01).any())
+    if at_a_bound or not error <= max(limit - y[-1], noise[-1]):
+        return {**nothing, "exponent": exponent}
+    return {"limit": limit, "limit_error": error, "exponent": exponent}
 
 
 def _importance(evidence: ImportanceEvidence) -> dict[str, Any]:

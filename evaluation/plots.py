@@ -64,11 +64,17 @@ def evidence_curve(curve: dict[str, Any], path: Path) -> None:
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    counts, errors = curve["num_samples"], curve["monte_carlo_error"]
-    axes.errorbar(counts, curve["bound"], yerr=errors, marker="o", markersize=3, label="bound")
+    counts = curve["num_samples"]
+    bounds, errors = (
+        [math.nan if value is None else value for value in curve[key]]
+        for key in ("bound", "monte_carlo_error")
+    )
+    axes.errorbar(counts, bounds, yerr=errors, marker="o", markersize=3, label="bound")
     if curve["limit"] is not None:
-        label = f"extrapolated to {curve['limit']:.2f}, no bound"
+        label = f"extrapolated to {curve['limit']:.2f} ± {curve['limit_error']:.2f}, no bound"
         axes.axhline(curve["limit"], linestyle="--", color="grey", label=label)
+    else:
+        axes.set_title("no limit can be read off: the curve is still rising", fontsize=10)
     axes.set_xscale("log", base=2)
     axes.set_xlabel("importance samples K")
     axes.set_ylabel("nats per datapoint")

@@ -154,10 +154,10 @@ def _calibration(trial: Trial, found: dict[str, Any]) -> str:
     note = (
         f"{counted(len(calibration.ranks), 'latent')} were drawn from the prior, and data from "
         f"them: not the data of this trial. Each is ranked among {calibration.num_draws} draws "
-        "of the guide given its data; of an exact guide 95 % of the curves stay within the grey band. A rise "
-        "and then a fall stand for a guide that is too narrow, the reverse for one too wide, a "
-        "hill for draws that are too high, a valley for draws that are too low; captions name "
-        "the larger fault. Shown are the "
+        "of the guide given its data; of an exact guide 95 % of the curves stay within the grey "
+        "band. A rise and then a fall stand for a guide that is too narrow, the reverse for one "
+        "too wide, a hill for draws that are too high, a valley for draws that are too low; "
+        "captions name the larger fault. Shown are the "
         f"worst latents and log p(x, z); orange ones stray even in view of the {len(rows)} "
         f"dimensions that were looked at ({shown_p(calibration.p_value)} over all)."
     )

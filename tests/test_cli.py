@@ -356,6 +356,41 @@ def test_importance_curve_has_its_picture(run: Path, aevb: Any) -> None:
     assert Path(figures["picture"]).stat().st_size > 1000
 
 
+def strict(text: str) -> Any:
+    """JSON as other parsers read it: without NaN and Infinity."""
+
+    def refuse(token: str) -> NoReturn:
+        raise AssertionError(f"{token} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.mark.parametrize("estimator", ["importance", "ais", "bdmc", "hmc"])
+def test_undefined_errors_are_null_in_json_and_a_dash_in_words(
+    estimator: str, run: Path, aevb: Any
+) -> None:
+    flags = ["evaluate", run, "--estimator", estimator, "--limit", 1, "--num_samples", 1]
+    flags += ["--num_temperatures", 2, "--num_chains", 1 if estimator != "hmc" else 2]
+    result = aevb(*flags, "--json")
+    if estimator == "hmc":
+        assert result.code == 2
+        return
+    figures = strict(result.out)
+    assert (result.code, result.err) == (0, "")
+    (path,) = (
+        run.glob("evidence-*-1x*.json")
+        if estimator != "importance"
+        else run.glob("evidence-test-1x1-*.json")
+    )
+    assert strict(path.read_text()) == figures
+    assert figures["converged"] is False
+    undefined = "gap_standard_error" if estimator == "bdmc" else "standard_error"
+    assert figures[undefined] is None
+    shown = dict(line.split(maxsplit=1) for line in aevb(*flags).out.splitlines())
+    assert shown[undefined] == "–"
+    assert "nan" not in shown.values()
+
+
 @pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
 def test_trial_writes_its_report(run: Path, aevb: Any) -> None:
     code, out, _ = aevb(

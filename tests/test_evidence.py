@@ -2,11 +2,15 @@
 
 import dataclasses
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from matplotlib.axes import Axes
 
-from aevb.evaluation import summarize
+from aevb.evaluation import evidence as evidence_module
+from aevb.evaluation import evidence_curve, importance_curve, summarize
 from aevb.inference import (
     AISEvidence,
     BDMCEvidence,
@@ -122,6 +126,49 @@ def test_posterior_draws_are_converged_by_rhat_and_effective_draws(
     assert figures["converged"] is converged
     assert (figures["rhat_worst"] is None) is (chains == 1)
     assert ("R̂" in figures.get("why_not_converged", "")) is not converged
+
+
+def power_law(limit: float, exponent: float, noise: float) -> dict[str, Any]:
+    counts = [2**power for power in range(13)]
+    bounds = [limit - 3 * count**-exponent for count in counts]
+    return evidence_module._extrapolated(counts, bounds, [None, *[noise] * 12])
+
+
+def test_limit_of_a_curve_is_given_with_its_error_where_it_has_bent() -> None:
+    bent = power_law(-90.0, 0.5, 0.01)
+    assert bent["limit"] == pytest.approx(-90.0, abs=1e-3)
+    assert bent["exponent"] == pytest.approx(0.5, abs=1e-3)
+    assert 0 < bent["limit_error"] < 3 * 4096**-0.5
+
+
+@pytest.mark.parametrize(
+    ("exponent", "noise"),
+    [(0.02, 0.01), (3.0, 0.0001), (0.2, 0.3)],
+    ids=["too straight", "too bent", "too noisy"],
+)
+def test_limit_that_cannot_be_read_off_is_not_given(exponent: float, noise: float) -> None:
+    curve = power_law(-90.0, exponent, noise)
+    assert curve["limit"] is None
+    assert curve["limit_error"] is None
+
+
+def test_single_draw_has_an_unknown_error_and_not_none() -> None:
+    fa = linear_gaussian()
+    guide = mean_field_guide(fa, 1.5)
+    curve = importance_curve(fa.model, guide, simulate(fa, 5), num_samples=2)
+    assert curve["monte_carlo_error"][0] is None  # two runs are too few for a spread
+    assert curve["monte_carlo_error"][1] > 0
+
+
+def test_picture_of_a_curve_says_that_it_has_no_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr(Axes, "set_title", lambda self, title, **_: titles.append(title))
+    curve = {"num_samples": [1, 2], "bound": [-3.0, -2.0], "monte_carlo_error": [None, 0.1]}
+    evidence_curve({**curve, "limit": None, "limit_error": None}, tmp_path / "none.png")
+    evidence_curve({**curve, "limit": -1.0, "limit_error": 0.1}, tmp_path / "some.png")
+    assert titles == ["no limit can be read off: the curve is still rising"]
 
 
 def test_one_datapoint_has_no_population_error() -> None:

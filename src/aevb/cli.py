@@ -1,6 +1,6 @@
 """The command line: flags and YAML from the commands' type hints, errors in one line."""
 
-import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from aevb import commands
 from aevb.data.locations import data_root
 from aevb.data.sources import DATASETS
 from aevb.explanations import explain
-from aevb.runs import CONFIG, write_text
+from aevb.runs import CONFIG, as_json, write_text
 
 __all__ = ["main"]
 
@@ -120,7 +120,7 @@ def _with_saved_config(words: list[str]) -> list[str]:
 def _run(config: Namespace, parsers: dict[str, ArgumentParser]) -> int:
     name = config.command
     parser, settings = parsers[name], config[name]
-    as_json = settings.pop("json")
+    wants_json = settings.pop("json")
     settings.pop("config", None)
     wired = {
         "write_config": lambda path: _write_config(parser, settings, path),
@@ -129,7 +129,7 @@ def _run(config: Namespace, parsers: dict[str, ArgumentParser]) -> int:
     command: Callable[..., Any] = getattr(commands, name)
     used = {key: wired[key] for key in _WIRED & set(command.__annotations__)}
     result = command(**vars(parser.instantiate(settings)), **used)
-    print(json.dumps(result) if as_json else _shown(result))  # noqa: T201
+    print(as_json(result) if wants_json else _shown(result))  # noqa: T201
     stopped = result.get("stopped", "") if isinstance(result, dict) else ""
     return {"SIGINT": 130, "SIGTERM": 143}.get(stopped, 0)
 
@@ -184,4 +184,6 @@ def _part(row: dict[str, str]) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "–"  # not defined, as the error of a mean over one datapoint is
+    return f"{value:z.3f}" if isinstance(value, float) else str(value)

@@ -1,6 +1,7 @@
 """Run folders: what a training run leaves behind, and how it is taken up again."""
 
 import json
+import math
 import os
 import platform
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from aevb import data, inference, models
 __all__ = [
     "CONFIG",
     "SavedRun",
+    "as_json",
     "build_model",
     "open_run",
     "replace_whole",
@@ -121,9 +123,31 @@ def write_record(folder: Path, dataset: data.Dataset, device: torch.device) -> N
     write_json(folder / RECORD, record)
 
 
+def as_json(value: Any, **options: Any) -> str:
+    """JSON that any parser reads: numbers that are not finite are null.
+
+    Args:
+        value: Of dictionaries, lists, strings and numbers.
+        options: Of :func:`json.dumps`.
+
+    Example:
+        >>> as_json({"error": float("nan"), "gaps": [1.0, float("inf")]})
+        '{"error": null, "gaps": [1.0, null]}'
+    """
+    return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return [_finite(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write readable JSON."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write readable JSON; see :func:`as_json`."""
+    write_text(path, as_json(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
