@@ -5,7 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aevb.evaluation.latents import ActiveUnits, KLPerDimension, active_units, kl_per_dimension
+from aevb.evaluation.latents import (
+    ActiveUnits,
+    KLPerDimension,
+    active_units,
+    embed,
+    kl_per_dimension,
+)
+from aevb.inference import NoDensityError
 
 __all__ = ["LatentUse", "latent_use"]
 
@@ -16,33 +23,37 @@ class LatentUse:
 
     Attributes:
         units: Which latents the data move.
-        kl: Nats that each carries.
+        kl: Nats that each carries; None where the posterior is a point, which has no density.
+        num_datapoints: Over which both were taken.
+        why_no_kl: The reason.
 
     Example:
         >>> import torch
         >>> units = ActiveUnits(torch.tensor([0.9, 0.001]), 0.01, ("z[0]", "z[1]"))
         >>> kl = KLPerDimension(torch.eye(2), torch.zeros(2, 2), units.names, seed=0)
-        >>> LatentUse(units, kl).summary()["kl_by_part"]
+        >>> LatentUse(units, kl, num_datapoints=2).summary()["kl_by_part"]
         {'z[0]': 0.5, 'z[1]': 0.5}
     """
 
     units: ActiveUnits
-    kl: KLPerDimension
-
-    @property
-    def num_datapoints(self) -> int:
-        """Over which both were taken."""
-        return len(self.kl.kl)
+    kl: KLPerDimension | None
+    num_datapoints: int
+    why_no_kl: str | None = None
 
     def summary(self) -> dict[str, Any]:
         """Figures, JSON-able; ``kl`` in nats per datapoint, with its Monte Carlo error."""
-        error = float(self.kl.mean_standard_error.square().sum().sqrt())
-        parts = self.kl.mean
-        return {
+        figures = {
             "num_datapoints": self.num_datapoints,
             "latents": len(self.units.names),
             "active_units": self.units.count,
             "threshold": self.units.threshold,
+        }
+        if self.kl is None:
+            return {**figures, "kl": None, "why_no_kl": self.why_no_kl}
+        error = float(self.kl.mean_standard_error.square().sum().sqrt())
+        parts = self.kl.mean
+        return {
+            **figures,
             "kl": float(parts.sum()),
             "kl_error": error if math.isfinite(error) else None,
             "kl_by_part": dict(zip(self.kl.names, parts.tolist(), strict=True)),
@@ -77,7 +88,11 @@ def latent_use(
         >>> use.num_datapoints, use.summary()["active_units"]
         (4, 0)
     """
-    return LatentUse(
-        active_units(guide, *args, num_samples=num_samples, seed=seed),
-        kl_per_dimension(model, guide, *args, num_samples=num_samples, seed=seed),
-    )
+    units = active_units(guide, *args, num_samples=num_samples, seed=seed)
+    try:
+        kl = kl_per_dimension(model, guide, *args, num_samples=num_samples, seed=seed)
+    except NoDensityError:
+        why = "the posterior is a single point, whose divergence from the prior is infinite"
+        count = len(embed(guide, *args, num_samples=num_samples, seed=seed).mean)
+        return LatentUse(units, None, count, why)
+    return LatentUse(units, kl, len(kl.kl))

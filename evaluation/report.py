@@ -203,7 +203,8 @@ def _latents(trial: Trial, found: dict[str, Any]) -> str:
         f"posterior means have a variance above {part['threshold']}"
         + ("; the others are grey." if idle else ".")
     )
-    return _note(note) + _grid([(latents_picture(trial.latents), "")], "wide")
+    picture = latents_picture(trial.latents)
+    return _note(note) + ("" if picture is None else _grid([(picture, "")], "wide"))
 
 
 def _chains(found: dict[str, Any]) -> str:

@@ -27,10 +27,22 @@ from aevb.evaluation.verdict import (
     sentences,
     table,
 )
-from aevb.inference import Draws, NoFamilyError, ProgramPair, hmc, importance_evidence
+from aevb.inference import (
+    Draws,
+    NoDensityError,
+    NoFamilyError,
+    ProgramPair,
+    hmc,
+    importance_evidence,
+    seeded,
+)
+from aevb.inference.layouts import read_layout
+from aevb.inference.switches import argument_checks
 
 __all__ = ["Trial", "compare"]
 
+# Draws of the guide and of the chains that are compared as sets.
+_COMPARED = 200
 # Of the posterior, where active units or the KL have no closed form: over many datapoints few do.
 _LATENT_DRAWS = 100
 
@@ -199,7 +211,8 @@ def compare(
         chain_batch_size: Chains evaluated at once, to bound the memory.
 
     Raises:
-        ValueError: If the model has one joint posterior, or numbers are out of range.
+        ValueError: If the model has one joint posterior, the guide is a single point, or numbers
+            are out of range.
 
     Example:
         >>> from aevb.models import FactorAnalysis, FullNormal
@@ -209,12 +222,20 @@ def compare(
         >>> trial.errors.mean_error.shape, len(trial.calibration.ranks), trial.missing
         (torch.Size([3, 2]), 30, {})
     """
-    for name, value in (
-        ("num_simulations", num_simulations),
-        ("num_replications", num_replications),
-    ):  # now, and not when the chains are done
-        if value < 0:
-            raise ValueError(f"{name}: must be at least 0; got {value}")
+    _check(  # now, and not when the chains are done
+        num_chains,
+        num_samples,
+        {
+            "num_warmup": (num_warmup, 0),
+            "num_importance_samples": (num_importance_samples, 1),
+            "num_temperatures": (num_temperatures, 0),
+            "max_steps": (max_steps, 1),
+            "num_simulations": (num_simulations, 0),
+            "num_replications": (num_replications, 0),
+            "chain_batch_size": (chain_batch_size, 1),
+        },
+    )
+    _refuse_points(program, x, seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "HMC: chains of")  # told in the verdict
         draws = hmc(
@@ -224,7 +245,9 @@ def compare(
         )  # fmt: skip
     if not draws.is_local:
         raise ValueError("program: has one joint posterior, and not one for each datapoint")
-    errors = posterior_errors(program.model, program.guide, x, draws=draws, seed=seed + 1)
+    errors = posterior_errors(
+        program.model, program.guide, x, draws=draws, num_draws=_COMPARED, seed=seed + 1
+    )
     missing: dict[str, str] = {}
     programs = program.model, program.guide
     gaps = _unless_refused(
@@ -258,6 +281,33 @@ def compare(
         x.cpu(), draws, errors, rhat(draws), ess_bulk(draws), ess_tail(draws), khat.numpy(),
         gaps, calibration, checks, latents, missing,
     )  # fmt: skip
+
+
+def _check(num_chains: int, num_samples: int, others: dict[str, tuple[int | None, int]]) -> None:
+    if num_chains < 2:
+        raise ValueError(
+            f"num_chains: must be at least 2, since R̂ compares chains; got {num_chains}"
+        )
+    least = math.ceil(_COMPARED / num_chains)
+    if num_samples < least:
+        raise ValueError(
+            f"num_samples: must be at least {least} for {num_chains} chains, since {_COMPARED} "
+            f"draws are compared; got {num_samples}"
+        )
+    for name, (value, least) in others.items():
+        if value is not None and value < least:
+            raise ValueError(f"{name}: must be at least {least}; got {value}")
+
+
+def _refuse_points(program: ProgramPair, x: Tensor, seed: int) -> None:
+    with torch.no_grad(), seeded(seed, x.device), argument_checks(False):
+        try:
+            read_layout(program.model, program.guide, x)
+        except NoDensityError as error:
+            raise NoDensityError(
+                "guide: is a single point for each datapoint, as in an ordinary autoencoder, and "
+                "no posterior that could be put on trial"
+            ) from error
 
 
 def _unless_refused(

@@ -101,8 +101,10 @@ def check_pictures(check: PredictiveCheck) -> dict[str, Figure]:
     }
 
 
-def latents_picture(use: LatentUse) -> Figure:
+def latents_picture(use: LatentUse) -> Figure | None:
     """Nats of each part from the largest on, active units in colour."""
+    if use.kl is None:
+        return None
     kl, names = use.kl.mean, use.kl.names
     active = dict(zip(use.units.names, use.units.is_active.tolist(), strict=True))
     order = kl.argsort(descending=True).tolist()

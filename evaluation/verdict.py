@@ -84,7 +84,7 @@ def table(found: dict[str, Any]) -> str:
         part = found["latents"]
         over = f"over {counted(part['num_datapoints'], 'datapoint')}"
         rows["active units"] = f"{part['active_units']} of {part['latents']} ({over})"
-        rows["kl"] = f"{_kl(part)} ({over})"
+        rows["kl"] = f"{_kl(part)}, {over}"
     return "\n".join(f"{name.replace('_', ' '):<26}{value}" for name, value in rows.items())
 
 
@@ -239,13 +239,16 @@ def _latents(found: dict[str, Any]) -> str:
     return (
         f"{found['active_units']} of {found['latents']} latents are active (their posterior means "
         f"have a variance above {found['threshold']} over {counted(count, 'datapoint')}{few}); "
-        f"the guide's KL from the prior is {_kl(found)} nats per datapoint."
+        f"the guide's KL from the prior is {_kl(found)}."
     )
 
 
 def _kl(found: dict[str, Any]) -> str:
+    if found["kl"] is None:
+        return f"not defined: {found['why_no_kl']}"
     error = found["kl_error"]
-    return f"{found['kl']:.2f}" + (f" ± {error:.2f}" if error else "")
+    said = decimal(found["kl"], 2) + (f" ± {decimal(error, 2)}" if error else "")
+    return f"{said} nats per datapoint"
 
 
 def _pm(row: dict[str, Any], digits: int = 2) -> str:
