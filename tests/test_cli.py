@@ -446,6 +446,140 @@ def test_embedding_is_written_with_its_picture(run: Path, aevb: Any) -> None:
     assert Path(figures["picture"]).stat().st_size > 1000
 
 
+@pytest.mark.parametrize(
+    ("command", "asked", "written"),
+    [
+        ("embed", "new/emb", ["new/emb.npz", "new/emb.png"]),
+        ("embed", "emb.v2", ["emb.v2.npz", "emb.v2.png"]),
+        ("sample", "new/draws", ["new/draws.png", "new/draws.npy"]),
+        ("impute", "new/filled", ["new/filled.png"]),
+        ("impute", "filled.jpg", ["filled.jpg"]),
+    ],
+)
+def test_files_are_written_where_they_are_said_to_be(
+    command: str, asked: str, written: list[str], run: Path, aevb: Any
+) -> None:
+    flags = {"embed": ["--limit", 5], "sample": ["--num", 2], "impute": ["--datapoints", 2]}
+    if command == "impute":
+        flags[command] += ["--num_samples", 0, "--num_steps", 2]
+    code, out, err = aevb(command, run, *flags[command], "--out", asked, "--json")
+    assert (code, err) == (0, "")
+    figures = json.loads(out)
+    assert {figures[key] for key in ("picture", "array") if key in figures} == set(written)
+    assert all(Path(path).stat().st_size > 100 for path in written)
+
+
+@pytest.mark.parametrize("missing", [1e-6, 0.3])
+def test_one_datapoint_is_imputed_without_undefined_words(
+    missing: float, run: Path, aevb: Any
+) -> None:
+    flags = ["--datapoints", 1, "--num_samples", 0, "--num_steps", 2, "--missing", missing]
+    result = aevb("impute", run, *flags)
+    if missing < 0.1:
+        assert result.code == 2
+        assert (
+            "missing: a share of 1e-06 hides none of the 64 values of 1 datapoint;" in result.err
+        )
+    else:
+        assert (result.code, result.err) == (0, "")
+        assert "nan" not in result.out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_chains", 1], "num_chains: must be at least 2, since R̂ compares chains; got 1"),
+        (["--num_chains", 4, "--num_samples", 49], "num_samples: must be at least 50 for 4 chain"),
+        (["--num_warmup", -1], "num_warmup: must be at least 0; got -1"),
+        (["--num_temperatures", -1], "num_temperatures: must be at least 0; got -1"),
+        (["--num_importance_samples", 0], "num_importance_samples: must be at least 1; got 0"),
+        (["--max_steps", 0], "max_steps: must be at least 1; got 0"),
+        (["--chain_batch_size", 0], "chain_batch_size: must be at least 1; got 0"),
+        (["--num_replications", -1], "num_replications: must be at least 0; got -1"),
+        (["--population", 0], "population: must be at least 1; got 0"),
+    ],
+)
+def test_impossible_trial_is_refused_before_the_chains_run(
+    flags: list[Any], message: str, run: Path, aevb: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aevb.evaluation.trial.hmc", lambda *_, **__: pytest.fail("chains ran"))
+    result = aevb("compare", run, *flags)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"aevb: error: {message}")
+
+
+@pytest.mark.parametrize("command", ["compare", "evaluate", "embed", "impute", "sample"])
+def test_folder_that_cannot_be_written_to_is_refused_before_the_work(
+    command: str, run: Path, aevb: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("trial.hmc", "embed"):
+        monkeypatch.setattr(f"aevb.evaluation.{name}", lambda *_, **__: pytest.fail("work"))
+    for name in ("evaluation.prior_means", "evaluation.impute", "inference.importance_evidence"):
+        monkeypatch.setattr(f"aevb.{name}", lambda *_, **__: pytest.fail("work"))
+    # the tests may run as root, to whom every folder is open
+    real = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: (path, mode) != (run, os.W_OK) and real(path, mode)
+    )
+    result = aevb(command, run)
+    assert (result.code, result.out) == (2, "")
+    assert f"{run}: cannot be written to" in result.err
+
+
+# Models without a density, and with latent weights
+
+
+def trained(aevb: Any, *flags: str) -> Path:
+    assert aevb("train", *BRIEF, *flags, "--epochs", 1, "--out", "other").code == 0
+    return Path("other")
+
+
+def test_ordinary_autoencoder_is_embedded_and_not_put_on_trial(
+    aevb: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(aevb, "--model.posterior", "Delta")
+    code, out, err = aevb("embed", run, "--limit", 30, "--json")
+    assert (code, err) == (0, "")
+    figures = json.loads(out)
+    assert figures["kl"] is None
+    assert "single point" in figures["why_no_kl"]
+    arrays = np.load(figures["array"])
+    assert arrays["mean"].shape == (30, 2)
+    assert "kl" not in arrays
+    monkeypatch.setattr("aevb.evaluation.trial.hmc", lambda *_, **__: pytest.fail("chains ran"))
+    result = aevb("compare", run)
+    assert (result.code, result.out) == (2, "")
+    assert "guide: is a single point for each datapoint" in result.err
+
+
+def test_annealing_from_a_point_names_the_other_start(
+    run: Path, aevb: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise inference.NoDensityError("guide: sites ['z'] are single points")
+
+    monkeypatch.setattr(inference, "ais_evidence", refuse)
+    result = aevb("evaluate", run, "--estimator", "ais", "--limit", 2)
+    assert result.code == 2
+    assert "single points; --start prior anneals from the prior" in result.err
+
+
+def test_records_say_that_latent_weights_are_at_their_means(aevb: Any) -> None:
+    run = trained(aevb, "--model.weights", "LatentWeights")
+    flags: dict[str, list[Any]] = {
+        "embed": ["--limit", 5], "sample": ["--num", 2],
+        "impute": ["--datapoints", 2, "--num_samples", 0, "--num_steps", 2],
+        "compare": ["--datapoints", 2, "--num_chains", 4, "--num_samples", 50, "--num_warmup", 20,
+                    "--num_temperatures", 0, "--max_steps", 10, "--population", 10,
+                    "--num_simulations", 0, "--num_replications", 0],
+    }  # fmt: skip
+    for command, words in flags.items():
+        figures = strict(aevb(command, run, *words, "--json").out)
+        record = figures["settings"] if command == "compare" else figures
+        assert record["weights"] == "means of their posterior"
+    assert "means of their posterior" in (run / "report.html").read_text()
+
+
 def test_moved_run_evaluates_to_the_same_figures(run: Path, tmp_path: Path, aevb: Any) -> None:
     flags = ["--num_samples", 3, "--limit", 5, "--json"]
     before = json.loads(aevb("evaluate", run, *flags).out)
@@ -538,6 +672,18 @@ def test_resumed_run_is_the_uninterrupted_one(finished: Path, run: Path, aevb: A
     assert weights[0] == weights[1]
     assert weights[0] != (finished / "weights.safetensors").read_bytes()
     assert metrics(Path("whole")) == metrics(run)
+
+
+def test_reports_on_older_weights_are_set_aside(run: Path, aevb: Any) -> None:
+    names = ("report.html", "report.json", "draws.nc")
+    for name in names:
+        (run / name).write_text(name)
+    assert aevb("train", "--resume", run).code == 0  # nothing to do
+    assert all((run / name).exists() for name in names)
+    assert aevb("train", "--resume", run, "--epochs", 3).code == 0
+    assert not any((run / name).exists() for name in names)
+    assert (run / "report-epoch2.html").read_text() == "report.html"
+    assert (run / "draws-epoch2.nc").exists()
 
 
 def test_resumed_run_records_its_new_length(run: Path, aevb: Any) -> None:
@@ -704,7 +850,10 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["train", "--optimizer.momentum", "0.9"],
         ["Adam", "'momentum'", "betas", "weight_decay"],
     ),
-    "module that is not there": (["train", "--model", "nowhere.Model"], ["'nowhere'", "VAE"]),
+    "module that is not there": (
+        ["train", "--model", "nowhere.Model"],
+        ["'nowhere'", "run from the folder of nowhere.py", "PYTHONPATH", "VAE"],
+    ),
     "name that is not there": (["train", "--model", "aevb.models.VEA"], ["'VEA'", "VAE"]),
     "class of another kind": (
         ["train", "--model.likelihood", "torch.nn.Linear"],
@@ -841,3 +990,10 @@ def test_runs_with_own_classes_are_evaluated_by_another_process(tmp_path: Path) 
             [sys.executable, "-m", "aevb", *words], cwd=tmp_path, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
+    (tmp_path / "elsewhere").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "aevb", "evaluate", "../run", "--limit", "5"],
+        cwd=tmp_path / "elsewhere", capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "run from the folder of wide.py, or add that folder to PYTHONPATH" in done.stderr

@@ -16,7 +16,7 @@ from aevb import data as datasets
 from aevb import evaluation, inference
 from aevb import sweep as sweeps
 from aevb.embeddings import embed_split
-from aevb.estimates import Estimator, Schedule, check, estimate, plain
+from aevb.estimates import Estimator, Schedule, check, estimate, plain, weights_record
 from aevb.imputations import Pattern, impute_split
 from aevb.inference import ELBO, Objective
 from aevb.models import VAE, LatentVariableModel, Likelihood
@@ -24,10 +24,13 @@ from aevb.parts import FAMILIES
 from aevb.parts import parts as list_parts
 from aevb.runs import (
     CONFIG,
+    PICTURES,
     SavedRun,
     build_model,
+    destination,
     open_run,
     save_weights,
+    set_reports_aside,
     write_record,
     write_text,
 )
@@ -104,6 +107,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder / CONFIG)
     write_record(folder, dataset, target)
+    before = _progress(folder)
     run = inference.fit(
         built,
         dataset.train,
@@ -124,6 +128,8 @@ def train(
         precision=precision,
         log_every=log_every,
     )
+    if run.step > before[0]:
+        set_reports_aside(folder, before[1])
     summary = {
         "run": str(folder),
         "epochs": run.epoch,
@@ -346,15 +352,16 @@ def sample(
         raise ValueError(f"num: must be at least 1; got {num}")
     target = inference.pick_device(device)
     saved = open_run(run, reopen(run), data_root, target)
+    picture = destination(out or run / f"samples-{num}-seed{seed}.png", *PICTURES)
     torch.manual_seed(seed)
     means = evaluation.prior_means(plain(saved.model).model, num).cpu()
-    picture = out or run / f"samples-{num}-seed{seed}.png"
     evaluation.image_grid(means, picture, _columns(num), f"{num} samples, seed {seed}")
     array = picture.with_suffix(".npy")
     _save_array(array, means)
     return {
         "run": str(run),
         "num": num,
+        **weights_record(saved),
         "seed": seed,
         "picture": str(picture),
         "array": str(array),
@@ -387,6 +394,8 @@ def sweep(quick: bool = False, seed: int = 0, out: Path | None = None) -> dict[s
     Returns:
         The table, and how many combinations train, are refused and fail.
     """
+    if out is not None:
+        out = destination(out, ".md")
     chosen = sweeps.covering() if quick else list(sweeps.combinations())
     outcomes = [sweeps.examine(parts, seed) for parts in tqdm(chosen, leave=False)]
     table = sweeps.summary(outcomes)
@@ -395,6 +404,16 @@ def sweep(quick: bool = False, seed: int = 0, out: Path | None = None) -> dict[s
     verdicts = [outcome.verdict for outcome in outcomes]
     counts = {verdict: verdicts.count(verdict) for verdict in ("trains", "refused", "fails")}
     return {"table": table, **counts, "seed": seed}
+
+
+def _progress(folder: Path) -> tuple[int, int]:
+    """Steps and recorded epochs of the run in a folder, 0 if there is none."""
+    path = folder / inference.CHECKPOINT
+    if not path.exists():
+        return 0, 0
+    state = inference.load_checkpoint(path)
+    rows = state["history"]
+    return state["counters"]["step"], rows[-1]["epoch"] if rows else 0
 
 
 def _draw(saved: SavedRun, history: list[dict[str, Any]], device: torch.device) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from aevb import evaluation
-from aevb.estimates import check, plain
-from aevb.runs import SavedRun
+from aevb.estimates import check, plain, weights_record
+from aevb.runs import SavedRun, destination
 
 __all__ = ["embed_split"]
 
@@ -36,18 +36,19 @@ def embed_split(
     """
     check(limit=limit)
     x = getattr(saved.dataset, split).evaluation(limit).to(device)
+    path = destination(out or saved.folder / f"embedding-{split}-{len(x)}-seed{seed}.npz", ".npz")
     model = plain(saved.model)
     embedding = evaluation.embed(model.guide, x, seed=seed)
     use = evaluation.latent_use(model.model, model.guide, x, seed=seed)
-    path = out or saved.folder / f"embedding-{split}-{len(x)}-seed{seed}.npz"
+    arrays = {} if use.kl is None else {"kl": use.kl.mean.cpu().numpy()}
     np.savez(
         path,
         mean=embedding.mean.cpu().numpy(),
         scale=embedding.scale.cpu().numpy(),
         names=np.array(embedding.names),
         variance=use.units.variance.cpu().numpy(),
-        kl=use.kl.mean.cpu().numpy(),
-        kl_names=np.array(use.kl.names),
+        kl_names=np.array(() if use.kl is None else use.kl.names),
+        **arrays,
     )
     picture = path.with_suffix(".png")
     order = use.units.variance.argsort(descending=True)[:2].tolist()
@@ -58,6 +59,7 @@ def embed_split(
         "run": str(saved.folder),
         "split": split,
         **use.summary(),
+        **weights_record(saved),
         "seed": seed,
         "array": str(path),
         "picture": str(picture),

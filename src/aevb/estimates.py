@@ -10,9 +10,9 @@ from aevb import evaluation, inference
 from aevb.models import LatentVariableModel, Likelihood
 from aevb.models.composed import ComposedModel
 from aevb.models.likelihoods import Grid
-from aevb.runs import SavedRun, write_json
+from aevb.runs import SavedRun, refuse_read_only, write_json
 
-__all__ = ["Estimator", "Schedule", "check", "estimate", "plain"]
+__all__ = ["Estimator", "Schedule", "check", "estimate", "plain", "weights_record"]
 
 Estimator = Literal["importance", "ais", "bdmc", "hmc"]
 Schedule = Literal["sigmoid", "linear", "adaptive"]
@@ -36,6 +36,12 @@ def check(**numbers: int | None) -> None:
 def plain(model: LatentVariableModel) -> LatentVariableModel:
     """With the means of the weights' posterior, where weights are latent."""
     return model.at_mean_weights() if isinstance(model, ComposedModel) else model
+
+
+def weights_record(saved: SavedRun) -> dict[str, str]:
+    """What :func:`plain` made of the weights of a run, for its records."""
+    changed = plain(saved.model) is not saved.model
+    return {"weights": "means of their posterior"} if changed else {}
 
 
 def estimate(
@@ -77,6 +83,7 @@ def estimate(
         num_samples=num_samples, limit=limit, num_chains=num_chains,
         num_temperatures=num_temperatures,
     )  # fmt: skip
+    refuse_read_only(saved.folder)
     x = getattr(saved.dataset, split).evaluation(limit).to(device)
     began = time.perf_counter()
     model = plain(saved.model)
@@ -90,10 +97,12 @@ def estimate(
         evidence = inference.importance_evidence(
             model.model, model.guide, x, num_samples=num_samples, seed=seed
         )
-    elif estimator == "ais":
-        evidence = inference.ais_evidence(model.model, x, **annealing)
-    elif estimator == "bdmc":
-        evidence = inference.bdmc_evidence(model.model, x, **annealing)
+    elif estimator in ("ais", "bdmc"):
+        anneal = inference.ais_evidence if estimator == "ais" else inference.bdmc_evidence
+        try:
+            evidence = anneal(model.model, x, **annealing)
+        except inference.NoDensityError as error:
+            raise ValueError(f"{error}; --start prior anneals from the prior") from error
     else:
         evidence = inference.hmc_evidence(
             model.model, x, num_chains=num_chains, num_samples=num_samples, seed=seed,
@@ -109,7 +118,7 @@ def estimate(
         "data": saved.dataset.name,
         "binarize": saved.dataset.train.binarize,
         "model": " ".join(repr(saved.model).split()),
-        **({"weights": "means of their posterior"} if model is not saved.model else {}),
+        **weights_record(saved),
         "epoch": saved.epoch,
         "run": str(saved.folder),
         "evaluation_seconds": round(time.perf_counter() - began, 1),

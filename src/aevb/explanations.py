@@ -54,7 +54,7 @@ def explain(error: Exception, words: Sequence[str], parsers: Mapping[str, Argume
     if found := re.search(r"Unexpected import path format: (.+?)\. Got value", text):
         return _unknown_name(flag, f"{found[1]!r} is no name")
     if found := re.search(_IMPORT_PROBLEMS, text):
-        return _unknown_name(flag, found[0])
+        return _unknown_name(flag, found[0] + _where_to_run(found[0]))
     found = re.search(r"following arguments are required: (\w+(?:, \w+)*)", text)
     if found and keys:
         return f"{flag}: needs {', '.join(f'{flag}.{name}' for name in found[1].split(', '))}"
@@ -83,6 +83,14 @@ def _unknown_option(flag: str, option: str, class_path: str) -> str:
     owner = getattr(__import__(module, fromlist=[name]), name)
     valid = [key for key in inspect.signature(owner).parameters if key not in ("shape", "params")]
     return f"{flag}: {name} has no option {option!r}; valid: {', '.join(valid)}"
+
+
+def _where_to_run(problem: str) -> str:
+    """How a module of the user's own is found, which another folder does not hold."""
+    found = re.match(r"No module named '([^'.]+)", problem)
+    if found is None or found[1] == "aevb":
+        return ""
+    return f" (run from the folder of {found[1]}.py, or add that folder to PYTHONPATH)"
 
 
 def _unknown_name(flag: str, problem: str) -> str:

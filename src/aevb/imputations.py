@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from aevb import evaluation
-from aevb.estimates import check, plain
-from aevb.runs import SavedRun, write_json
+from aevb.estimates import check, plain, weights_record
+from aevb.runs import PICTURES, SavedRun, destination, refuse_read_only, write_json
 
 __all__ = ["Pattern", "impute_split"]
 
@@ -52,6 +52,14 @@ def impute_split(
         raise ValueError(f"missing: must lie between 0 and 1; got {missing}")
     x = getattr(saved.dataset, split).evaluation(datapoints).to(device)
     observed = _mask(x, missing, pattern, seed).to(device)
+    if bool(observed.all()):
+        raise ValueError(
+            f"missing: a share of {missing:g} hides none of the {x[0].numel()} values of "
+            f"{len(x)} datapoint{'s' * (len(x) != 1)}; take more of either"
+        )
+    refuse_read_only(saved.folder)
+    stem = f"imputation-{pattern}-{missing:g}-{split}-{len(x)}-seed{seed}"
+    picture = destination(out or saved.folder / f"{stem}.png", *PICTURES)
     model = plain(saved.model)
     chain = evaluation.impute(
         model.model, model.guide, x, observed, num_steps=num_steps, num_chains=num_chains,
@@ -65,8 +73,6 @@ def impute_split(
         )  # fmt: skip
     columns = [x, torch.where(observed, x, 0.5 * torch.ones_like(x))]
     columns += [row.mean.to(x) for row in rows.values()]
-    stem = f"imputation-{pattern}-{missing:g}-{split}-{len(x)}-seed{seed}"
-    picture = out or saved.folder / f"{stem}.png"
     shown = torch.stack([column[:16] for column in columns], 1).flatten(0, 1)
     evaluation.image_grid(shown.cpu(), picture, len(columns), "data, observed, " + ", ".join(rows))
     figures: dict[str, Any] = {
@@ -75,6 +81,7 @@ def impute_split(
         "num_datapoints": len(x),
         "missing": missing,
         "pattern": pattern,
+        **weights_record(saved),
         "mse_half": float((x - 0.5).square()[~observed].mean()),
         "seed": seed,
         "picture": str(picture),
@@ -82,8 +89,11 @@ def impute_split(
     for name, row in rows.items():
         errors = torch.zeros(0) if row.mse is None else row.mse
         errors = errors[~torch.isnan(errors)]
-        figures[f"mse_{name}"] = float(errors.mean())
-        figures[f"mse_{name}_error"] = float(errors.std()) / math.sqrt(max(1, len(errors)))
+        many = len(errors) > 1
+        figures[f"mse_{name}"] = float(errors.mean()) if len(errors) else None
+        figures[f"mse_{name}_error"] = (
+            float(errors.std()) / math.sqrt(len(errors)) if many else None
+        )
     if rows.get("hmc") is not None and rows["hmc"].draws is not None:
         figures["hmc_suspicious"] = int(rows["hmc"].draws.suspicious.sum())
     write_json(saved.folder / f"{stem}.json", figures)

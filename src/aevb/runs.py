@@ -17,12 +17,17 @@ from aevb import data, inference, models
 
 __all__ = [
     "CONFIG",
+    "PICTURES",
+    "REPORT",
     "SavedRun",
     "as_json",
     "build_model",
+    "destination",
     "open_run",
+    "refuse_read_only",
     "replace_whole",
     "save_weights",
+    "set_reports_aside",
     "write_json",
     "write_record",
     "write_text",
@@ -31,6 +36,8 @@ __all__ = [
 CONFIG = "config.yaml"
 RECORD = "record.json"
 WEIGHTS = "weights.safetensors"
+REPORT = ("report.html", "report.json", "draws.nc")
+PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
 
 @dataclass
@@ -121,6 +128,45 @@ def write_record(folder: Path, dataset: data.Dataset, device: torch.device) -> N
     }
     record = {"data": dataset.record(), "versions": versions, "machine": machine}
     write_json(folder / RECORD, record)
+
+
+def destination(path: Path, *suffixes: str) -> Path:
+    """Where a file goes whose writer insists on a suffix; its folder is made.
+
+    Args:
+        path: As it was asked for.
+        suffixes: Those that are left as they are; the first one is appended to any other.
+
+    Raises:
+        OSError: If the folder cannot be made or written to.
+    """
+    path = path if path.suffix in suffixes else path.with_name(path.name + suffixes[0])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_read_only(path.parent)
+    return path
+
+
+def refuse_read_only(folder: Path) -> None:
+    """Say before the work that its results could not be written.
+
+    Raises:
+        PermissionError: If the folder cannot be written to.
+    """
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder}: cannot be written to, and the results belong there")
+
+
+def set_reports_aside(folder: Path, epoch: int) -> None:
+    """Rename the report on weights that training has changed since.
+
+    Args:
+        folder: Run folder.
+        epoch: Of those weights.
+    """
+    for name in REPORT:
+        path = folder / name
+        if path.exists():
+            path.replace(path.with_name(f"{path.stem}-epoch{epoch}{path.suffix}"))
 
 
 def as_json(value: Any, **options: Any) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from aevb import evaluation
-from aevb.estimates import check, plain
-from aevb.runs import SavedRun, replace_whole, write_json, write_text
+from aevb.estimates import check, plain, weights_record
+from aevb.runs import REPORT, SavedRun, refuse_read_only, replace_whole, write_json, write_text
 
 __all__ = ["try_posterior"]
 
@@ -38,6 +38,7 @@ def try_posterior(
         What is printed: the table and the verdict.
     """
     check(datapoints=datapoints, population=population)
+    refuse_read_only(saved.folder)
     data = getattr(saved.dataset, split)
     x, many = (data.evaluation(count).to(device) for count in (datapoints, population))
     began = time.perf_counter()
@@ -45,6 +46,7 @@ def try_posterior(
     record = {
         "run": str(saved.folder),
         "model": " ".join(repr(saved.model).split()),
+        **weights_record(saved),
         "data": saved.dataset.name,
         "binarize": saved.dataset.train.binarize,
         "split": split,
@@ -59,7 +61,7 @@ def try_posterior(
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in ("aevb", "torch", "pyro-ppl", "arviz")},
     }
-    page, figures = saved.folder / "report.html", saved.folder / "report.json"
+    page, figures, draws = (saved.folder / name for name in REPORT)
     write_text(page, evaluation.trial_page(trial, record))
     each: dict[str, Any] = {
         "judged": trial.judged.tolist(),
@@ -86,7 +88,6 @@ def try_posterior(
         each["predictive_p"] = {name: values.tolist() for name, values in p.items()}
     result = {"verdict": trial.verdict(), **trial.summary(), "settings": record}
     write_json(figures, {**result, "each": each})
-    draws = saved.folder / "draws.nc"
     replace_whole(draws, lambda path: trial.to_arviz().to_netcdf(str(path), engine="h5netcdf"))
     lines = [*trial.verdict(), "", trial.table(), "", f"report: {page}", f"draws:  {draws}"]
     return {**result, "table": "\n".join(lines), "report": str(page), "draws": str(draws)}
