@@ -40,14 +40,15 @@ def embed_split(
     model = plain(saved.model)
     embedding = evaluation.embed(model.guide, x, seed=seed)
     use = evaluation.latent_use(model.model, model.guide, x, seed=seed)
-    arrays = {} if use.kl is None else {"kl": use.kl.mean.cpu().numpy()}
+    arrays: dict[str, Any] = {}
+    if use.kl is not None:
+        arrays = {"kl": use.kl.mean.cpu().numpy(), "kl_names": np.array(use.kl.names)}
     np.savez(
         path,
         mean=embedding.mean.cpu().numpy(),
         scale=embedding.scale.cpu().numpy(),
         names=np.array(embedding.names),
         variance=use.units.variance.cpu().numpy(),
-        kl_names=np.array(() if use.kl is None else use.kl.names),
         **arrays,
     )
     picture = path.with_suffix(".png")
