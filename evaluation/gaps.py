@@ -11,6 +11,7 @@ from torch import Tensor
 from aevb.inference import (
     AISEvidence,
     ImportanceEvidence,
+    NoDensityError,
     Refinement,
     ais_evidence,
     importance_evidence,
@@ -112,7 +113,8 @@ def inference_gaps(
     Each datapoint's posterior is refined within the guide's family (see
     :func:`aevb.inference.refine`); ELBOs are then estimated anew. log p(x) comes from
     importance sampling with the guide, with the refined posterior or, with ``num_temperatures``,
-    from annealing from the refined posterior: from the one with the smallest error among those
+    from annealing from the refined posterior (from the prior, if that cannot score given values):
+    from the one with the smallest error among those
     that may be trusted (k̂ at most 0.7, a good part of the chains effective). Where none may, it
     is the largest, since all are lower bounds in expectation.
 
@@ -151,15 +153,14 @@ def inference_gaps(
     estimates: list[ImportanceEvidence | AISEvidence] = [amortized, refined]
     annealed = None
     if num_temperatures:
-        annealed = ais_evidence(
-            model,
-            *args,
-            guide=local,
-            num_chains=num_chains,
-            num_temperatures=num_temperatures,
-            seed=seed + 3,
-            chain_batch_size=chain_batch_size,
-        )
+        settings: dict[str, Any] = {
+            "num_chains": num_chains, "num_temperatures": num_temperatures, "seed": seed + 3,
+            "chain_batch_size": chain_batch_size,
+        }  # fmt: skip
+        try:
+            annealed = ais_evidence(model, *args, guide=local, **settings)
+        except NoDensityError:  # as of a planar flow, which scores its own draws alone
+            annealed = ais_evidence(model, *args, **settings)
         estimates.append(annealed)
     log_evidence, error, trusted = _chosen(estimates)
     first, second = amortized.elbo_standard_error, refined.elbo_standard_error

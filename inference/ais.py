@@ -59,7 +59,7 @@ class AISEvidence:
     @property
     def low_ess(self) -> Tensor:
         """Where few chains carry the estimate, ``(batch,)``."""
-        return self.ess < max(5.0, 0.2 * self.num_chains)
+        return self.ess < max(5.0, 0.2 * self.num_chains) - 1e-6  # for rounding
 
     @property
     def is_converged(self) -> Tensor:

@@ -67,6 +67,7 @@ class DLGM(ComposedModel):
             cover the real line, or there are other than one or L networks.
 
     Example:
+        >>> import torch
         >>> model = DLGM((28, 28), latent_dims=[50, 20], hidden=[200])
         >>> x = torch.zeros(3, 28, 28)
         >>> model.model(x).shape, [z.shape[-1] for z in model.guide(x)]

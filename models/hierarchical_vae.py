@@ -57,6 +57,7 @@ class HierarchicalVAE(ComposedModel):
             cover the real line, or ``hidden`` or ``network`` has another length.
 
     Example:
+        >>> import torch
         >>> model = HierarchicalVAE((28, 28), latent_dims=[100, 50], hidden=[[200, 200], [100]])
         >>> x = torch.zeros(3, 28, 28)
         >>> model.model(x).shape, [z.shape[-1] for z in model.guide(x)]
