@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from aevb.models.likelihoods import Likelihood
 from aevb.models.model import LatentVariableModel
-from aevb.models.networks import MLP, Conv, Network
+from aevb.models.networks import Network
 from aevb.models.noise import InputNoise
 from aevb.models.parameters import declare
 from aevb.models.posteriors import Posterior
@@ -151,12 +151,8 @@ def build_decoder(
 
 
 def build_vector_decoder(network: Network, latent_dim: int, size: int) -> nn.Sequential:
-    """A network and a linear layer: from ``(*batch, latent_dim)`` to ``(*batch, size)``.
-
-    A network of images has no mirror image between vectors; its fully connected part stands in.
-    """
-    dense = MLP((network.hidden,), network.activation) if isinstance(network, Conv) else network
-    features = dense.build_decoder(latent_dim, (size,))
+    """A network and a linear layer: from ``(*batch, latent_dim)`` to ``(*batch, size)``."""
+    features = network.between_vectors().build_decoder(latent_dim, (size,))
     return nn.Sequential(features, nn.Linear(_width(features), size))
 
 

@@ -46,8 +46,8 @@ class HierarchicalVAE(ComposedModel):
         posterior: Family of each layer of the posterior.
         activation: Nonlinearity of the hidden layers.
         network: In place of ``hidden``: one network for every layer, or one for each layer from
-            the data upwards, as ``[Conv([16, 32]), MLP([100])]``; layers above the first see
-            vectors.
+            the data upwards, as ``[Conv([16, 32]), MLP([100])]``. Layers above the first see
+            vectors, where a ``Conv`` is its fully connected layer.
         input_noise: Noise on the encoder's input in training mode, or None.
         weights: ``LatentWeights()`` makes the weights of all generative networks latent variables
             (full variational Bayes); None makes them parameters.
@@ -97,8 +97,9 @@ class HierarchicalVAE(ComposedModel):
         below: tuple[int, ...] = self.shape
         given: Likelihood | Posterior = likelihood
         for of_layer, size in zip(self.networks, self.latent_dims, strict=True):
-            self.encoders.append(build_encoder(of_layer, posterior, below, size))
-            decoders.append(build_decoder(of_layer, given, size, below))
+            fitting = of_layer if given is likelihood else of_layer.between_vectors()
+            self.encoders.append(build_encoder(fitting, posterior, below, size))
+            decoders.append(build_decoder(fitting, given, size, below))
             below, given = (size,), DiagonalNormal()
         self.set_decoder(decoders, weights)
 

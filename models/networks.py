@@ -50,6 +50,10 @@ class Network(ABC):
         del decoder, shape
         return nn.Linear
 
+    def between_vectors(self) -> "Network":
+        """What stands in between layers of latents: this one, unless it needs images."""
+        return self
+
 
 @dataclass(frozen=True, repr=False)
 class MLP(Shown, Network):
@@ -140,6 +144,10 @@ class Conv(Shown, Network):
             return PixelLinear(in_features // (height * width), height, width, out_features)
 
         return pixel_linear
+
+    def between_vectors(self) -> Network:
+        """The fully connected layer alone."""
+        return MLP((self.hidden,), self.activation)
 
     def _sizes(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
         """Channels, height and width."""

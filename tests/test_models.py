@@ -53,6 +53,9 @@ MODELS: dict[str, Callable[[], LatentVariableModel]] = {
     "HierarchicalVAE, convolutions": lambda: models.HierarchicalVAE(
         (4, 4), [3, 2], network=[CONV, models.MLP([5], gated=True)]
     ),
+    "HierarchicalVAE, convolutions for all": lambda: models.HierarchicalVAE(
+        (4, 4), [3, 2], network=CONV
+    ),
 }
 
 
