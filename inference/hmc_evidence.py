@@ -129,10 +129,10 @@ def _log_kernel_density(fitted: Tensor, at: Tensor) -> Tensor:
     white_places = torch.linalg.solve_triangular(factor, places.mT, upper=False).mT
     log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     constant = math.log(num) + 0.5 * dim * math.log(2 * math.pi)
-    size = max(1, _KERNELS_AT_ONCE // (num * places.shape[1]))
-    rows = [
-        torch.logsumexp(-0.5 * torch.cdist(a, b).square(), -1)
-        for a, b in zip(white_places.split(size), white.split(size), strict=True)
+    size = max(1, _KERNELS_AT_ONCE // (num * len(points)))
+    columns = [
+        torch.logsumexp(torch.cdist(part, white).square_().mul_(-0.5), -1)
+        for part in white_places.split(size, 1)
     ]
-    result = torch.cat(rows) - constant - log_det.unsqueeze(-1)
+    result = torch.cat(columns, 1) - constant - log_det.unsqueeze(-1)
     return result.movedim(0, 1).unflatten(0, at.shape[:2])

@@ -592,3 +592,12 @@ def test_evidence_from_posterior_draws_is_refused_in_many_dimensions() -> None:
     assert hmc_evidence(
         fa.model, simulate(fa, 2), num_samples=20, num_warmup=40, allow_high_dim=True
     ).log_evidence.shape == (2,)
+
+
+def test_kernel_density_in_pieces_is_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that its memory does not grow with the square of the draws."""
+    module = importlib.import_module("aevb.inference.hmc_evidence")
+    fitted, at = torch.randn(2, 3, 50, 4, 2, dtype=torch.float64)
+    whole = module._log_kernel_density(fitted, at)
+    monkeypatch.setattr(module, "_KERNELS_AT_ONCE", 1000)
+    torch.testing.assert_close(module._log_kernel_density(fitted, at), whole)

@@ -153,7 +153,7 @@ def train(
 def evaluate(
     run: Path,
     reopen: Reopen,
-    num_samples: int = 5000,
+    num_samples: int | None = None,
     split: Literal["train", "validation", "test"] = "test",
     limit: int | None = None,
     estimator: Estimator = "importance",
@@ -172,7 +172,8 @@ def evaluate(
     Args:
         run: Run folder.
         reopen: Reads the configuration of a run folder.
-        num_samples: Importance samples for each datapoint; for hmc, draws of each chain.
+        num_samples: Importance samples for each datapoint, 5,000 by default; for hmc draws of each
+            chain, 500 by default.
         split: train, validation or test; of bdmc only the number of datapoints is taken.
         limit: Only the first so many datapoints.
         estimator: importance; ais, annealing; bdmc, bounds from both sides on simulated data; or
@@ -190,6 +191,8 @@ def evaluate(
     Returns:
         Means in nats per datapoint, with their errors and settings.
     """
+    if num_samples is None:
+        num_samples = 500 if estimator == "hmc" else 5000
     target = inference.pick_device(device)
     saved = open_run(run, reopen(run), data_root, target)
     return estimate(
