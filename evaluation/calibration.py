@@ -11,8 +11,9 @@ from torch import Tensor
 
 from aevb.evaluation.ecdf import simultaneous_band, simultaneous_p_value
 from aevb.inference import randomness, simulate
-from aevb.inference.layouts import by_datapoint, read_layout
-from aevb.inference.log_weights import cost_of_one_draw, draw, log_joint
+from aevb.inference.devices import device_of, moved
+from aevb.inference.joint import Joint
+from aevb.inference.layouts import by_datapoint
 from aevb.inference.switches import argument_checks
 
 __all__ = ["Calibration", "calibrate"]
@@ -212,7 +213,8 @@ def calibrate(
     for name, value in (("num_simulations", num_simulations), ("num_draws", num_draws)):
         if value < 1:
             raise ValueError(f"{name}: must be at least 1; got {value}")
-    device = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
+    device = device_of(model, guide, args=args)
+    args = moved(args, device)
     blocks: list[Tensor] = []
     with torch.no_grad(), randomness.seeded(seed, device), argument_checks(False):
         while sum(map(len, blocks)) < num_simulations:
@@ -231,27 +233,20 @@ def _ranks(
             f"model: the sites {list(simulation.hidden)} observe what is no argument, so that the "
             "guide cannot see simulated data: pass the data as an argument"
         )
-    layout = read_layout(simulation.model, guide, *simulation.args)
+    joint = Joint(simulation.model, *simulation.args, guide=guide)
+    layout = joint.layout
     if not simulation.latents:
         raise ValueError("model: has no latent sites, so there is nothing to calibrate")
-    draws, _ = draw(guide, layout, num_draws, *simulation.args)
+    draws, _ = joint.draw(num_draws)
     draws = {name: draws[name] for name in simulation.latents}
     truth = {name: _like_a_draw(simulation.latents[name], draws[name]) for name in draws}
-    cost = cost_of_one_draw(simulation.model, layout, draws, *simulation.args)
-    at_once = max(1, _BYTES_AT_ONCE // cost.num_bytes)
-    joint = [
-        log_joint(simulation.model, layout, part, *simulation.args)
-        for part in (
-            {name: value[start : start + at_once] for name, value in draws.items()}
-            for start in range(0, num_draws, at_once)
-        )
-    ]
+    among = torch.cat([joint.log_joint(part) for part in joint.chunks(draws, _BYTES_AT_ONCE)])
     columns = [
         _rank(by_datapoint(truth[name], layout), by_datapoint(draws[name], layout))
         for name in truth
     ]
-    true_joint = log_joint(simulation.model, layout, truth, *simulation.args)
-    columns.append(_rank(true_joint.unsqueeze(-1), torch.cat(joint).unsqueeze(-1)))
+    true_joint = joint.log_joint(truth)
+    columns.append(_rank(true_joint.unsqueeze(-1), among.unsqueeze(-1)))
     names = [
         name if part.shape[-1] == 1 else f"{name}[{index}]"
         for name, part in zip([*truth, "log_joint"], columns, strict=True)

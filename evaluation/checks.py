@@ -11,11 +11,12 @@ from scipy.stats import binom
 from torch import Tensor
 
 from aevb.inference import randomness
-from aevb.inference.layouts import float64_log_prob, read_layout, sites
-from aevb.inference.log_weights import cost_of_one_draw, draw, model_trace
+from aevb.inference.devices import device_of
+from aevb.inference.joint import Joint
+from aevb.inference.layouts import float64_log_prob, sites
 from aevb.inference.switches import argument_checks
 
-__all__ = ["DISCREPANCIES", "STATISTICS", "PredictiveCheck", "predictive_check"]
+__all__ = ["DISCREPANCIES", "STATISTICS", "PredictiveCheck", "observed_data", "predictive_check"]
 
 Statistic = Callable[[Tensor], Tensor]
 Discrepancy = Callable[[Tensor, Any], Tensor]
@@ -136,7 +137,6 @@ class PredictiveCheck:
 def predictive_check(
     model: Callable[..., Any],
     guide: Callable[..., Any],
-    x: Tensor,
     *args: Any,
     statistics: Mapping[str, Statistic] = STATISTICS,
     discrepancies: Mapping[str, Discrepancy] = DISCREPANCIES,
@@ -150,17 +150,18 @@ def predictive_check(
         p = \frac1S \sum_s 1[T(x_s, z_s) > T(x, z_s)] + \tfrac12 1[T(x_s, z_s) = T(x, z_s)]
 
     Halves of ties keep p-values of discrete data even. A statistic depends on the data alone; a
-    discrepancy on the latents as well, through the likelihood.
+    discrepancy on the latents as well, through the likelihood. Under a joint posterior the whole
+    data are one datapoint, N = 1, and discrepancies are summed over its plates.
 
     References:
         Posterior predictive assessment of model fitness via realized discrepancies (Gelman, Meng &
         Stern, 1996), https://www3.stat.sinica.edu.tw/statistica/oldpdf/A6n41.pdf
 
     Args:
-        model: Pyro program ``model(x, *args)`` of the joint distribution.
-        guide: Pyro program ``guide(x, *args)`` of the posterior.
-        x: Data, ``(N, *shape)``, observed at one site.
-        args: More arguments of both.
+        model: Pyro program of the joint distribution.
+        guide: Pyro program of the posterior.
+        args: Arguments of both. The data x, ``(N, *shape)``, are what one site observes: the only
+            observed one, or the one that observes the first argument.
         statistics: Functions from data ``(S, N, *shape)`` to ``(S, N)``, by name; called with the
             data themselves as ``(1, N, *shape)``.
         discrepancies: Functions from data ``(S, N, *shape)`` and the likelihood at S draws to
@@ -170,7 +171,7 @@ def predictive_check(
 
     Raises:
         ValueError: If ``num_draws`` is not positive, there is nothing to compare or a name stands
-            twice, a statistic returns another shape, or ``x`` is not observed at just one site.
+            twice, a statistic returns another shape, or it is not clear which site is meant.
 
     Example:
         >>> from aevb.models import FactorAnalysis
@@ -183,24 +184,26 @@ def predictive_check(
     _check(statistics, discrepancies, num_draws)
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
     free = poutine.uncondition(model)
-    with torch.no_grad(), randomness.seeded(seed, x.device), argument_checks(False):
-        layout = read_layout(model, guide, x, *args)
-        site = _observed_site(model, x, *args)
-        latents, _ = draw(guide, layout, num_draws, x, *args)
-        cost = cost_of_one_draw(free, layout, latents, x, *args)
-        at_once = max(1, _BYTES_AT_ONCE // cost.num_bytes)
-        for start in range(0, num_draws, at_once):
-            part = {name: value[start : start + at_once] for name, value in latents.items()}
-            size = min(at_once, num_draws - start)
-            node: Any = model_trace(free, layout, part, x, *args).nodes[site]
-            copies = node["value"].reshape(size, *x.shape)
+    device = device_of(model, guide, args=args)
+    with torch.no_grad(), randomness.seeded(seed, device), argument_checks(False):
+        joint = Joint(model, *args, guide=guide)
+        site, x = observed_data(model, *joint.args)
+        is_local = joint.layout.num_datapoints is not None
+        points = x if is_local else x.unsqueeze(0)
+        latents, _ = joint.draw(num_draws)
+        for part in joint.chunks(latents, _BYTES_AT_ONCE, free):
+            size = len(next(iter(part.values())))
+            node: Any = joint.run(free, part).nodes[site]
+            copies = node["value"].reshape(size, *points.shape)
             for name, statistic in statistics.items():
-                copy = _shaped(name, statistic(copies), (size, len(x)))
-                own = _shaped(name, statistic(x.unsqueeze(0)), (1, len(x)))
+                copy = _shaped(name, statistic(copies), (size, len(points)))
+                own = _shaped(name, statistic(points.unsqueeze(0)), (1, len(points)))
                 pairs.setdefault(name, []).append((copy, own.expand_as(copy)))
             for name, discrepancy in discrepancies.items():
-                values = (discrepancy(value, node["fn"]) for value in (node["value"], x))
-                copy, own = (_shaped(name, value, (size, len(x))) for value in values)
+                values = [discrepancy(value, node["fn"]) for value in (node["value"], x)]
+                if not is_local:
+                    values = [value.reshape(size, -1).sum(1, keepdim=True) for value in values]
+                copy, own = (_shaped(name, value, (size, len(points))) for value in values)
                 pairs.setdefault(name, []).append((copy, own))
     joined = {
         name: tuple(torch.cat(side).cpu() for side in zip(*blocks, strict=True))
@@ -233,16 +236,44 @@ def _shaped(name: str, values: Tensor, shape: tuple[int, int]) -> Tensor:
     return values.double().reshape(shape)
 
 
-def _observed_site(model: Callable[..., Any], x: Tensor, *args: Any) -> str:
-    trace = poutine.trace(model).get_trace(x, *args)
-    found = [
-        name
+def observed_data(model: Callable[..., Any], *args: Any) -> tuple[str, Tensor]:
+    """The site that observes the data, and what it observes.
+
+    Args:
+        model: Pyro program.
+        args: Its arguments.
+
+    Returns:
+        The only observed site, or else the one that observes the first argument.
+
+    Raises:
+        ValueError: If neither is one site.
+
+    Example:
+        >>> from aevb.models import FactorAnalysis
+        >>> name, x = observed_data(FactorAnalysis((5,), 2).model, torch.zeros(3, 5))
+        >>> name, x.shape
+        ('x', torch.Size([3, 5]))
+    """
+    with torch.no_grad(), argument_checks(False):
+        trace = poutine.trace(model).get_trace(*args)
+    found = {
+        name: site["value"]
         for name, site in sites(trace)
-        if site["is_observed"] and torch.equal(site["value"], x)
-    ]
+        if site["is_observed"] and not site["infer"].get("_deterministic")
+    }
+    if len(found) > 1:
+        first = next((a for a in args if isinstance(a, Tensor)), None)
+        found = {
+            name: value
+            for name, value in found.items()
+            if first is not None and torch.equal(value, first)
+        }
     if len(found) != 1:
-        raise ValueError(f"x: must be observed at one site of the model; it is at {found}")
-    return found[0]
+        raise ValueError(
+            f"args: the data must be observed at one site of the model; it is {list(found)}"
+        )
+    return next(iter(found.items()))
 
 
 def _check(statistics: Mapping[str, Any], discrepancies: Mapping[str, Any], num: int) -> None:

@@ -9,8 +9,8 @@ from pyro import poutine
 from torch import Tensor
 
 from aevb.inference import Draws, hmc, randomness
+from aevb.inference.joint import Joint
 from aevb.inference.layouts import batch_shape, read_model_layout, value_of
-from aevb.inference.log_weights import cost_of_one_draw, model_trace
 from aevb.inference.partly_observed import observed_site, partly_observed
 from aevb.inference.switches import argument_checks
 
@@ -276,12 +276,18 @@ def _predictions(model: Program, x: Tensor, draws: Draws) -> tuple[Tensor, Tenso
         plates = batch_shape(node, layout, num_draws * num_chains)
         in_order = value.transpose(0, 1)  # a draw of every chain, then the next one of each
         latents[name] = in_order.reshape(plates + node["fn"].event_shape)
-    cost = cost_of_one_draw(free, layout, latents, x)
-    at_once = num_chains * max(1, _BYTES_AT_ONCE // (cost.num_bytes * num_chains))
+    joint = Joint(model, x, layout=layout)
+    if joint.way != "plate":
+        raise ValueError(
+            "model: its sites do not broadcast under an outer plate of draws; index from the "
+            "right, and leave room for plates on the left"
+        )
+    num_bytes = joint.cost(latents, free).num_bytes
+    at_once = num_chains * max(1, _BYTES_AT_ONCE // (num_bytes * num_chains))
     total = torch.zeros((num_chains, *x.shape), dtype=torch.float64, device=x.device)
     for start in range(0, num_chains * num_draws, at_once):
         part = {name: value[start : start + at_once] for name, value in latents.items()}
-        decoded: Any = model_trace(free, layout, part, x).nodes[site]
+        decoded: Any = joint.run(free, part).nodes[site]
         draw = decoded["value"].reshape(-1, num_chains, *x.shape)
         means = _expectation(decoded["fn"], decoded["value"]).expand(decoded["value"].shape)
         total += means.reshape(draw.shape).sum(0)

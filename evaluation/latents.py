@@ -11,17 +11,17 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from aevb.inference import randomness
+from aevb.inference.devices import device_of, moved
+from aevb.inference.joint import Joint
 from aevb.inference.layouts import (
     Layout,
     batch_shape,
     by_datapoint,
     in_plate,
-    read_layout,
     read_model_layout,
     sites,
     value_of,
 )
-from aevb.inference.log_weights import cost_of_one_draw, draw, model_trace
 from aevb.inference.switches import argument_checks
 
 __all__ = [
@@ -159,13 +159,15 @@ def embed(
         (torch.Size([5, 5]), ('z2[0]', 'z2[1]', 'z1[0]', 'z1[1]', 'z1[2]'))
     """
     _check(num_samples)
-    with torch.no_grad(), randomness.seeded(seed, _device(args)), argument_checks(False):
+    device = device_of(guide, args=args)
+    args = moved(args, device)
+    with torch.no_grad(), randomness.seeded(seed, device), argument_checks(False):
         layout, first = read_model_layout(guide, *args)
         _refuse_joint(layout)
         second = poutine.trace(guide).get_trace(*args)
         known = {name: _moments(site, second.nodes[name], layout) for name, site in sites(first)}
         if not all(known.values()):
-            draws, _ = draw(guide, layout, num_samples, *args)
+            draws, _ = Joint(guide, *args, guide=guide, layout=layout).draw(num_samples)
         columns = [
             moments or _sample_moments(by_datapoint(draws[name], layout))
             for name, moments in known.items()
@@ -250,18 +252,22 @@ def kl_per_dimension(
         (torch.Size([3, 2]), 0.0)
     """
     _check(num_samples)
-    with torch.no_grad(), randomness.seeded(seed, _device(args)), argument_checks(False):
-        layout = read_layout(model, guide, *args)
-        _refuse_joint(layout)
-        parts = _divergences(model, guide, layout, 2, *args)
+    device = device_of(model, guide, args=args)
+    with torch.no_grad(), randomness.seeded(seed, device), argument_checks(False):
+        joint = Joint(model, *args, guide=guide)
+        _refuse_joint(joint.layout)
+        if (joint.way, joint.guide_way) != ("plate", "plate"):
+            raise ValueError(
+                "model: divergences of single dimensions need sites that broadcast under an "
+                "outer plate of draws; index from the right, and leave room for plates on the left"
+            )
+        parts = _divergences(joint, 2)
         if all(bool((part == part[:1]).all()) for part in parts.values()):
             parts = {name: part[:1] for name, part in parts.items()}  # draws change nothing
         else:
-            latents, _ = draw(guide, layout, 1, *args)
-            cost = cost_of_one_draw(model, layout, latents, *args)
-            at_once = max(1, _BYTES_AT_ONCE // cost.num_bytes)
+            at_once = max(1, _BYTES_AT_ONCE // joint.cost(joint.draw(1)[0]).num_bytes)
             blocks = [
-                _divergences(model, guide, layout, min(at_once, num_samples - start), *args)
+                _divergences(joint, min(at_once, num_samples - start))
                 for start in range(0, num_samples, at_once)
             ]
             parts = {name: torch.cat([block[name] for block in blocks]) for name in parts}
@@ -274,18 +280,18 @@ def kl_per_dimension(
     return KLPerDimension(torch.cat(means, -1), torch.cat(errors, -1), _names(parts, means), seed)
 
 
-def _divergences(
-    model: Callable[..., Any], guide: Callable[..., Any], layout: Layout, num: int, *args: Any
-) -> dict[str, Tensor]:
+def _divergences(joint: Joint, num: int) -> dict[str, Tensor]:
     """Closed forms or log-ratios at draws of the guide, ``(num, N, parts)`` by site."""
-    trace = poutine.trace(in_plate(guide, layout, num)).get_trace(*args)
+    guide: Any = joint.guide
+    layout = joint.layout
+    trace = poutine.trace(in_plate(guide, layout, num)).get_trace(*joint.args)
     latents = {name: value_of(trace, name) for name, _ in sites(trace)}
-    joint = model_trace(model, layout, latents, *args)
+    prior = joint.run(joint.model, latents)
     parts = {}
     for name, site in sites(trace):
         value, plates = latents[name], batch_shape(site, layout, num)
         q: Any = site["fn"]
-        p: Any = joint.nodes[name]["fn"]
+        p: Any = prior.nodes[name]["fn"]
         inner_q, inner_p = _without_independent(q), _without_independent(p)
         event = torch.Size()
         if not inner_q.event_shape and not inner_p.event_shape:
@@ -343,7 +349,3 @@ def _refuse_joint(layout: Layout) -> None:
 def _check(num_samples: int) -> None:
     if num_samples < 2:
         raise ValueError(f"num_samples: must be at least 2; got {num_samples}")
-
-
-def _device(args: tuple[Any, ...]) -> torch.device:
-    return next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))

@@ -10,19 +10,28 @@ from torch import Tensor
 
 __all__ = ["embedding_plot", "evidence_curve", "image_grid", "training_curve"]
 
+_CURVES = {
+    "train_objective": "training",
+    "validation_elbo": "validation ELBO",
+    "validation_log_joint": "validation log p(x, z) at a point: no bound",
+}
 
-def training_curve(history: list[dict[str, Any]], path: Path) -> None:
+
+def training_curve(
+    history: list[dict[str, Any]], path: Path, unit: str = "nats per datapoint"
+) -> None:
     """Training objective and validation ELBO over epochs.
 
     Args:
         history: Rows of :class:`aevb.inference.Run`.
         path: Picture to write.
+        unit: Of the objective, as the run says it.
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     epochs = [row["epoch"] for row in history]
-    for key, label in (("train_objective", "training"), ("validation_elbo", "validation ELBO")):
-        values = [math.nan if row[key] is None else row[key] for row in history]
+    for key, label in _CURVES.items():
+        values = [math.nan if row.get(key) is None else row[key] for row in history]
         if not all(map(math.isnan, values)):
             axes.plot(epochs, values, label=label)
     # the first epochs climb so far that they would flatten all that follows
@@ -31,7 +40,7 @@ def training_curve(history: list[dict[str, Any]], path: Path) -> None:
         margin = 0.05 * (max(later) - min(later)) or 1.0
         axes.set_ylim(bottom=min(later) - margin)
     axes.set_xlabel("epoch")
-    axes.set_ylabel("nats per datapoint")
+    axes.set_ylabel(unit)
     axes.legend()
     figure.savefig(path, dpi=120)
 

@@ -100,7 +100,7 @@ def _worst(trial: Trial, num: int) -> str:
             f"(p = {float(errors.p_value[place]):.3f}), largest error of a mean {largest:.2f} sd, "
             f"sds × {ratio:.2f}, k̂ {decimal(trial.khat[place], 2)}{judged}"
         )
-        image = data_picture(trial.x[place])
+        image = None if trial.x is None else data_picture(trial.x[place])
         small = "" if image is None else f"<div class='small'>{_picture(image)}</div>"
         figures.append(_figure(trial.plot(place), caption, small))
     return f"<div class='grid'>{''.join(figures)}</div>"

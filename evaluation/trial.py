@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aevb.evaluation.arviz import ess_bulk, ess_tail, rhat, to_arviz
 from aevb.evaluation.calibration import Calibration, calibrate
-from aevb.evaluation.checks import PredictiveCheck, predictive_check
+from aevb.evaluation.checks import PredictiveCheck, observed_data, predictive_check
 from aevb.evaluation.gaps import Gaps, inference_gaps
 from aevb.evaluation.latent_use import LatentUse, latent_use
 from aevb.evaluation.posterior import PosteriorErrors, posterior_errors
@@ -29,6 +29,7 @@ from aevb.evaluation.verdict import (
 )
 from aevb.inference import (
     Draws,
+    LogDensity,
     NoDensityError,
     NoFamilyError,
     ProgramPair,
@@ -36,11 +37,14 @@ from aevb.inference import (
     importance_evidence,
     seeded,
 )
+from aevb.inference.devices import device_of, moved
 from aevb.inference.layouts import read_layout
 from aevb.inference.switches import argument_checks
 
 __all__ = ["Trial", "compare"]
 
+# Dimensions of a joint posterior beyond which chains would take days.
+_LARGEST_JOINT = 10_000
 # Draws of the guide and of the chains that are compared as sets.
 _COMPARED = 200
 # Of the posterior, where active units or the KL have no closed form: over many datapoints few do.
@@ -57,7 +61,8 @@ class Trial:
     """What was found out about a guide at some datapoints.
 
     Attributes:
-        x: The datapoints, ``(B, *shape)``.
+        x: The datapoints, ``(B, *shape)``; all data as the only one, under a joint posterior; None
+            where the model observes them at several sites.
         draws: Of the chains.
         errors: The guide against them.
         rhat: Of the chains, worst dimension, ``(B,)``.
@@ -71,7 +76,7 @@ class Trial:
         missing: Why what is None of these four could not be had, by name.
     """
 
-    x: Tensor
+    x: Tensor | None
     draws: Draws
     errors: PosteriorErrors
     rhat: NDArray[np.float64]
@@ -155,7 +160,10 @@ class Trial:
     def to_arviz(self) -> Any:
         """The chains' draws with their statistics, for ArviZ."""
         evidence = None if self.gaps is None else self.gaps.log_evidence
-        return to_arviz(self.draws, observed_data={"observed": self.x}, log_evidence=evidence)
+        observed = None
+        if self.x is not None:
+            observed = {"observed": self.x if self.draws.is_local else self.x[0]}
+        return to_arviz(self.draws, observed_data=observed, log_evidence=evidence)
 
     def plot(self, datapoint: int) -> Figure:
         """Guide and chains at one datapoint, in the two dimensions that differ most.
@@ -168,7 +176,7 @@ class Trial:
 
 def compare(
     program: ProgramPair,
-    x: Tensor,
+    x: Tensor | tuple[Any, ...],
     *,
     num_chains: int = 16,
     num_samples: int = 500,
@@ -178,14 +186,16 @@ def compare(
     max_steps: int = 5000,
     num_simulations: int = 1000,
     num_replications: int = 1000,
-    population: Tensor | None = None,
+    population: Tensor | tuple[Any, ...] | None = None,
     seed: int = 0,
     chain_batch_size: int | None = None,
 ) -> Trial:
     """Put a guide on trial at some datapoints: chains, refinement, evidence and calibration.
 
-    Chains start from the prior and take their first masses from the guide. What cannot be had, as
-    calibration of a model that cannot be simulated, is None, and the verdict says why.
+    Chains start from the prior and take their first masses from the guide. A model whose latents
+    do not all lie in the rightmost plate ``"data"`` has one joint posterior, which is tried as
+    that of a single datapoint. What cannot be had, as calibration of a model that cannot be
+    simulated or of a guide that was fitted to these data alone, is None, and the verdict says why.
 
     References:
         Inference Suboptimality in Variational Autoencoders (Cremer, Li & Duvenaud, 2018); Yes, but
@@ -194,9 +204,8 @@ def compare(
         improved R̂ (Vehtari et al., 2021), https://arxiv.org/abs/1903.08008
 
     Args:
-        program: Has the two Pyro programs ``model(x)`` and ``guide(x)``, with all latents in the
-            rightmost plate ``"data"``.
-        x: Datapoints, ``(B, *shape)``.
+        program: Has the two Pyro programs ``model(x)`` and ``guide(x)``.
+        x: Datapoints, ``(B, *shape)``, or the tuple of all arguments of the programs.
         num_chains: Chains of each.
         num_samples: Draws that each chain keeps.
         num_warmup: Iterations before.
@@ -205,14 +214,14 @@ def compare(
         max_steps: Of refinement.
         num_simulations: Datapoints simulated from the model for :func:`calibrate`; 0 for none.
         num_replications: Of each datapoint for :func:`predictive_check`; 0 for none.
-        population: More datapoints like ``x`` for :func:`latent_use`, ``(N, *shape)``; by
-            default ``x``. Calibration simulates so many at once.
+        population: More datapoints, or arguments, like ``x`` for :func:`latent_use`; by default
+            ``x``. Calibration simulates so many at once.
         seed: Of everything random.
         chain_batch_size: Chains evaluated at once, to bound the memory.
 
     Raises:
-        ValueError: If the model has one joint posterior, the guide is a single point, or numbers
-            are out of range.
+        ValueError: If the guide is a single point, a joint posterior has too many dimensions for
+            chains, or numbers are out of range.
 
     Example:
         >>> from aevb.models import FactorAnalysis, FullNormal
@@ -235,52 +244,72 @@ def compare(
             "chain_batch_size": (chain_batch_size, 1),
         },
     )
-    _refuse_points(program, x, seed)
+    args = moved(x if isinstance(x, tuple) else (x,), device_of(program.model, args=x))
+    is_local = _refuse_points(program, args, seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "HMC: chains of")  # told in the verdict
         draws = hmc(
-            program.model, x, num_chains=num_chains, num_samples=num_samples,
+            program.model, *args, num_chains=num_chains, num_samples=num_samples,
             num_warmup=num_warmup, seed=seed, guide=program.guide,
             chain_batch_size=chain_batch_size,
         )  # fmt: skip
-    if not draws.is_local:
-        raise ValueError("program: has one joint posterior, and not one for each datapoint")
     errors = posterior_errors(
-        program.model, program.guide, x, draws=draws, num_draws=_COMPARED, seed=seed + 1
+        program.model, program.guide, *args, draws=draws, num_draws=_COMPARED, seed=seed + 1
     )
     missing: dict[str, str] = {}
     programs = program.model, program.guide
     gaps = _unless_refused(
         "gaps", missing, NoFamilyError,
         lambda: inference_gaps(
-            *programs, x, num_samples=num_importance_samples, num_chains=num_chains,
+            *programs, *args, num_samples=num_importance_samples, num_chains=num_chains,
             num_temperatures=num_temperatures, max_steps=max_steps, seed=seed + 2,
             chain_batch_size=chain_batch_size,
         ),
     )  # fmt: skip
-    khat = gaps.amortized.khat if gaps else _khat(program, x, num_importance_samples, seed)
-    points = x if population is None else population
+    khat = gaps.amortized.khat if gaps else _khat(program, args, num_importance_samples, seed)
+    points = args if population is None else population
+    points = points if isinstance(points, tuple) else (points,)
     calibration = _unless_refused(
         "calibration", missing, _REFUSALS,
         lambda: calibrate(  # which simulates as many at once as there are points
-            *programs, points, num_simulations=_asked("num_simulations", num_simulations),
-            seed=seed + 3,
+            *programs, *_of_many(points, is_local),
+            num_simulations=_asked("num_simulations", num_simulations), seed=seed + 3,
         ),
     )  # fmt: skip
     checks = _unless_refused(
         "predictive_checks", missing, _REFUSALS,
         lambda: predictive_check(
-            *programs, x, num_draws=_asked("num_replications", num_replications), seed=seed + 4
+            *programs, *args, num_draws=_asked("num_replications", num_replications),
+            seed=seed + 4,
         ),
     )  # fmt: skip
     latents = _unless_refused(
         "latents", missing, _REFUSALS,
-        lambda: latent_use(*programs, points, num_samples=_LATENT_DRAWS, seed=seed + 5),
+        lambda: latent_use(*programs, *points, num_samples=_LATENT_DRAWS, seed=seed + 5),
     )  # fmt: skip
     return Trial(
-        x.cpu(), draws, errors, rhat(draws), ess_bulk(draws), ess_tail(draws), khat.numpy(),
+        _observed(program, args, is_local), draws, errors, np.atleast_1d(rhat(draws)),
+        np.atleast_1d(ess_bulk(draws)), np.atleast_1d(ess_tail(draws)), khat.numpy(),
         gaps, calibration, checks, latents, missing,
     )  # fmt: skip
+
+
+def _observed(program: ProgramPair, args: tuple[Any, ...], is_local: bool) -> Tensor | None:
+    """The data as datapoints, where they are at one site."""
+    try:
+        _, x = observed_data(program.model, *args)
+    except ValueError:
+        return None
+    return (x if is_local else x.unsqueeze(0)).cpu()
+
+
+def _of_many(points: tuple[Any, ...], is_local: bool) -> tuple[Any, ...]:
+    if not is_local:
+        raise ValueError(
+            "the guide was fitted to these data, and says nothing of others that the model might "
+            "have made"
+        )
+    return points
 
 
 def _check(num_chains: int, num_samples: int, others: dict[str, tuple[int | None, int]]) -> None:
@@ -299,15 +328,26 @@ def _check(num_chains: int, num_samples: int, others: dict[str, tuple[int | None
             raise ValueError(f"{name}: must be at least {least}; got {value}")
 
 
-def _refuse_points(program: ProgramPair, x: Tensor, seed: int) -> None:
-    with torch.no_grad(), seeded(seed, x.device), argument_checks(False):
+def _refuse_points(program: ProgramPair, args: tuple[Any, ...], seed: int) -> bool:
+    """Whether each datapoint has a posterior of its own; refuses guides that are no density."""
+    device = device_of(args=args)
+    with torch.no_grad(), seeded(seed, device), argument_checks(False):
         try:
-            read_layout(program.model, program.guide, x)
+            layout = read_layout(program.model, program.guide, *args)
         except NoDensityError as error:
             raise NoDensityError(
                 "guide: is a single point for each datapoint, as in an ordinary autoencoder, and "
                 "no posterior that could be put on trial"
             ) from error
+        if layout.num_datapoints is None:
+            dim = LogDensity(program.model, *args).dim
+            if dim > _LARGEST_JOINT:
+                raise ValueError(
+                    f"program: has one joint posterior of {dim:,} dimensions, which chains do not "
+                    "reach; give latent weights their means (model.at_mean_weights()), so that "
+                    "each datapoint has a posterior of its own"
+                )
+    return layout.num_datapoints is not None
 
 
 def _unless_refused(
@@ -328,9 +368,9 @@ def _asked(name: str, value: int) -> int:
     return value
 
 
-def _khat(program: ProgramPair, x: Tensor, num_samples: int, seed: int) -> Tensor:
+def _khat(program: ProgramPair, args: tuple[Any, ...], num_samples: int, seed: int) -> Tensor:
     return importance_evidence(
-        program.model, program.guide, x, num_samples=num_samples, seed=seed
+        program.model, program.guide, *args, num_samples=num_samples, seed=seed
     ).khat
 
 

@@ -17,6 +17,7 @@ from aevb.inference.objectives import (
     DReG,
     FreeBits,
     Objective,
+    PyroLoss,
     StickingTheLanding,
 )
 from aevb.inference.program import Program, ProgramPair
@@ -47,6 +48,7 @@ __all__ = [
     "Objective",
     "Program",
     "ProgramPair",
+    "PyroLoss",
     "Refinement",
     "Run",
     "Simulation",

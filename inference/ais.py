@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from aevb.inference import randomness
+from aevb.inference.devices import device_of, moved
 from aevb.inference.hmc import draw_momentum, first_step_size
 from aevb.inference.importance import estimates_from_log_weights
 from aevb.inference.integrators import Point, leapfrog, metropolis
@@ -163,7 +164,7 @@ def ais_evidence(
     """
     _check(num_chains, num_temperatures, schedule, num_leapfrog_steps, target_acceptance)
     start = "prior" if guide is None else "guide"
-    device = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
+    device = device_of(model, guide, args=args)
     with torch.no_grad(), randomness.seeded(seed, device):
         _refuse_points(model, guide, args)
         density = LogDensity(model, *args, guide=guide)
@@ -221,9 +222,9 @@ def bdmc_evidence(
     """
     _check(num_chains, num_temperatures, schedule, num_leapfrog_steps, target_acceptance)
     start = "prior" if guide is None else "guide"
-    device = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
+    device = device_of(model, guide, args=args)
     with torch.no_grad(), randomness.seeded(seed, device):
-        simulation = simulate(model, *args)
+        simulation = simulate(model, *moved(args, device))
         _refuse_points(simulation.model, guide, simulation.args)
         density = LogDensity(simulation.model, *simulation.args, guide=guide)
         annealing = _Annealing(
@@ -344,7 +345,7 @@ class _Annealing:
 def _refuse_points(model: Any, guide: Any, args: tuple[Any, ...]) -> None:
     if guide is not None:
         with argument_checks(False):
-            read_layout(model, guide, *args)
+            read_layout(model, guide, *moved(args, device_of(model, guide, args=args)))
 
 
 def _spaced(schedule: str, count: int) -> Tensor:

@@ -1,12 +1,12 @@
 """Which site of a program made its loss NaN or infinite."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from pyro import poutine
 from pyro.infer import ELBO
 
+from aevb.inference.feeds import Arguments
 from aevb.inference.program import ProgramPair
 from aevb.inference.switches import argument_checks
 
@@ -30,7 +30,7 @@ class NonFiniteLossError(ArithmeticError):
         super().__init__(f"loss is not finite at step {step}: {site}; {saved}")
 
 
-def find_non_finite(program: ProgramPair, estimator: ELBO, args: tuple[Any, ...]) -> str:
+def find_non_finite(program: ProgramPair, estimator: ELBO, arguments: Arguments) -> str:
     """Name the first parameter or site that is not finite.
 
     The caller puts the random state back to that of the failing step, so that the same draws are
@@ -39,7 +39,7 @@ def find_non_finite(program: ProgramPair, estimator: ELBO, args: tuple[Any, ...]
     Args:
         program: Model and guide.
         estimator: Pyro loss of the failing step, which knows how many draws it makes and how.
-        args: Arguments of the failing step.
+        arguments: Of the failing step.
 
     Returns:
         Words such as ``"site 'x' of the model has log-probability nan"``.
@@ -48,7 +48,9 @@ def find_non_finite(program: ProgramPair, estimator: ELBO, args: tuple[Any, ...]
     if parameter:
         return parameter
     with torch.no_grad(), argument_checks(False):
-        for model, guide in estimator._get_traces(program.model, program.guide, args, {}):
+        for model, guide in estimator._get_traces(
+            program.model, program.guide, arguments.args, dict(arguments.kwargs)
+        ):
             found = _first_site(guide, "guide") or _first_site(model, "model")
             if found:
                 return found

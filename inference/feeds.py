@@ -1,33 +1,44 @@
 """Where the arguments of a training step come from: whole data or shuffled minibatches."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from aevb.data import Minibatches, Split
+from aevb.inference.devices import moved
 
-__all__ = ["Data", "Feed", "evaluation_batches"]
+__all__ = ["Arguments", "Data", "Feed", "evaluation_batches", "num_rows"]
 
-Data = Split | Tensor | tuple[Any, ...]
+Data = Split | Tensor | tuple[Any, ...] | Mapping[str, Any]
+
+
+class Arguments(NamedTuple):
+    """What the two programs are called with."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = {}
 
 
 class Feed:
     """Successive arguments of ``model`` and ``guide``, with a state that resumes exactly.
 
     Args:
-        data: A split, a tensor whose rows are datapoints, or the tuple of all arguments.
+        data: A split, a tensor whose rows are datapoints, the tuple of all arguments, or keyword
+            arguments by name. An argument may be a list, tuple or dictionary of tensors.
         batch_size: Datapoints of one step; None gives the whole data at every step.
         seed: Seed of the order. Binarization draws from torch's global generator.
         device: Where the data are kept and gathered.
 
     Raises:
-        ValueError: If ``batch_size`` is given and the arguments are not tensors of equal length.
+        ValueError: If ``batch_size`` is given and the arguments hold no tensors, or some of
+            different lengths.
 
     Example:
         >>> feed = Feed(torch.arange(5.0), batch_size=2, seed=0, device=torch.device("cpu"))
-        >>> [len(feed.present(*feed.next())[0]) for _ in range(3)], feed.epoch
+        >>> [len(feed.present(*feed.next()).args[0]) for _ in range(3)], feed.epoch
         ([2, 2, 1], 1)
     """
 
@@ -89,7 +100,7 @@ class Feed:
             self._epoch_order = self.order.epoch_order().to(self.device)
         return (self._epoch_order[start : start + len(self.order.next_indices())],)
 
-    def present(self, *inputs: Tensor) -> tuple[Any, ...]:
+    def present(self, *inputs: Tensor) -> Arguments:
         """The arguments of the programs, by operations on tensors alone.
 
         Args:
@@ -100,9 +111,17 @@ class Feed:
         """
         if isinstance(self.data, Split):
             rows = inputs[0] if inputs else torch.arange(len(self.data), device=self.device)
-            return (self.data.present(rows),)
-        parts = self.data if isinstance(self.data, tuple) else (self.data,)
-        return tuple(part.index_select(0, inputs[0]) for part in parts) if inputs else parts
+            return Arguments((self.data.present(rows),))
+        if not inputs:
+            return _arguments(self.data)
+        return _arguments(_rows(self.data, lambda part: part.index_select(0, inputs[0])))
+
+    @property
+    def others(self) -> list[Any]:
+        """What the arguments hold besides tensors."""
+        if isinstance(self.data, Split):
+            return []
+        return [leaf for leaf in tree_leaves(self.data) if not isinstance(leaf, Tensor)]
 
     def state_dict(self) -> dict[str, Any]:
         """Order, position and random states."""
@@ -119,7 +138,7 @@ class Feed:
 
 def evaluation_batches(
     data: Data, batch_size: int | None, device: torch.device
-) -> Iterator[tuple[Any, ...]]:
+) -> Iterator[Arguments]:
     """The evaluation copy of the data, in order, as arguments of the programs.
 
     Args:
@@ -128,40 +147,60 @@ def evaluation_batches(
         device: Where they go.
 
     Yields:
-        One tuple of arguments for each batch.
+        The arguments of each batch.
     """
     data = _on_device(data, device)
-    size = _length(data, required=batch_size is not None) if batch_size is None else batch_size
+    length = _length(data, required=batch_size is not None)
     if isinstance(data, Split):
-        for x in data.batches(size):
-            yield (x.to(device),)
+        for x in data.batches(batch_size or length):
+            yield Arguments((x.to(device),))
         return
-    if batch_size is None and not isinstance(data, Tensor):
-        yield data
+    if batch_size is None:
+        yield _arguments(data)
         return
-    parts = data if isinstance(data, tuple) else (data,)
-    for start in range(0, _length(data, required=True), size):
-        yield tuple(part[start : start + size] for part in parts)
+    for start in range(0, length, batch_size):
+        end = start + batch_size
+        yield _arguments(_rows(data, lambda part, start=start, end=end: part[start:end]))
+
+
+def num_rows(arguments: Arguments) -> int:
+    """Datapoints that some arguments hold; 1 if they hold no tensor with rows."""
+    tensors = [leaf for leaf in tree_leaves(tuple(arguments)) if isinstance(leaf, Tensor)]
+    return max((len(tensor) for tensor in tensors if tensor.ndim), default=1)
+
+
+def _arguments(data: Any) -> Arguments:
+    if isinstance(data, Mapping):
+        return Arguments(kwargs=data)
+    return Arguments(data if isinstance(data, tuple) else (data,))
+
+
+def _rows(data: Any, take: Callable[[Tensor], Tensor]) -> Any:
+    """Some rows of every tensor that has rows."""
+    return tree_map(
+        lambda part: take(part) if isinstance(part, Tensor) and part.ndim else part, data
+    )
 
 
 def _on_device(data: Data, device: torch.device) -> Data:
-    if isinstance(data, Split | Tensor):
+    if isinstance(data, Split):
         return data.to(device)
-    if not isinstance(data, tuple):
+    if not isinstance(data, Tensor | tuple | Mapping):
         raise ValueError(
-            f"data: expected a split, a tensor or the tuple of all arguments; got {type(data)}"
+            "data: expected a split, a tensor, the tuple of all arguments or a dictionary of "
+            f"keyword arguments; got {type(data).__name__}"
         )
-    return tuple(part.to(device) if isinstance(part, Tensor) else part for part in data)
+    return moved(dict(data) if isinstance(data, Mapping) else data, device)
 
 
 def _length(data: Data, required: bool) -> int:
-    if isinstance(data, Split | Tensor):
+    if isinstance(data, Split):
         return len(data)
-    lengths = {len(part) if isinstance(part, Tensor) and part.ndim else None for part in data}
-    if required and (len(lengths) != 1 or None in lengths):
+    tensors = [leaf for leaf in tree_leaves(data) if isinstance(leaf, Tensor)]
+    lengths = {len(tensor) for tensor in tensors if tensor.ndim}
+    if required and len(lengths) != 1:
         raise ValueError(
             "batch_size: minibatches need arguments that are tensors of equal length; got lengths "
-            f"{sorted(map(str, lengths))}"
+            f"{sorted(lengths) or 'of no tensor'}"
         )
-    sizes = [length for length in lengths if length is not None]
-    return max(sizes, default=1)
+    return max(lengths, default=1)

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import torch
+from pyro.infer.elbo import ELBO as Estimator
 from torch import nn
 
 from aevb.inference import randomness
 from aevb.inference.devices import pick_device
 from aevb.inference.feeds import Data, Feed
-from aevb.inference.objectives import ELBO, Objective
+from aevb.inference.objectives import ELBO, Objective, PyroLoss
 from aevb.inference.precision import PRECISIONS
 from aevb.inference.program import ProgramPair
 from aevb.inference.steps import LEVELS
@@ -21,7 +22,7 @@ def fit(
     program: ProgramPair,
     data: Data,
     *,
-    objective: Objective = ELBO(),
+    objective: Objective | Estimator = ELBO(),
     optimizer: Optimizer = torch.optim.Adam,
     learning_rate: float = 1e-3,
     schedule: Schedule | None = None,
@@ -48,9 +49,11 @@ def fit(
     .. math:: \tfrac1M \sum_i \widetilde{\mathcal L}(\theta, \phi; x_i)
         + \tfrac1N \log \mathcal{N}(\theta; 0, s^2 I),
 
-    where the second term is there only with ``weight_prior_scale`` s: the maximum a posteriori
-    estimate of the generative weights θ, those that the model announces to Pyro; s = 1 in the
-    AEVB paper, and s² = κ in the DLGM paper. The guide's own weights φ have no prior.
+    in which what a minibatch holds is scaled by N/M, and the sum divided by N, where latents of
+    all datapoints share the program with it. The second term is there only with
+    ``weight_prior_scale`` s: the maximum a posteriori estimate of the generative weights θ, those
+    that the model announces to Pyro; s = 1 in the AEVB paper, and s² = κ in the DLGM paper. The
+    guide's own weights φ have no prior.
 
     References:
         Auto-Encoding Variational Bayes (Kingma & Welling, 2013), algorithm 1 and section 5,
@@ -61,8 +64,10 @@ def fit(
     Args:
         program: One of our models, or ``Program(model, guide)``; it is trained in place and left
             in evaluation mode.
-        data: A split, a tensor whose rows are datapoints, or the tuple of the programs' arguments.
-        objective: Bound to maximize.
+        data: A split, a tensor whose rows are datapoints, the tuple of the programs' arguments, or
+            a dictionary of keyword arguments; an argument may be a list, tuple or dictionary of
+            tensors.
+        objective: Bound to maximize, or a loss of ``pyro.infer``.
         optimizer: Called with the parameters and ``lr=learning_rate``; any ``torch.optim`` class.
         learning_rate: Initial step size.
         schedule: Called with the optimizer; its ``step`` runs once per epoch (with the validation
@@ -71,6 +76,8 @@ def fit(
         epochs: Passes over the data to make in all.
         steps: Steps to make in all, in place of ``epochs``.
         batch_size: Datapoints of a minibatch; None gives the programs all data at every step.
+            Beside latents of all datapoints, as the weights of a regression, what lies in a plate
+            as long as the minibatch is scaled to the whole data, unless the program does so.
         validation: Data for the validation ELBO (one draw per datapoint, the same at every epoch).
         patience: Stop after so many validations without a better one, with the best weights.
         seed: Of everything random in training. Torch's global state outside is left as it was.
@@ -125,7 +132,7 @@ def fit(
             program=program,
             feed=Feed(data, batch_size, seed, target),
             validation=validation,
-            objective=objective,
+            objective=objective if isinstance(objective, Objective) else PyroLoss(objective),
             weight_prior_scale=weight_prior_scale,
             patience=patience,
             seed=seed,

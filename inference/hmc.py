@@ -16,6 +16,7 @@ from aevb.inference.adaptation import (
     halton,
     warmup_windows,
 )
+from aevb.inference.devices import device_of
 from aevb.inference.integrators import Point, kinetic_energy, leapfrog, metropolis
 from aevb.inference.log_density import LogDensity
 from aevb.inference.path_gradients import STARTS, PathGradient
@@ -130,8 +131,8 @@ def hmc(
         for Setting Trajectory Lengths (Hoffman, Radul & Sountsov, 2021)
 
     Args:
-        model: Pyro program of the joint distribution; its sites broadcast under an outer plate.
-        args: Its arguments.
+        model: Pyro program of the joint distribution.
+        args: Its arguments; they are moved to where its parameters are.
         num_chains: Independent chains of each posterior.
         num_samples: Draws that each chain keeps.
         num_warmup: Iterations before them, in which everything adapts.
@@ -146,8 +147,8 @@ def hmc(
         state: ``draws.state`` to go on from, in place of a start.
 
     Raises:
-        ValueError: If a number is out of range, the model has discrete latents, or no chain
-            starts where the density is finite.
+        ValueError: If a number is out of range, the model has discrete latents, cannot be
+            evaluated at several draws at once, or no chain starts where the density is finite.
 
     Warns:
         UserWarning: If a posterior has a chain that never moved, or often diverges.
@@ -160,7 +161,7 @@ def hmc(
         torch.Size([4, 50, 3, 2])
     """
     _check(num_chains, num_samples, num_warmup, start, guide, target_acceptance, thinning)
-    device = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
+    device = device_of(model, guide, args=args)
     with torch.no_grad(), randomness.seeded(seed, device):
         density = LogDensity(model, *args, guide=guide)
         work = (num_warmup + num_samples * thinning) * 5

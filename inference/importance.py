@@ -7,18 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from aevb.inference import randomness
 from aevb.inference.compile import graph_function
+from aevb.inference.devices import device_of
 from aevb.inference.graph_checks import check_function
-from aevb.inference.layouts import Layout, read_layout, refuse_nan
-from aevb.inference.log_weights import (
-    cost_of_one_draw,
-    draw,
-    log_joint,
-    model_trace,
-    same_when_cut,
-)
+from aevb.inference.joint import Joint
+from aevb.inference.layouts import refuse_nan
 from aevb.inference.psis import pareto_khat
 from aevb.inference.switches import argument_checks
 from aevb.inference.tracing import NotTraceableError
@@ -84,8 +80,7 @@ def importance_evidence(
         w_s = \frac{p(x, z_s)}{q(z_s | x)}, \quad z_s \sim q(z | x)
 
     Where every site lies in the rightmost ``pyro.plate("data", ...)`` there is one estimate for
-    each datapoint; otherwise the posterior is joint and there is one for the whole data. Sites
-    must broadcast under an outer plate, as for Pyro's vectorized particles.
+    each datapoint; otherwise the posterior is joint and there is one for the whole data.
 
     References:
         Importance Weighted Autoencoders (Burda, Grosse & Salakhutdinov, 2016),
@@ -94,15 +89,16 @@ def importance_evidence(
     Args:
         model: Pyro program of the joint distribution.
         guide: Pyro program of the proposal.
-        args: Arguments of both; tensors as long as the data plate are cut into blocks with it.
+        args: Arguments of both; tensors as long as the data plate are cut into blocks with it,
+            and all are moved to where the programs' parameters are.
         num_samples: S, draws for each datapoint.
         seed: Of the draws; the result does not depend on ``memory_budget``, and torch's global
             random state is left as it was.
         memory_budget: Bytes that one evaluation of the model may use.
 
     Raises:
-        ValueError: If ``num_samples`` is not positive, a site is scaled or subsampled, or a
-            log-probability is NaN.
+        ValueError: If ``num_samples`` is not positive, a site is scaled or subsampled, a
+            log-probability is NaN, or the model cannot be evaluated at several draws at once.
 
     Example:
         >>> import torch
@@ -114,13 +110,15 @@ def importance_evidence(
     """
     if num_samples < 1:
         raise ValueError(f"num_samples: must be at least 1; got {num_samples}")
-    device = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
-    with torch.no_grad(), randomness.seeded(seed, device), argument_checks(False):
-        layout = read_layout(model, guide, *args)
-        parts = list(_datapoint_blocks(model, guide, layout, args, num_samples))
-        evaluate = _LogJoint(model, layout, num_samples * len(parts), memory_budget)
+    with (
+        torch.no_grad(),
+        randomness.seeded(seed, device_of(model, guide, args=args)),
+        argument_checks(False),
+    ):
+        parts = list(_datapoint_blocks(Joint(model, *args, guide=guide), num_samples))
+        evaluate = _LogJoint(num_samples * len(parts), memory_budget)
         blocks = [
-            _log_weights(guide, layout, part, num_samples, (seed, number), evaluate)
+            _log_weights(part, num_samples, (seed, number), evaluate)
             for number, part in enumerate(parts)
         ]
         estimates = [estimates_from_log_weights(block) for block in blocks]
@@ -162,41 +160,30 @@ def estimates_from_log_weights(log_weights: Tensor) -> dict[str, Tensor]:
     return {name: value.cpu() for name, value in estimates.items()}
 
 
-def _datapoint_blocks(
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
-    layout: Layout,
-    args: tuple[Any, ...],
-    num_samples: int,
-) -> Iterator[tuple[Any, ...]]:
-    """The arguments cut along the data plate, where the programs allow it."""
-    total = layout.num_datapoints
+def _datapoint_blocks(joint: Joint, num_samples: int) -> Iterator[Joint]:
+    """The programs at parts of the data, cut along the data plate, where they allow it."""
+    total = joint.layout.num_datapoints
     size = max(1, min(_DATAPOINTS_PER_BLOCK, _WEIGHTS_PER_BLOCK // num_samples))
     if total is None or total <= size:
-        yield args
+        yield joint
         return
 
     def cut(start: int) -> tuple[Any, ...]:
         return tuple(
             a[start : start + size] if isinstance(a, Tensor) and a.ndim and len(a) == total else a
-            for a in args
+            for a in joint.args
         )
 
     blocks = [(slice(start, start + size), cut(start)) for start in range(0, total, size)]
-    if not same_when_cut(model, guide, layout, args, blocks):
-        yield args
+    if not joint.same_when_cut(blocks):
+        yield joint
         return
-    for _, part in blocks:
-        yield part
+    for part, args in blocks:
+        yield joint.at(*args, num_datapoints=len(range(*part.indices(total))))
 
 
 def _log_weights(
-    guide: Callable[..., Any],
-    layout: Layout,
-    args: tuple[Any, ...],
-    num_samples: int,
-    key: tuple[int, int],
-    evaluate: "_LogJoint",
+    joint: Joint, num_samples: int, key: tuple[int, int], evaluate: "_LogJoint"
 ) -> Tensor:
     """Log-weights of one block of datapoints, ``(S, B)``."""
     # filled in place: small results kept between large temporaries would cut the heap to pieces,
@@ -205,11 +192,11 @@ def _log_weights(
     for start in range(0, num_samples, _SAMPLES_PER_BLOCK):
         count = min(_SAMPLES_PER_BLOCK, num_samples - start)
         torch.manual_seed(_mix(*key, start))
-        latents, log_q = draw(guide, layout, count, *args)
+        latents, log_q = joint.draw(count)
         if not latents:
             raise ValueError("model: has no latent sites, so there is nothing to integrate over")
         if start == 0:
-            evaluate.begin(latents, args)
+            evaluate.begin(joint, latents)
         for first in range(0, count, evaluate.at_once):
             chunk = slice(first, first + evaluate.at_once)
             log_p = evaluate({name: z[chunk] for name, z in latents.items()})
@@ -228,20 +215,19 @@ class _LogJoint:
         at_once: Draws whose evaluation stays within the memory budget.
     """
 
-    def __init__(
-        self, model: Callable[..., Any], layout: Layout, num_draws: int, budget: int
-    ) -> None:
-        self._model, self._layout, self._budget = model, layout, budget
+    def __init__(self, num_draws: int, budget: int) -> None:
+        self._budget = budget
         self._num_draws = num_draws  # over all blocks
         self._graph: Callable[..., Tensor] | None = None
         self._shapes: list[torch.Size] = []  # of the graph's inputs
         self._unchecked = False
 
-    def begin(self, latents: dict[str, Tensor], args: tuple[Any, ...]) -> None:
+    def begin(self, joint: Joint, latents: dict[str, Tensor]) -> None:
         """Go on to a block of datapoints, and draws of a whole block of draws."""
-        self._args = args
+        self._joint = joint
+        self._leaves, self._form = tree_flatten(joint.args)
         self._names = list(latents)
-        cost = cost_of_one_draw(self._model, self._layout, latents, *args)
+        cost = joint.cost(latents)
         fitting = max(1, self._budget // cost.num_bytes)
         count = len(next(iter(latents.values())))
         # all of one size, since other sizes have no graph
@@ -254,10 +240,11 @@ class _LogJoint:
     def __call__(self, latents: dict[str, Tensor]) -> Tensor:
         """``(S, B)``, float64, in nats."""
         inputs = [latents[name] for name in self._names]
-        inputs += [a for a in self._args if isinstance(a, Tensor)]
+        inputs += [leaf for leaf in self._leaves if isinstance(leaf, Tensor)]
         result = self._function_for(inputs)(*inputs)
         if bool(torch.isnan(result).any()):
-            refuse_nan(model_trace(self._model, self._layout, latents, *self._args))
+            for part in self._joint.singly(latents):
+                refuse_nan(self._joint.run(self._joint.model, part))
         return result
 
     def _function_for(self, inputs: list[Tensor]) -> Callable[..., Tensor]:
@@ -280,8 +267,10 @@ class _LogJoint:
     def _eager(self, *inputs: Tensor) -> Tensor:
         values = iter(inputs)
         latents = {name: next(values) for name in self._names}
-        args = [next(values) if isinstance(a, Tensor) else a for a in self._args]
-        return log_joint(self._model, self._layout, latents, *args)
+        leaves = [next(values) if isinstance(a, Tensor) else a for a in self._leaves]
+        size = self._joint.layout.num_datapoints
+        args = tree_unflatten(leaves, self._form)
+        return self._joint.at(*args, num_datapoints=size).log_joint(latents)
 
 
 def _mix(*keys: int) -> int:

@@ -182,9 +182,10 @@ def in_plate(program: Callable[..., Any], layout: Layout, size: int) -> Callable
     return vectorized
 
 
-def batch_shape(site: Any, layout: Layout, num_samples: int) -> torch.Size:
+def batch_shape(site: Any, layout: Layout, num_samples: int | None) -> torch.Size:
     """The plates of a site with the draws in front, whatever its distribution left out."""
-    shape = [num_samples] + [1] * layout.nesting
+    shape = [] if num_samples is None else [num_samples]
+    shape += [1] * layout.nesting
     for frame in site["cond_indep_stack"]:
         if frame.vectorized:
             shape[frame.dim] = frame.size
@@ -202,18 +203,22 @@ def by_datapoint(value: Tensor, layout: Layout) -> Tensor:
     return value.reshape(len(value), 1, -1)
 
 
-def sum_log_prob(chosen: Iterable[tuple[str, Any]], layout: Layout, num_samples: int) -> Tensor:
+def sum_log_prob(
+    chosen: Iterable[tuple[str, Any]], layout: Layout, num_samples: int | None
+) -> Tensor:
     """Sum over sites and over all plates but those of draws and datapoints.
 
     Args:
         chosen: Some of a trace's :func:`sites`.
         layout: Of the program.
-        num_samples: S, size of the plate of draws.
+        num_samples: S, size of the plate of draws; None of a program that was run without one.
 
     Returns:
-        ``(S, B)``, or ``(S, 1)`` for a joint posterior, float64, in nats.
+        ``(S, B)``, or ``(S, 1)`` for a joint posterior, float64, in nats; without S if there is
+        no plate of draws.
     """
     total: Tensor | None = None
+    draws = () if num_samples is None else (num_samples,)
     for name, site in chosen:
         log_prob = float64_log_prob(site["fn"], _unmasked_value(site))
         if site["mask"] is not None:
@@ -227,13 +232,14 @@ def sum_log_prob(chosen: Iterable[tuple[str, Any]], layout: Layout, num_samples:
                 f"log-probability is {tuple(log_prob.shape)} in place of {tuple(wanted)}; index "
                 "from the right, and leave room for plates on the left"
             ) from None
-        keep = 2 if layout.num_datapoints is not None else 1
-        middle = list(range(1, log_prob.ndim - keep + 1))
+        before = 0 if num_samples is None else 1
+        behind = 0 if layout.num_datapoints is None else 1
+        middle = list(range(before, log_prob.ndim - behind))
         log_prob = log_prob.sum(middle) if middle else log_prob
-        log_prob = log_prob.reshape(num_samples, -1)
+        log_prob = log_prob.reshape(*draws, -1)
         total = log_prob if total is None else total + log_prob
     if total is None:
-        return torch.zeros(num_samples, layout.num_datapoints or 1, dtype=torch.float64)
+        return torch.zeros(*draws, layout.num_datapoints or 1, dtype=torch.float64)
     return total
 
 

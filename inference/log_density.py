@@ -6,24 +6,22 @@ from math import prod
 from typing import Any
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from aevb.inference import randomness
+from aevb.inference.devices import device_of, moved
+from aevb.inference.joint import Joint
 from aevb.inference.layouts import (
     Layout,
     NoDensityError,
     batch_shape,
-    in_plate,
     read_model_layout,
     refuse_nan,
     sites,
-    sum_log_prob,
     value_of,
 )
-from aevb.inference.log_weights import draw
 from aevb.inference.supports import bijection_of
-from aevb.inference.switches import SingularAsNaN, argument_checks
+from aevb.inference.switches import argument_checks
 
 __all__ = ["LogDensity", "guide_draws"]
 
@@ -63,20 +61,21 @@ class LogDensity:
         (constrained latents), https://arxiv.org/abs/1603.00788
 
     Args:
-        model: Pyro program whose sites broadcast under an outer plate.
+        model: Pyro program.
         args: Its arguments.
         guide: Pyro program to start from or anneal from; may be left out.
 
     Attributes:
         batch: Posteriors; 1 for a joint one.
         dim: Dimensions of each, unconstrained.
+        device: Of parameters and data.
         is_local: Whether there is one posterior for each datapoint.
         has_guide: Whether there is a guide.
 
     Raises:
         ValueError: If the model has no latents, discrete, circular or improper ones, or ones whose
             support depends on other latents; if a site is scaled or subsampled, or observes data
-            outside its support.
+            outside its support; or when it is evaluated, if several draws cannot be at once.
 
     Example:
         >>> import pyro
@@ -98,7 +97,8 @@ class LogDensity:
         *args: Any,
         guide: Callable[..., Any] | None = None,
     ) -> None:
-        self._model, self._args, self._guide = model, args, guide
+        self.device = device_of(model, guide, args=args)
+        args = moved(args, self.device)
         with argument_checks(False):
             try:
                 self.layout, first = read_model_layout(model, *args)
@@ -115,12 +115,12 @@ class LogDensity:
         ]
         if not self._latents:
             raise ValueError("model: has no latent sites, so there is no posterior")
+        self._joint = Joint(model, *args, guide=guide, layout=self.layout)
         self.has_guide = guide is not None
         self.is_local = self.layout.num_datapoints is not None
         self.batch = self.layout.num_datapoints or 1
         self.dim = sum(latent.size for latent in self._latents)
-        example = value_of(first, self._latents[0].name)
-        self.dtype, self.device = example.dtype, example.device
+        self.dtype = value_of(first, self._latents[0].name).dtype
 
     def joint(self, u: Tensor) -> Tensor:
         """Log p(x, z) and the Jacobian, ``(chains, batch)``."""
@@ -130,15 +130,8 @@ class LogDensity:
     def split(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Log p(z) with the Jacobian, and log p(x|z), each ``(chains, batch)``."""
         latents, jacobian = self._transformed(u)
-        trace = self._run(self._model, latents)
-        names = set(latents)
-        prior = [(name, site) for name, site in sites(trace) if name in names]
-        rest = [(name, site) for name, site in sites(trace) if name not in names]
-        layout = self.layout
-        return (
-            sum_log_prob(prior, layout, len(u)) + jacobian,
-            sum_log_prob(rest, layout, len(u)),
-        )
+        prior, likelihood = self._joint.log_parts(latents)
+        return prior + jacobian, likelihood
 
     def guide(self, u: Tensor) -> Tensor:
         """Log q(z|x) of the guide with the Jacobian, ``(chains, batch)``.
@@ -146,38 +139,22 @@ class LogDensity:
         Raises:
             NoDensityError: If the guide cannot score given latents, or has none but point masses.
         """
-        if self._guide is None:
-            raise ValueError("guide: none was given")
         latents, jacobian = self._transformed(u)
         try:
-            trace = self._run(self._guide, latents)
-            total = sum_log_prob(sites(trace), self.layout, len(u))
+            return self._joint.log_guide(latents) + jacobian
         except (KeyError, NotImplementedError):  # as of a flow without an inverse
             raise NoDensityError(
                 "guide: its density is known at its own draws only; anneal from the prior instead "
                 "(guide=None; --start prior)"
             ) from None
-        foreign = {name for name, _ in sites(trace)} - set(latents)
-        if foreign:
-            raise ValueError(
-                f"guide: its density needs the sites {sorted(foreign)} that the model lacks; "
-                "start from the prior (guide=None)"
-            )
-        return total + jacobian
 
     def prior_draws(self, num: int) -> Tensor:
         """Draws of the model's own latents, ``(num, batch, dim)``, from the global generator."""
-        with torch.no_grad(), argument_checks(False), SingularAsNaN():
-            trace = poutine.trace(in_plate(self._model, self.layout, num)).get_trace(*self._args)
-        values = {latent.name: value_of(trace, latent.name) for latent in self._latents}
-        return self.unconstrain(values, num)
+        return self.unconstrain(self._joint.prior_draws(num), num)
 
     def guide_draws(self, num: int) -> Tensor:
         """Draws of the guide, ``(num, batch, dim)``, from the global generator."""
-        if self._guide is None:
-            raise ValueError("guide: none was given")
-        with argument_checks(False):
-            latents, _ = draw(self._guide, self.layout, num, *self._args)
+        latents, _ = self._joint.draw(num)
         missing = {latent.name for latent in self._latents} - set(latents)
         if missing:
             raise ValueError(f"guide: has no site for the model's latents {sorted(missing)}")
@@ -218,7 +195,8 @@ class LogDensity:
             ValueError: Names it.
         """
         latents, _ = self._transformed(u)
-        refuse_nan(self._run(self._model, latents))
+        for part in self._joint.singly(latents):
+            refuse_nan(self._joint.run(self._joint.model, part))
 
     def _transformed(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         latents = {}
@@ -249,12 +227,6 @@ class LogDensity:
             log_det = log_det.movedim(nesting, 1)
         return value, log_det.reshape(chains, self.batch, -1).sum(-1)
 
-    def _run(self, program: Callable[..., Any], latents: dict[str, Tensor]) -> poutine.Trace:
-        num = len(next(iter(latents.values())))
-        conditioned = poutine.condition(program, data=latents)
-        with argument_checks(False), SingularAsNaN():
-            return poutine.trace(in_plate(conditioned, self.layout, num)).get_trace(*self._args)
-
 
 def guide_draws(
     model: Callable[..., Any],
@@ -281,8 +253,7 @@ def guide_draws(
         >>> guide_draws(fa.model, fa.guide, torch.zeros(3, 5), num_draws=7).shape
         torch.Size([7, 3, 2])
     """
-    device = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
-    with randomness.seeded(seed, device):
+    with randomness.seeded(seed, device_of(model, guide, args=args)):
         return LogDensity(model, *args, guide=guide).guide_draws(num_draws)
 
 

@@ -15,6 +15,7 @@ COLUMNS = (
     "step",
     "train_objective",
     "validation_elbo",
+    "validation_log_joint",
     "learning_rate",
     "seconds",
     "datapoints_per_second",

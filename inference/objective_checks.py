@@ -7,23 +7,130 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.infer import TraceEnum_ELBO
+from torch import Tensor
 
 from aevb.inference.estimators import closed_form
+from aevb.inference.feeds import Arguments
+from aevb.inference.layouts import Layout, batch_shape, in_plate, sum_log_prob
+from aevb.inference.program import ProgramPair
 from aevb.inference.site_sums import latent_names, sample_sites
+from aevb.inference.switches import argument_checks
 
 __all__ = [
     "check_closed_form",
     "check_density",
+    "check_guided",
     "check_local",
     "check_mean_field",
+    "check_particles",
     "check_pathwise",
     "check_scores",
     "check_whole",
+    "is_point",
 ]
+
+# Draws at which an outer plate is compared with single runs.
+_TRIED = 2
 
 
 def _latents(guide_trace: poutine.Trace) -> list[tuple[str, Any]]:
     return [(name, guide_trace.nodes[name]) for name in latent_names(guide_trace)]
+
+
+def is_point(guide_trace: poutine.Trace) -> bool:
+    """Whether all latents of a guide are single values, so that its objective bounds nothing."""
+    latents = _latents(guide_trace)
+    if any((site["infer"] or {}).get("is_auxiliary") for _, site in latents):
+        return False  # an autoguide, whose points are images of a site with a density
+    return bool(latents) and all("Delta" in _family(site["fn"]) for _, site in latents)
+
+
+def check_guided(model_trace: poutine.Trace, guide_trace: poutine.Trace, estimator: Any) -> None:
+    """Every latent of the model is drawn by the guide, or summed out; and no other is.
+
+    Pyro draws the rest from the prior at each step, whose bound is none on the evidence.
+    """
+    guided = set(sample_sites(guide_trace))
+    sums_out = isinstance(estimator, TraceEnum_ELBO)
+    for name, site in sample_sites(model_trace).items():
+        if site["is_observed"] or name in guided or _counts_for_nothing(site):
+            continue
+        if sums_out and (site["infer"] or {}).get("enumerate"):
+            continue
+        kind = _family(site["fn"])
+        if getattr(site["fn"], "has_enumerate_support", False):
+            raise ValueError(
+                f"guide: has no site for the model's discrete latent {name!r} ({kind}), which is "
+                "not summed out: mark it with infer={'enumerate': 'parallel'} and use "
+                "objective=pyro.infer.TraceEnum_ELBO(max_plate_nesting=...), or write the mixture "
+                "as MixtureSameFamily"
+            )
+        raise ValueError(
+            f"guide: has no site for the model's latent {name!r} ({kind}): let the guide draw it"
+        )
+    for name, site in _latents(guide_trace):
+        known = name in model_trace or (site["infer"] or {}).get("is_auxiliary")
+        if not known:
+            raise ValueError(
+                f"guide: draws {name!r}, which the model lacks, so that the objective is no "
+                "bound: leave the site out, or mark it with infer={'is_auxiliary': True} if "
+                "another is made of it"
+            )
+
+
+def check_particles(
+    program: ProgramPair, arguments: Arguments, estimator: Any, nesting: int
+) -> None:
+    """Several draws in an outer plate have the log-probabilities that each has alone."""
+    if not (estimator.vectorize_particles and estimator.num_particles > 1):
+        return
+    args, kwargs = arguments.args, dict(arguments.kwargs)
+    layout = Layout(nesting, None)
+
+    def traced(program: Any) -> poutine.Trace:
+        return poutine.trace(program).get_trace(*args, **kwargs)
+
+    with torch.no_grad(), argument_checks(False):
+        alone = traced(program.guide)
+        try:
+            several = traced(in_plate(program.guide, layout, _TRIED))
+            outer = traced(in_plate(poutine.replay(program.model, trace=several), layout, _TRIED))
+            found = _sums(outer, _TRIED, nesting)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            raise _no_particles(estimator, reason) from None
+        for number in range(_TRIED):
+            one = several.copy()
+            for name, site in sample_sites(alone).items():
+                node = several.nodes[name]
+                shape = batch_shape(node, layout, _TRIED) + node["fn"].event_shape
+                value = node["value"].expand(shape)[number]
+                rank = site["value"].ndim  # without the places of plates that it does not lie in
+                one.nodes[name] = {
+                    **node,
+                    "value": value.reshape(value.shape[value.ndim - rank :]),
+                }
+            truth = _sums(traced(poutine.replay(program.model, trace=one)), None, nesting)
+            if not torch.allclose(found[number], truth, rtol=1e-3, atol=1e-3):
+                raise _no_particles(estimator, "they have other log-probabilities there")
+
+
+def _sums(trace: poutine.Trace, num: int | None, nesting: int) -> Tensor:
+    unscaled = [(name, {**site, "scale": 1.0}) for name, site in sample_sites(trace).items()]
+    return sum_log_prob(unscaled, Layout(nesting, None), num)
+
+
+def _no_particles(estimator: Any, reason: str) -> ValueError:
+    return ValueError(
+        f"objective: {estimator.num_particles} draws at once need a program that broadcasts under "
+        f"an outer plate, and this one does not ({reason}): index from the right, or use "
+        "ELBO(num_particles=..., vectorize_particles=False)"
+    )
+
+
+def _counts_for_nothing(site: Any) -> bool:
+    return getattr(site["fn"], "_mask", None) is False or site["mask"] is False
 
 
 def check_closed_form(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:

@@ -8,7 +8,11 @@ from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.elbo import ELBO as Estimator
 
-from aevb.inference.estimators import DivergenceEstimator, ImportanceEstimator
+from aevb.inference.estimators import (
+    DivergenceEstimator,
+    ImportanceEstimator,
+    SurrogateEstimator,
+)
 from aevb.inference.objective_checks import (
     check_closed_form,
     check_density,
@@ -19,7 +23,16 @@ from aevb.inference.objective_checks import (
     check_whole,
 )
 
-__all__ = ["ELBO", "IWAE", "BetaELBO", "DReG", "FreeBits", "Objective", "StickingTheLanding"]
+__all__ = [
+    "ELBO",
+    "IWAE",
+    "BetaELBO",
+    "DReG",
+    "FreeBits",
+    "Objective",
+    "PyroLoss",
+    "StickingTheLanding",
+]
 
 
 class Objective(ABC):
@@ -92,6 +105,47 @@ class ELBO(Objective):
         """See :meth:`Objective.check`."""
         if self.analytic_kl:
             check_closed_form("ELBO(analytic_kl=True)", model_trace, guide_trace)
+
+
+@dataclass(frozen=True)
+class PyroLoss(Objective):
+    """Any of Pyro's own losses, as ``TraceGraph_ELBO()`` or ``TraceEnum_ELBO()``.
+
+    :func:`fit` makes one of what it is given; a loss that knows only surrogates of its gradients,
+    as ``TraceGraph_ELBO`` does, trains by these.
+
+    Args:
+        loss: Of ``pyro.infer``.
+
+    Raises:
+        ValueError: If the loss cannot be differentiated.
+
+    Example:
+        >>> from pyro.infer import TraceGraph_ELBO
+        >>> PyroLoss(TraceGraph_ELBO())
+        PyroLoss(TraceGraph_ELBO, num_particles=1)
+    """
+
+    loss: Estimator
+
+    def __post_init__(self) -> None:
+        """Refuse what is no such loss."""
+        known = ("differentiable_loss", "_loss_and_surrogate_loss")
+        if not isinstance(self.loss, Estimator) or not any(hasattr(self.loss, k) for k in known):
+            raise ValueError(
+                "objective: expected one of aevb.inference's objectives or a loss of pyro.infer "
+                f"that can be differentiated, as Trace_ELBO(); got {self.loss!r}"
+            )
+
+    def estimator(self) -> Estimator:
+        """The loss itself, or one that has its surrogate's gradients."""
+        if hasattr(self.loss, "differentiable_loss"):
+            return self.loss
+        return SurrogateEstimator(self.loss)
+
+    def __repr__(self) -> str:
+        """Without an address, so that a resumed run is known by it."""
+        return f"PyroLoss({type(self.loss).__name__}, num_particles={self.loss.num_particles})"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
+from aevb.inference.devices import modules_of
+from aevb.inference.feeds import Arguments
 from aevb.inference.switches import argument_checks
 
 __all__ = ["Program", "ProgramPair", "data_plate_size", "prepare"]
@@ -34,9 +36,10 @@ class ProgramPair(Protocol):
 class Program(nn.Module):
     r"""Any Pyro model and guide, with their parameters held by this module.
 
-    ``pyro.param``, ``pyro.module``, ``PyroModule`` and autoguides work inside the two programs.
-    Their parameters are created at the first call and live here rather than in Pyro's global
-    store, which is neither read nor written, so two programs never share weights by accident.
+    ``pyro.param``, ``pyro.module``, ``PyroModule`` and autoguides work inside the two programs, as
+    do methods of a module, such as those of ``pyro.contrib.gp``. Their parameters are created at
+    the first call and live here rather than in Pyro's global store, which is neither read nor
+    written, so two programs never share weights by accident.
 
     Args:
         model: Pyro callable of the joint distribution.
@@ -63,6 +66,8 @@ class Program(nn.Module):
                 raise ValueError(f"{name}: expected a Pyro callable; got {program!r}")
         self.model_program = model
         self.guide_program = guide
+        # of programs that are methods of a module, or functions around one
+        self.owners = nn.ModuleList(_owners(model, guide))
         self.param_sites = nn.ParameterDict()
         self._constraints: dict[str, constraints.Constraint] = {}
         self.complete = False  # whether every parameter should exist by now
@@ -146,12 +151,12 @@ class _LocalParameters(Messenger):
             msg["done"] = True
 
 
-def prepare(program: ProgramPair, *args: Any) -> tuple[poutine.Trace, poutine.Trace]:
+def prepare(program: ProgramPair, arguments: Arguments) -> tuple[poutine.Trace, poutine.Trace]:
     """Run guide and model once, so that lazy parameters exist and mistakes show.
 
     Args:
         program: The pair to run.
-        args: Arguments of a training step.
+        arguments: Of a training step.
 
     Returns:
         The traces of model and guide, with log-probabilities.
@@ -163,9 +168,10 @@ def prepare(program: ProgramPair, *args: Any) -> tuple[poutine.Trace, poutine.Tr
     if isinstance(program, Program):
         program.complete = False
     with torch.no_grad(), argument_checks(True):
-        guide_trace = poutine.trace(program.guide).get_trace(*args)
+        args, kwargs = arguments
+        guide_trace = poutine.trace(program.guide).get_trace(*args, **kwargs)
         replayed = poutine.replay(program.model, trace=guide_trace)
-        model_trace = poutine.trace(replayed).get_trace(*args)
+        model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
         guide_trace.compute_log_prob()
         model_trace.compute_log_prob()
     if isinstance(program, Program):
@@ -198,6 +204,16 @@ def data_plate_size(trace: poutine.Trace) -> tuple[int, int] | None:
             if frame.name == "data":
                 return int(frame.size), int(frame.full_size or frame.size)
     return None
+
+
+def _owners(*programs: Any) -> list[nn.Module]:
+    """Modules that callables belong to or hold, each once, and none inside another."""
+    found: dict[int, nn.Module] = {}
+    for program in programs:
+        if not isinstance(program, nn.Module):
+            found |= {id(module): module for module in modules_of(program)}
+    inner = {id(part) for module in found.values() for part in list(module.modules())[1:]}
+    return [module for key, module in found.items() if key not in inner]
 
 
 def _unconstrained(value: Any, constraint: Any) -> nn.Parameter:

@@ -14,7 +14,9 @@ from torch.distributions import transform_to
 
 from aevb.inference import randomness
 from aevb.inference.compile import graph_function
-from aevb.inference.layouts import Layout, in_plate, read_layout, sites, sum_log_prob
+from aevb.inference.devices import device_of, moved
+from aevb.inference.joint import Joint
+from aevb.inference.layouts import in_plate, read_layout, sites, sum_log_prob, value_of
 from aevb.inference.switches import argument_checks
 from aevb.inference.tracing import NotTraceableError
 
@@ -183,20 +185,19 @@ def refine(
     for name, value in (("num_particles", num_particles), ("max_steps", max_steps)):
         if value < 1:
             raise ValueError(f"{name}: must be at least 1; got {value}")
-    device = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
+    device = device_of(model, guide, args=args)
+    args = moved(args, device)
     with randomness.seeded(seed, device), argument_checks(False):
-        local = LocalPosterior(guide, *args)
-        layout = read_layout(model, local.guide, *args)
-        if layout.num_datapoints is None:
+        if read_layout(model, guide, *args).num_datapoints is None:
             raise NoFamilyError("model: has one joint posterior, which is refined by training it")
-        return _fitted(local, model, layout, args, num_particles, learning_rate, max_steps)
+        local = LocalPosterior(guide, *args)
+        joint = Joint(model, *args, guide=local.guide)
+        return _fitted(local, joint, num_particles, learning_rate, max_steps)
 
 
 def _fitted(
     local: LocalPosterior,
-    model: Callable[..., Any],
-    layout: Layout,
-    args: tuple[Any, ...],
+    joint: Joint,
     num_particles: int,
     learning_rate: float,
     max_steps: int,
@@ -206,9 +207,10 @@ def _fitted(
     def step(*values: Tensor) -> tuple[Tensor, ...]:
         del values  # the very parameters
         with torch.enable_grad():
-            elbo = _elbo(local, model, layout, args, num_particles)
+            elbo = _elbo(local, joint, num_particles)
             return (elbo.detach(), *torch.autograd.grad(elbo.sum(), parameters))
 
+    _ = joint.way  # found now, and not inside the graph
     run: Callable[..., Any] = step
     with suppress(NotTraceableError):
         run = graph_function(step, *parameters)
@@ -245,20 +247,13 @@ def _fitted(
     return Refinement(local.requires_grad_(False), best.cpu(), made, (stale >= _PATIENCE).cpu())
 
 
-def _elbo(
-    local: LocalPosterior,
-    model: Callable[..., Any],
-    layout: Layout,
-    args: tuple[Any, ...],
-    num_particles: int,
-) -> Tensor:
+def _elbo(local: LocalPosterior, joint: Joint, num_particles: int) -> Tensor:
     """``(B,)``, float64, in nats."""
-    guide_trace = poutine.trace(in_plate(local.guide, layout, num_particles)).get_trace(*args)
-    replayed = poutine.replay(model, trace=guide_trace)
-    model_trace = poutine.trace(in_plate(replayed, layout, num_particles)).get_trace(*args)
-    log_p = sum_log_prob(sites(model_trace), layout, num_particles)
-    log_q = sum_log_prob(sites(guide_trace), layout, num_particles)
-    return (log_p - log_q).mean(0)
+    drawn = in_plate(local.guide, joint.layout, num_particles)
+    trace = poutine.trace(drawn).get_trace(*joint.args)
+    latents = {name: value_of(trace, name) for name in local.names}
+    log_q = sum_log_prob(sites(trace), joint.layout, num_particles)
+    return (joint.log_joint(latents) - log_q).mean(0)
 
 
 def _innermost(fn: Any) -> Any:

@@ -5,6 +5,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,16 @@ from aevb.inference import randomness
 from aevb.inference.checkpoint import load_checkpoint, save_checkpoint
 from aevb.inference.definition import StepDefinition
 from aevb.inference.diagnosis import NonFiniteLossError, find_non_finite, non_finite_parameter
-from aevb.inference.feeds import Data, Feed, evaluation_batches
+from aevb.inference.feeds import Arguments, Data, Feed, evaluation_batches, num_rows
 from aevb.inference.interrupts import Interrupts
 from aevb.inference.metrics import MetricsLog, progress_bar
+from aevb.inference.objective_checks import check_guided, check_particles, is_point
 from aevb.inference.objectives import Objective
 from aevb.inference.precision import bf16_products, tf32_products
 from aevb.inference.program import data_plate_size, prepare
 from aevb.inference.python_values import runs_user_code
 from aevb.inference.steps import EagerStep, Stepper
+from aevb.inference.subsampling import StandsFor, read_minibatch, refuse_overridden_subsamples
 from aevb.inference.switches import argument_checks
 from aevb.inference.tracing import NotTraceableError, refuse_untraceable_sites
 from aevb.inference.validation import mean_elbo
@@ -65,6 +68,8 @@ class Run:
         stopped: ``"finished"``, ``"patience"``, ``"SIGINT"`` or ``"SIGTERM"``.
         seconds: Time spent training, earlier parts of a resumed run included.
         out: The run folder, or None.
+        unit: Of the objective: ``"nats per datapoint"`` with minibatches or a plate ``"data"``,
+            else ``"nats"`` of the whole data.
     """
 
     program: Any
@@ -75,6 +80,7 @@ class Run:
     stopped: str
     seconds: float
     out: Path | None
+    unit: str = "nats per datapoint"
 
 
 @dataclass
@@ -104,9 +110,12 @@ class Training:
     step_seconds: float = 1.0  # a guess until the first step is measured
     memory: dict[str, Any] | None = None
     random_before: dict[str, Any] = field(default_factory=dict)
+    stands_for: StandsFor | None = None
 
     def __post_init__(self) -> None:
         """Refuse a prior without width."""
+        estimator: Any = self.objective.estimator()
+        self.estimator = estimator
         scale = self.weight_prior_scale
         if scale is not None and not scale > 0:
             raise ValueError(f"weight_prior_scale: must be positive; got {scale}")
@@ -114,24 +123,52 @@ class Training:
     def prepare(self, data: Data, batch_size: int | None) -> None:
         """Create lazy parameters and check the data against the program, before any step."""
         self.tell_num_datapoints(self.feed.num_datapoints)
-        batches = evaluation_batches(data, batch_size, self.device)
         check = getattr(self.program, "check_data", None)
-        for number, args in enumerate(batches):
+        for number, arguments in enumerate(evaluation_batches(data, batch_size, self.device)):
             if check is not None:
-                check(*args)
+                check(*arguments.args)
             if number == 0 or check is None:
-                traces = prepare(self.program, *args)
+                traces = prepare(self.program, arguments)
             if number == 0:
-                size, full_size = data_plate_size(traces[0]) or (None, None)
-                # a subsampled plate scales the bound to all the datapoints that it stands for
-                self.plate_size, self.plate_is_subsampled = full_size, size != full_size
-                self.plate_nesting = max(map(_plate_nesting, traces))
-                self.refusal = _refusal(*traces)
-                self.generative = _announced(traces[0])
-                self.objective.check(*traces)
+                self._read_program(*traces, arguments)
+                if batch_size is not None:
+                    self._read_minibatch(data, traces, num_rows(arguments))
         if check is not None and self.validation is not None:
-            for args in evaluation_batches(self.validation, batch_size, self.device):
-                check(*args)
+            for arguments in evaluation_batches(self.validation, batch_size, self.device):
+                check(*arguments.args)
+
+    def _read_program(
+        self, model: poutine.Trace, guide: poutine.Trace, arguments: Arguments
+    ) -> None:
+        """Refuse what would train something else, and note what steps need to know."""
+        size, full_size = data_plate_size(model) or (None, None)
+        # a subsampled plate scales the bound to all the datapoints that it stands for
+        self.plate_size, self.plate_is_subsampled = full_size, size != full_size
+        self.plate_nesting = max(map(_plate_nesting, (model, guide)))
+        self.refusal = _refusal(model, guide)
+        self.generative = _announced(model)
+        self.is_point = is_point(guide)
+        check_guided(model, guide, self.estimator)
+        self.objective.check(model, guide)
+        with randomness.seeded(self.seed, self.device):
+            refuse_overridden_subsamples(self.program, arguments)
+            check_particles(self.program, arguments, self.estimator, self.plate_nesting)
+
+    def _read_minibatch(
+        self, data: Data, traces: tuple[poutine.Trace, poutine.Trace], num: int
+    ) -> None:
+        """See what a minibatch stands for."""
+        other = next(evaluation_batches(data, num // 2 or 2, self.device))
+        with randomness.seeded(self.seed, self.device):
+            self.stands_for = read_minibatch(
+                self.program, traces, num, other, self.feed.num_datapoints
+            )
+
+    @property
+    def unit(self) -> str:
+        """Of the bound."""
+        counted = self.feed.batch_size is not None or self.plate_size is not None
+        return "nats per datapoint" if counted else "nats"
 
     def tell_num_datapoints(self, number: int | None) -> None:
         """Let the program know how many datapoints a minibatch stands for, if it asks.
@@ -170,8 +207,6 @@ class Training:
                 "folder could not be resumed; give it one, or no folder"
             )
         self.learning_rate = learning_rate
-        estimator: Any = self.objective.estimator()
-        self.estimator = estimator
         if self.estimator.max_plate_nesting == math.inf:
             # Pyro would find it by an extra run of the programs at the first step, whose draws a
             # resumed run would make once more
@@ -181,14 +216,13 @@ class Training:
         # of schedules inside the objective; they count steps, and so follow `self.step`
         self.counters = [b.to(self.device) for b in getattr(self.estimator, "buffers", [])]
         if self.counters:
-            estimator.buffers = self.counters
+            self.estimator.buffers = self.counters
         buffers += self.counters
-        data = self.feed.data if isinstance(self.feed.data, tuple) else ()
         keepers = {
             "program": self.program,
             "objective": self.objective,
-            "estimator": estimator,
-            "data": [value for value in data if not isinstance(value, Tensor)],
+            "estimator": self.estimator,
+            "data": self.feed.others,
         }
         definition = StepDefinition(
             self.gradients, self.optimizer, self.parameters, buffers, keepers
@@ -239,7 +273,8 @@ class Training:
                 if self.burst(goal, interval, interrupts):
                     self.end_epoch()
                     if self.log.history:
-                        bar.set_postfix_str(_summary(self.log.history[-1]), refresh=False)
+                        shown = _summary(self.log.history[-1], self.unit)
+                        bar.set_postfix_str(shown, refresh=False)
                 bar.update(self.step - bar.n)
                 if interrupts.requested is not None:
                     self.stopped = self.stopped or interrupts.requested.name
@@ -308,10 +343,14 @@ class Training:
 
     def gradients(self, *inputs: Tensor) -> tuple[Tensor, list[Tensor | None]]:
         """The bound of a minibatch, in nats, and the gradient of the loss."""
-        args = self.feed.present(*inputs)
-        with torch.enable_grad(), bf16_products(self.precision == "bf16"):
+        args, kwargs = self.feed.present(*inputs)
+        with (
+            torch.enable_grad(),
+            bf16_products(self.precision == "bf16"),
+            self.stands_for or nullcontext(),
+        ):
             loss = self.estimator.differentiable_loss(
-                self.program.model, self.program.guide, *args
+                self.program.model, self.program.guide, *args, **kwargs
             )
             total = loss / self._count(inputs)
             if self.weight_prior_scale is not None:
@@ -351,7 +390,7 @@ class Training:
         row = self.add_row() if self.feed.epoch % self.log_every == 0 else None
         if isinstance(self.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
             if row is not None:
-                metric = row["validation_elbo"]
+                metric = _validated(row)
                 self.schedule.step(-(row["train_objective"] if metric is None else metric))
         else:
             self._step_schedule()
@@ -376,6 +415,7 @@ class Training:
                 batch_size=1000 if self.feed.batch_size else None,
                 seed=self.seed,
                 device=self.device,
+                stands_for=self.stands_for,
             )
             if math.isnan(validation):
                 raise NonFiniteLossError(
@@ -386,7 +426,8 @@ class Training:
             "epoch": self.feed.epoch,
             "step": self.step,
             "train_objective": self.objective_sum / max(self.objective_count, 1),
-            "validation_elbo": validation,
+            "validation_elbo": None if self.is_point else validation,
+            "validation_log_joint": validation if self.is_point else None,
             "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
             "seconds": round(self.seconds, 3),
             "datapoints_per_second": round(rate, 1),
@@ -414,6 +455,7 @@ class Training:
             stopped=self.stopped or "finished",
             seconds=self.seconds,
             out=self.folder,
+            unit=self.unit,
         )
 
     def save(self) -> None:
@@ -482,6 +524,8 @@ class Training:
 
     def _count(self, inputs: tuple[Tensor, ...]) -> float:
         """Datapoints that the bound of one step is a sum over."""
+        if self.stands_for is not None:
+            return float(self.stands_for.num_datapoints)
         if inputs and not self.plate_is_subsampled:
             return float(len(inputs[0]))
         return float(self.plate_size or 1)
@@ -543,11 +587,21 @@ def _announced(trace: poutine.Trace) -> set[int]:
     )
 
 
-def _summary(row: dict[str, Any]) -> str:
-    validation = row["validation_elbo"]
+def _validated(row: dict[str, Any]) -> float | None:
+    """The figure that patience and plateaus look at."""
+    for name in ("validation_elbo", "validation_log_joint"):
+        if row.get(name) is not None:
+            return float(row[name])
+    return None
+
+
+def _summary(row: dict[str, Any], unit: str) -> str:
+    validation = _validated(row)
     shown = row["train_objective"] if validation is None else validation
-    name = "objective" if validation is None else "validation ELBO"
-    return f"{name} {shown:.2f}, {row['datapoints_per_second']:,.0f} datapoints/s"
+    name = "objective"
+    if validation is not None:
+        name = "validation ELBO" if row["validation_elbo"] is not None else "validation log joint"
+    return f"{name} {shown:.2f} {unit}, {row['datapoints_per_second']:,.0f} datapoints/s"
 
 
 def _refusal(model: poutine.Trace, guide: poutine.Trace) -> NotTraceableError | None:

@@ -1,12 +1,15 @@
 """The ELBO of held-out data during training."""
 
+from contextlib import nullcontext
+
 import torch
 from pyro.infer import Trace_ELBO
 from torch import nn
 
 from aevb.inference import randomness
-from aevb.inference.feeds import Data, evaluation_batches
+from aevb.inference.feeds import Data, evaluation_batches, num_rows
 from aevb.inference.program import ProgramPair, data_plate_size, prepare
+from aevb.inference.subsampling import StandsFor
 from aevb.inference.switches import argument_checks
 
 __all__ = ["mean_elbo"]
@@ -19,6 +22,7 @@ def mean_elbo(
     batch_size: int | None = 1000,
     seed: int = 0,
     device: torch.device | None = None,
+    stands_for: StandsFor | None = None,
 ) -> float:
     """The ELBO of the evaluation copy of ``data``, with one draw of the latents per datapoint.
 
@@ -28,6 +32,7 @@ def mean_elbo(
         batch_size: Datapoints at once; None for programs that take all data together.
         seed: Of the draws; torch's global state outside is left as it was.
         device: Where the program is; by default the CPU.
+        stands_for: How training scales minibatches beside latents of all datapoints.
 
     Returns:
         Nats per datapoint, for programs with a ``"data"`` plate or minibatches; else nats.
@@ -36,19 +41,30 @@ def mean_elbo(
     module = program if isinstance(program, nn.Module) else None
     training = module is not None and module.training
     estimator = Trace_ELBO()
-    total, count = 0.0, 0.0
+    total, rows = 0.0, 0
     plate: tuple[int, int] | None = None
-    with randomness.seeded(seed, target), torch.no_grad(), argument_checks(False):
+    with (
+        randomness.seeded(seed, target),
+        torch.no_grad(),
+        argument_checks(False),
+        stands_for or nullcontext(),
+    ):
         if module is not None:
             module.eval()
-        for args in evaluation_batches(data, batch_size, target):
+        for arguments in evaluation_batches(data, batch_size, target):
             if plate is None:
-                plate = data_plate_size(prepare(program, *args)[0]) or (1, 1)
-            total -= estimator.loss(program.model, program.guide, *args)
+                plate = data_plate_size(prepare(program, arguments)[0]) or (1, 1)
+            bound = -estimator.loss(
+                program.model, program.guide, *arguments.args, **arguments.kwargs
+            )
+            size = num_rows(arguments)
             # a subsampled plate scales the bound to all the datapoints that it stands for
-            stands_for = getattr(program, "stands_for", None)
             scaled = batch_size is None or plate[0] != plate[1]
-            count += stands_for or (plate[1] if scaled else len(args[0]))
+            number = getattr(program, "stands_for", None) or (plate[1] if scaled else size)
+            if stands_for is not None:
+                number = stands_for.num_datapoints
+            total += bound / number * size
+            rows += size
         if module is not None:
             module.train(training)
-    return total / count
+    return total / rows

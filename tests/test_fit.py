@@ -969,7 +969,10 @@ def test_validation_data_outside_the_support_are_refused(digits: data.Dataset) -
         ({"batch_size": 0}, r"batch_size is 0; expected 1\.\.40"),
         ({"weight_prior_scale": 0.0}, r"weight_prior_scale: must be positive; got 0\.0"),
         ({"weight_prior_scale": -1.0}, r"weight_prior_scale: must be positive; got -1\.0"),
-        ({"data": [[1.0]]}, "data: expected a split, a tensor or the tuple of all arguments"),
+        (
+            {"data": [[1.0]]},
+            "data: expected a split, a tensor, the tuple of all arguments or a dictionary",
+        ),
         ({"data": (ROWS, ROWS[:3]), "batch_size": 2}, "batch_size: minibatches need arguments"),
     ],
 )

@@ -18,8 +18,7 @@ from aevb import models
 from aevb.inference import Program, importance, importance_evidence, pareto_khat
 from aevb.inference.compile import graph_function
 from aevb.inference.importance import estimates_from_log_weights
-from aevb.inference.layouts import read_layout
-from aevb.inference.log_weights import cost_of_one_draw, draw, log_joint
+from aevb.inference.joint import Joint
 
 from oracles import (
     STANDARD_ERRORS,
@@ -90,9 +89,9 @@ def test_vectorized_weights_follow_the_same_law_as_a_naive_loop() -> None:
     guide = mean_field_guide(fa, 1.5)
     with torch.no_grad():
         slow = naive_log_weights(fa.model, guide, x, 400)
-        layout = read_layout(fa.model, guide, x)
-        latents, log_q = draw(guide, layout, 4000, x)
-        fast = log_joint(fa.model, layout, latents, x) - log_q
+        joint = Joint(fa.model, x, guide=guide)
+        latents, log_q = joint.draw(4000)
+        fast = joint.log_joint(latents) - log_q
     error = (slow.var(0) / 400 + fast.var(0) / 4000).sqrt()
     assert bool(((slow.mean(0) - fast.mean(0)).abs() < STANDARD_ERRORS * error).all())
 
@@ -115,9 +114,9 @@ def test_memory_budget_does_not_change_the_result(budget: int) -> None:
 def test_cost_of_a_draw_counts_memory_and_products() -> None:
     vae = models.VAE((28, 28), latent_dim=5, hidden=[50])
     x = torch.ones(20, 28, 28)
-    layout = read_layout(vae.model, vae.guide, x)
-    latents, _ = draw(vae.guide, layout, 100, x)
-    cost = cost_of_one_draw(vae.model, layout, latents, x)
+    joint = Joint(vae.model, x, guide=vae.guide)
+    latents, _ = joint.draw(100)
+    cost = joint.cost(latents)
     assert cost.num_flops == 2 * 20 * (5 * 50 + 50 * 784)
     pixels = 20 * 784 * 4  # bytes of the logits, besides which there are the terms of log p
     assert 2 * pixels < cost.num_bytes < 30 * pixels
@@ -157,7 +156,7 @@ def test_a_program_that_looks_at_its_data_has_no_graph_for_others(
 
     # a block of its own sees another largest value, so that blocks must not be cut here
     x = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    monkeypatch.setattr(importance, "same_when_cut", lambda *_: True)
+    monkeypatch.setattr(Joint, "same_when_cut", lambda *_: True)
     monkeypatch.setattr(importance, "_DATAPOINTS_PER_BLOCK", 2)
     found = []
     for worth in ({}, {"traced": 0.0}):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from aevb import inference, models
 from aevb.inference.definition import StepDefinition
+from aevb.inference.feeds import Arguments
 from aevb.inference.program import prepare
 from aevb.inference.steps import EagerStep, Stepper
 from benchmarks.competitors import Run
@@ -56,7 +57,7 @@ def training_run(
         level: ``"eager"``, ``"traced"`` or ``"compiled"``.
         loaded: Where the inputs come from.
     """
-    prepare(program, *arguments(*loaded.inputs(0)))
+    prepare(program, Arguments(arguments(*loaded.inputs(0))))
     parameters = list(program.parameters())
     optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     estimator = inference.ELBO().estimator()

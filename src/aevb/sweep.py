@@ -15,8 +15,7 @@ from torch import Tensor
 
 from aevb import inference, models
 from aevb.inference import FreeBits, Objective
-from aevb.inference.layouts import read_layout
-from aevb.inference.log_weights import draw, log_joint
+from aevb.inference.joint import Joint
 from aevb.models import Likelihood, Posterior, Prior
 from aevb.parts import FAMILIES, members
 
@@ -208,10 +207,10 @@ def _problem(
 def _bound_problem(program: models.VAE, x: Tensor, seed: int) -> str:
     """Whether the ELBO of some draws exceeds the evidence of others."""
     callables = program.model, program.guide
-    layout = read_layout(*callables, x)
+    joint = Joint(program.model, x, guide=program.guide)
     torch.manual_seed(seed + 1)
-    latents, log_q = draw(program.guide, layout, _DRAWS, x)
-    elbos = log_joint(program.model, layout, latents, x) - log_q
+    latents, log_q = joint.draw(_DRAWS)
+    elbos = joint.log_joint(latents) - log_q
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of k̂, which three steps cannot make small
         evidence = inference.importance_evidence(*callables, x, num_samples=_DRAWS, seed=seed)

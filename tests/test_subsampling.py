@@ -1,0 +1,357 @@
+"""What a minibatch stands for, and programs that `fit` refuses because it would train another."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pytest
+import torch
+from pyro import distributions as dist
+from pyro import poutine
+from pyro.contrib import gp
+from pyro.infer import SVI, TraceEnum_ELBO, TraceGraph_ELBO, config_enumerate
+from pyro.infer.autoguide import AutoDelta, AutoNormal
+from pyro.nn import PyroSample
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from aevb import inference
+from aevb.inference.feeds import Arguments
+from aevb.inference.program import prepare
+from aevb.inference.subsampling import StandsFor, read_minibatch
+
+NUM = 1000
+
+
+def mean_of_all(y: Tensor) -> None:
+    mean = pyro.sample("mean", dist.Normal(y.new_zeros(()), 10.0))
+    with pyro.plate("obs", len(y)):
+        pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+def mean_and_local(y: Tensor) -> None:
+    mean = pyro.sample("mean", dist.Normal(y.new_zeros(()), 10.0))
+    with pyro.plate("obs", len(y)):
+        z = pyro.sample("z", dist.Normal(mean, 1.0))
+        pyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+
+def without_plate(y: Tensor) -> None:
+    mean = pyro.sample("mean", dist.Normal(y.new_zeros(()), 10.0))
+    pyro.sample("y", dist.Normal(mean, 1.0).expand([len(y)]).to_event(1), obs=y)
+
+
+def of_one_size(y: Tensor) -> None:
+    mean = pyro.sample("mean", dist.Normal(y.new_zeros(()), 10.0))
+    with pyro.plate("obs", 100):
+        pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+def scaled_by_hand(y: Tensor) -> None:
+    mean = pyro.sample("mean", dist.Normal(y.new_zeros(()), 10.0))
+    with pyro.plate("obs", len(y)), poutine.scale(scale=NUM / len(y)):
+        pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+def normal_guide(y: Tensor) -> None:
+    loc = pyro.param("loc", lambda: y.new_zeros(()))
+    scale = pyro.param("scale", lambda: y.new_ones(()), constraint=dist.constraints.positive)
+    pyro.sample("mean", dist.Normal(loc, scale))
+
+
+def data() -> Tensor:
+    return 2 + torch.randn(NUM, generator=torch.Generator().manual_seed(0)).double()
+
+
+def fitted_scale(model: Callable[..., Any], batch_size: int | None) -> tuple[float, float]:
+    """Location and scale of the guide after many steps of a falling rate."""
+    program = inference.Program(model, normal_guide)
+    inference.fit(
+        program, (data(),), batch_size=batch_size, steps=3000, learning_rate=0.05, compile="eager",
+        log_every=1, schedule=lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.985),
+    )  # fmt: skip
+    trace = poutine.trace(program.guide).get_trace(data())
+    fn = trace.nodes["mean"]["fn"]
+    return float(fn.loc.detach()), float(fn.scale.detach())
+
+
+@pytest.mark.parametrize("model", [mean_of_all, of_one_size])
+def test_minibatches_beside_a_shared_latent_stand_for_all_data(
+    model: Callable[..., Any],
+) -> None:
+    """The posterior of a mean is 1/√N wide, and not 1/√M: √10 apart."""
+    loc, scale = fitted_scale(model, 100)
+    exact = (NUM + 0.01) ** -0.5
+    assert abs(scale / exact - 1) < 0.1
+    assert abs(loc - float(data().sum()) / (NUM + 0.01)) < 0.5 * exact
+
+
+def test_the_scaled_gradient_is_that_of_a_subsampled_plate() -> None:
+    """One step equals Pyro's with ``plate(size, subsample)``."""
+
+    def subsampled(y: Tensor) -> None:
+        mean = pyro.sample("mean", dist.Normal(y.new_zeros(()), 10.0))
+        with pyro.plate("obs", NUM, subsample=torch.arange(len(y))):
+            pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    y = data()[:100]
+    scaling = scaling_of(mean_of_all, normal_guide, y)
+    assert scaling is not None
+    with scaling:
+        ours = poutine.trace(mean_of_all).get_trace(y)
+    theirs = poutine.trace(
+        poutine.condition(subsampled, data={"mean": ours.nodes["mean"]["value"]})
+    ).get_trace(y)
+    torch.testing.assert_close(ours.log_prob_sum(), theirs.log_prob_sum())
+    plain = poutine.trace(
+        poutine.condition(mean_of_all, data={"mean": ours.nodes["mean"]["value"]})
+    ).get_trace(y)
+    assert not torch.allclose(plain.log_prob_sum(), theirs.log_prob_sum())
+
+
+def scaling_of(model: Any, guide: Any, y: Tensor) -> StandsFor | None:
+    """What `fit` finds out from a minibatch of 100 and one of 50."""
+    program = inference.Program(model, guide)
+    traces = prepare(program, Arguments((y,)))
+    return read_minibatch(program, traces, len(y), Arguments((y[:50],)), NUM)
+
+
+@pytest.mark.parametrize(
+    ("model", "is_scaled"), [(mean_of_all, True), (mean_and_local, True), (scaled_by_hand, False)]
+)
+def test_programs_that_scale_themselves_are_left_alone(
+    model: Callable[..., Any], is_scaled: bool
+) -> None:
+    def guide(y: Tensor) -> None:
+        normal_guide(y)
+        if model is mean_and_local:
+            with pyro.plate("obs", len(y)):
+                pyro.sample("z", dist.Normal(y, 1.0))
+
+    scaling = scaling_of(model, guide, data()[:100])
+    assert (scaling is not None) is is_scaled
+
+
+def test_what_grows_outside_of_plates_is_refused_beside_shared_latents() -> None:
+    program = inference.Program(without_plate, normal_guide)
+    with pytest.raises(ValueError, match="batch_size: .* observe them in pyro.plate"):
+        inference.fit(program, (data(),), batch_size=100, steps=1)
+
+
+def test_validation_counts_a_shared_latent_once() -> None:
+    """Batches of other sizes give the same validation ELBO, up to the one draw of each."""
+    y = data()
+    program = inference.Program(mean_of_all, normal_guide)
+    run = inference.fit(
+        program, (y,), batch_size=100, epochs=1, learning_rate=1e-9, validation=(y[:950],),
+    )  # fmt: skip
+    found = run.history[-1]["validation_elbo"]
+    with torch.no_grad():
+        total = -pyro.infer.Trace_ELBO(num_particles=4000, vectorize_particles=True).loss(
+            program.model, program.guide, y[:950]
+        )
+    kl = float(kl_divergence(dist.Normal(0.0, 1.0), dist.Normal(0.0, 10.0)))
+    per_point = (total + kl) / 950 - kl / NUM
+    # one draw of the mean, N(0, 1): the log-likelihood of a point varies by 2 d + d²/2
+    assert abs(found - per_point) < 5 * 3.0
+
+
+def mixture(x: Tensor) -> None:
+    weights = pyro.sample("weights", dist.Dirichlet(x.new_ones(2)))
+    with pyro.plate("components", 2):
+        means = pyro.sample("means", dist.Normal(x.new_zeros(()), 5.0))
+    with pyro.plate("data", len(x)):
+        a = pyro.sample("a", dist.Categorical(weights))
+        pyro.sample("x", dist.Normal(means[a], 1.0), obs=x)
+
+
+def clusters() -> Tensor:
+    return torch.cat([torch.randn(30) - 3, torch.randn(30) + 3])
+
+
+def test_discrete_latents_that_nobody_draws_are_refused() -> None:
+    model = config_enumerate(mixture)
+    program = inference.Program(model, AutoNormal(poutine.block(model, hide=["a"])))
+    with pytest.raises(ValueError, match="discrete latent 'a' .*TraceEnum_ELBO"):
+        inference.fit(program, (clusters(),), steps=5)
+
+
+@pytest.mark.filterwarnings("ignore:training steps run eagerly")
+def test_the_remedy_of_that_refusal_finds_the_clusters() -> None:
+    torch.manual_seed(1)
+    model = config_enumerate(mixture)
+    guide = AutoDelta(
+        poutine.block(model, hide=["a"]),
+        init_loc_fn=pyro.infer.autoguide.init_to_value(
+            values={"means": torch.tensor([-1.0, 1.0]), "weights": torch.full((2,), 0.5)}
+        ),
+    )
+    x = clusters()
+    program = inference.Program(model, guide)
+    inference.fit(
+        program, (x,), steps=300, learning_rate=0.1,
+        objective=TraceEnum_ELBO(max_plate_nesting=1),
+    )  # fmt: skip
+    found = poutine.trace(program.guide).get_trace(x).nodes["means"]["value"].detach()
+    assert bool((found - torch.tensor([-3.0, 3.0])).abs().max() < 5 / 30**0.5)
+
+
+def test_a_continuous_latent_that_nobody_draws_is_refused() -> None:
+    def guide(y: Tensor) -> None:
+        normal_guide(y)
+
+    with pytest.raises(ValueError, match="has no site for the model's latent 'z'"):
+        inference.fit(inference.Program(mean_and_local, guide), (data(),), steps=1)
+
+
+def test_a_latent_that_only_the_guide_has_is_refused() -> None:
+    def guide(y: Tensor) -> None:
+        normal_guide(y)
+        pyro.sample("other", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ValueError, match="draws 'other', which the model lacks"):
+        inference.fit(inference.Program(mean_of_all, guide), (data(),), steps=1)
+
+
+def subsample_given(y: Tensor, index: Tensor) -> None:
+    mean = pyro.sample("mean", dist.Normal(y.new_zeros(()), 10.0))
+    with pyro.plate("obs", NUM, subsample=index) as chosen:
+        z = pyro.sample("z", dist.Normal(mean, 1.0))
+        pyro.sample("y", dist.Normal(z, 1.0), obs=y[chosen])
+
+
+def test_an_autoguide_with_a_subsample_of_its_own_is_refused() -> None:
+    arguments = data(), torch.arange(10)
+    program = inference.Program(subsample_given, AutoNormal(subsample_given))
+    with pytest.raises(ValueError, match="subsample of its own for .*obs.*create_plates"):
+        inference.fit(program, arguments, steps=1)
+
+    def plates(y: Tensor, index: Tensor) -> Any:
+        return pyro.plate("obs", NUM, subsample=index)
+
+    program = inference.Program(subsample_given, AutoNormal(subsample_given, create_plates=plates))
+    assert inference.fit(program, arguments, steps=2).step == 2
+
+
+def reducing(y: Tensor) -> None:
+    w = pyro.sample("w", dist.Normal(y.new_zeros(2), 1.0).to_event(1))
+    pyro.sample("y", dist.Normal(w.sum(), 0.5), obs=y)
+
+
+@pytest.mark.parametrize("objective", [inference.ELBO(num_particles=4), inference.IWAE(4)])
+def test_particles_of_programs_that_do_not_broadcast_are_refused(
+    objective: inference.Objective,
+) -> None:
+    """They would be summed over particles: another bound, without an error."""
+    y = torch.tensor(4.0)
+    with pytest.raises(ValueError, match="4 draws at once .* vectorize_particles=False"):
+        inference.fit(
+            inference.Program(reducing, AutoNormal(reducing)), (y,), steps=1, objective=objective
+        )
+    one_by_one = inference.ELBO(num_particles=4, vectorize_particles=False)
+    run = inference.fit(
+        inference.Program(reducing, AutoNormal(reducing)), (y,), steps=2, objective=one_by_one
+    )
+    assert run.step == 2
+
+
+def test_units_say_whether_the_bound_is_of_a_datapoint() -> None:
+    y = data()
+    for model, batch_size, unit in (
+        (mean_of_all, None, "nats"),
+        (mean_of_all, 100, "nats per datapoint"),
+    ):
+        run = inference.fit(
+            inference.Program(model, normal_guide), (y,), steps=1, batch_size=batch_size
+        )
+        assert run.unit == unit
+
+
+def test_a_point_guide_has_no_elbo() -> None:
+    y = data()
+    run = inference.fit(
+        inference.Program(mean_of_all, AutoDelta(mean_of_all)), (y,), epochs=1, batch_size=100,
+        validation=(y,),
+    )  # fmt: skip
+    assert run.history[-1]["validation_elbo"] is None
+    assert run.history[-1]["validation_log_joint"] < 0
+
+
+def coins(x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        a = pyro.sample("a", dist.Bernoulli(x.new_tensor(0.3)))
+        pyro.sample("x", dist.Normal(6 * a - 3, 1.0), obs=x)
+
+
+def coins_guide(x: Tensor) -> None:
+    probability = pyro.param(
+        "probability", lambda: 0.5 * torch.ones_like(x),
+        constraint=dist.constraints.unit_interval,
+    )  # fmt: skip
+    with pyro.plate("data", len(x)):
+        pyro.sample("a", dist.Bernoulli(probability))
+
+
+@pytest.mark.filterwarnings("ignore:training steps run eagerly")
+def test_pyros_own_losses_train_as_in_svi() -> None:
+    """TraceGraph_ELBO has gradients by a surrogate; the first steps are those of SVI."""
+    x = clusters()
+    program = inference.Program(coins, coins_guide)
+    inference.fit(
+        program, (x,), steps=5, learning_rate=0.05, seed=3, objective=TraceGraph_ELBO(),
+        optimizer=torch.optim.SGD,
+    )  # fmt: skip
+    ours = program.param_sites["site/probability"].detach().clone()
+
+    pyro.clear_param_store()
+    optimizer = pyro.optim.SGD({"lr": 0.05 / len(x)})
+    with inference.seeded(3, torch.device("cpu")):
+        poutine.trace(coins_guide).get_trace(x)  # as `fit` runs the guide once to see its sites
+        svi = SVI(coins, coins_guide, optimizer, TraceGraph_ELBO())
+        for _ in range(5):
+            svi.step(x)
+    theirs = pyro.get_param_store()._params["probability"].detach()
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_no_loss_is_refused() -> None:
+    with pytest.raises(ValueError, match="objective: expected one of"):
+        inference.fit(
+            inference.Program(mean_of_all, normal_guide), (data(),), steps=1,
+            objective=pyro.infer.ReweightedWakeSleep(),
+        )  # fmt: skip
+
+
+def test_keyword_arguments_are_cut_into_minibatches() -> None:
+    program = inference.Program(mean_of_all, normal_guide)
+    by_name = inference.fit(program, {"y": data()}, batch_size=100, steps=3, seed=1)
+    other = inference.Program(mean_of_all, normal_guide)
+    by_place = inference.fit(other, (data(),), batch_size=100, steps=3, seed=1)
+    assert by_name.history[-1]["train_objective"] == by_place.history[-1]["train_objective"]
+
+
+def gaussian_process() -> Any:
+    x = torch.linspace(0, 3, 8).double().unsqueeze(-1)
+    kernel = gp.kernels.RBF(1, lengthscale=torch.tensor(1.0).double())
+    process = gp.models.GPRegression(
+        x, x.sin().squeeze(), kernel, noise=torch.tensor(0.1).double()
+    ).double()
+    kernel.lengthscale = PyroSample(dist.LogNormal(torch.tensor(0.0).double(), 1.0))
+    kernel.autoguide("lengthscale", dist.Normal)
+    return process
+
+
+@pytest.mark.filterwarnings("ignore:training steps run eagerly")
+def test_gaussian_processes_of_pyro_train_and_are_sampled() -> None:
+    """Their parameters belong to the module whose methods the programs are."""
+    process = gaussian_process()
+    program = inference.Program(process.model, process.guide)
+    before = {name: p.detach().clone() for name, p in process.named_parameters()}
+    run = inference.fit(program, (), steps=20, learning_rate=0.05)
+    assert run.step == 20
+    changed = [
+        n for n, p in process.named_parameters() if not torch.equal(p, before.get(n, p * 0))
+    ]
+    assert any("lengthscale" in name for name in changed)
+    draws = inference.hmc(gaussian_process().model, num_chains=4, num_samples=20, num_warmup=20)
+    assert draws.samples["kernel.lengthscale"].shape == (4, 20)
