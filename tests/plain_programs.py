@@ -436,7 +436,7 @@ def _reducing(finer: float) -> Truth:
 
 def sum_over_plate(total: Tensor) -> None:
     mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
-    with pyro.plate("terms", 3):
+    with pyro.plate("draws_of_terms", 3):
         terms = pyro.sample("terms", dist.Normal(mu, 1.0))
     pyro.sample("total", dist.Normal(torch.sum(terms), 0.5), obs=total)
     pyro.sample("middle", dist.Normal(terms.mean(), 1.0), obs=total / 4)
