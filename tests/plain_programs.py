@@ -49,7 +49,8 @@ class PlainProgram:
         args: Its arguments.
         known: The truth, from a factor of the quadrature's points; None where it is refused.
         make_guide: A guide for a model.
-        refused: What the refusal's message says, as a regular expression.
+        untraced: Why its training steps have no graph, as a regular expression; None if they have.
+        refused: What the refusal's message says, likewise.
         refused_by: Functions that refuse it.
     """
 
@@ -59,6 +60,7 @@ class PlainProgram:
     args: tuple[Any, ...] = ()
     known: Callable[[float], Truth] | None = None
     make_guide: Callable[[Program], Program] = AutoMultivariateNormal
+    untraced: str | None = None
     refused: str | None = None
     refused_by: tuple[str, ...] = ()
 
@@ -787,7 +789,7 @@ def _beta_binomial(finer: float) -> Truth:
 
 
 def gamma_poisson(counts: Tensor) -> None:
-    rates = pyro.sample("rates", dist.Gamma(2.0, 1.0).expand([len(counts)]).independent(1))
+    rates = pyro.sample("rates", dist.Gamma(2.0, 1.0).expand([len(counts)]).to_event(1))
     with pyro.plate("hours", counts.shape[1]):
         pyro.sample(
             "counts", dist.Poisson(rates.unsqueeze(0).expand(2, -1)).to_event(1), obs=counts.T
@@ -1041,11 +1043,11 @@ PROGRAMS = [
     ),
     PlainProgram(
         "coin by coin", "sequential plate, data in a list", _always(coin_by_coin),
-        (FLIPS,), _coin_by_coin,
+        (FLIPS,), _coin_by_coin, untraced="needs the value of a tensor",
     ),
     PlainProgram(
         "two arms", "loop, p[arm], int() of data", _always(beta_binomial),
-        (_numbers(4, 2), _places(7, 9)), _beta_binomial,
+        (_numbers(4, 2), _places(7, 9)), _beta_binomial, untraced="needs the value of a tensor",
     ),
     PlainProgram(
         "gamma and Poisson", "expand and transpose", _always(gamma_poisson),
@@ -1053,7 +1055,7 @@ PROGRAMS = [
     ),
     PlainProgram(
         "Dirichlet and multinomial", "simplex", _always(dirichlet_multinomial),
-        (BALLS,), _dirichlet_multinomial,
+        (BALLS,), _dirichlet_multinomial, untraced="needs the value of a tensor",
     ),
     PlainProgram(
         "LKJ regression", "torch.diag, torch.outer", _always(lkj_regression),
