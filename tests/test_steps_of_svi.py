@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from aevb import inference
 from aevb.inference.objectives import Objective
-from aevb.inference.program import prepare
 
 STATES, TONES = 3, 4
 LENGTHS = torch.tensor([5, 4, 5, 3, 5, 2])
@@ -159,14 +158,26 @@ def test_steps_from_one_state_are_those_of_svi_to_the_last_bit(
     )  # fmt: skip
 
     fresh = make(batch_size)
-    other = inference.Program(fresh, make_guide(fresh))
-    prepare(other, *args)
+    other = make_guide(fresh)
     with torch.no_grad():
-        for parameter, value in zip(other.parameters(), beginning["parameters"], strict=True):
+        fresh_trace = poutine.trace(poutine.replay(fresh, poutine.trace(other).get_trace(*args)))
+        fresh_trace.get_trace(*args)  # every parameter exists from here on
+        parameters = [
+            *other.parameters(),
+            *(p for net in networks(fresh) for p in net.parameters()),
+        ]
+        for parameter, value in zip(parameters, beginning["parameters"], strict=True):
             parameter.copy_(value)
-    svi = SVI(other.model, other.guide, pyro.optim.Adam({"lr": 0.05}), loss())
+    svi = SVI(fresh, other, pyro.optim.Adam({"lr": 0.05}), loss())
     torch.set_rng_state(beginning["random"])
     for _ in range(STEPS):
         svi.step(*args)
-    for ours, theirs in zip(program.parameters(), other.parameters(), strict=True):
+    pyro.clear_param_store()
+    for ours, theirs in zip(program.parameters(), parameters, strict=True):
         assert torch.equal(ours, theirs)
+
+
+def networks(model: Program) -> list[nn.Module]:
+    """What a model has made at its first call."""
+    cells = [cell.cell_contents for cell in model.__closure__ or ()]
+    return [net for cell in cells if isinstance(cell, list) for net in cell]
