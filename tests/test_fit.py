@@ -971,7 +971,7 @@ def test_validation_data_outside_the_support_are_refused(digits: data.Dataset) -
         ({"weight_prior_scale": -1.0}, r"weight_prior_scale: must be positive; got -1\.0"),
         (
             {"data": [[1.0]]},
-            "data: expected a split, a tensor, the tuple of all arguments or a dictionary",
+            "data: expected a split, a tensor, the tuple",
         ),
         ({"data": (ROWS, ROWS[:3]), "batch_size": 2}, "batch_size: minibatches need arguments"),
     ],
@@ -1038,7 +1038,10 @@ def test_metrics_file_has_the_rows_of_the_history(digits: data.Dataset, tmp_path
     run = train(digits, 4, out=tmp_path, log_every=2)
     text = (tmp_path / "metrics.csv").read_text()
     assert text.splitlines()[0] == ",".join(COLUMNS)
-    rows = [{key: float(row[key]) for key in COLUMNS} for row in metrics_file(tmp_path)]
+    rows = [
+        {key: float(row[key]) if row[key] else None for key in COLUMNS}
+        for row in metrics_file(tmp_path)
+    ]
     assert rows == run.history
     assert [row["epoch"] for row in rows] == [2, 4]
 
