@@ -991,9 +991,12 @@ def test_runs_with_own_classes_are_evaluated_by_another_process(tmp_path: Path) 
         )
         assert done.returncode == 0, done.stderr
     (tmp_path / "elsewhere").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "aevb", "evaluate", "../run", "--limit", "5"],
-        cwd=tmp_path / "elsewhere", capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "run from the folder of wide.py, or add that folder to PYTHONPATH" in done.stderr
+    for state, code in ((os.environ["AEVB_STATE"], 0), (str(tmp_path / "of another user"), 2)):
+        done = subprocess.run(
+            [sys.executable, "-m", "aevb", "evaluate", "../run", "--limit", "5"],
+            cwd=tmp_path / "elsewhere", capture_output=True, text=True,
+            env={**os.environ, "AEVB_STATE": state},
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+    assert "names wide.Wide" in done.stderr
+    assert "--trust wide" in done.stderr

@@ -10,6 +10,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from aevb.parts import FAMILIES, members
+from aevb.trust import TrustError
 
 __all__ = ["explain"]
 
@@ -36,6 +37,8 @@ def explain(error: Exception, words: Sequence[str], parsers: Mapping[str, Argume
         parsers: Parser of each command.
     """
     text = str(error)
+    if isinstance(error, TrustError):
+        return text
     if found := re.search(r"unrecognized arguments: (\S+)", text):
         return _unknown_flag(found[1], words, parsers)
     if found := re.search(r"does not accept option '(\S+)'", text):  # of a YAML file
