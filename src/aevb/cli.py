@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import (
-    ActionConfigFile,
     ArgumentError,
     ArgumentParser,
     Namespace,
+    _actions,
     _typehints,
     set_parsing_settings,
 )
@@ -66,7 +66,7 @@ class _Parser(ArgumentParser):
         super().__init__(*args, **{**options, "allow_abbrev": False})
 
 
-class _ConfigFile(ActionConfigFile):
+class _ConfigFile(_actions.ActionConfigFile):
     """A YAML file of flags, checked before anything that it names is imported."""
 
     def __call__(
@@ -237,7 +237,9 @@ def _reopen(parser: _Parser, folder: Path) -> Any:
     refuse_links(folder)
     config = read_config(path, parser.trusted)
     with guarded(config.trusted):
-        content = {key: value for key, value in config.content.items() if key in _NEEDED}
+        content = {
+            key: value for key, value in config.content.items() if key.partition(".")[0] in _NEEDED
+        }
         settings = parser.parse_object(content)
         return parser.instantiate(Namespace({key: settings[key] for key in _NEEDED}))
 

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.abc import MetaPathFinder, SourceLoader
+from importlib.abc import SourceLoader
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -85,8 +85,8 @@ def read_config(path: Path, trusted: Sequence[str] = ()) -> Config:
         raise TrustError(f"{path} is no configuration: it has more than {_MAX_BYTES} bytes")
     try:
         text = raw.decode()
-        content = get_loader("yaml")(text)
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        content = _load(text)
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise TrustError(f"{path} is no configuration: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise TrustError(
@@ -115,12 +115,13 @@ def guarded(trusted: Sequence[str]) -> Iterator[None]:
         if problem := _problem(name, trusted):
             raise TrustError(f"refused to import {name}, which {problem}")
 
-    before = _util.check_import_path
-    _util.check_import_path = check  # called before each import and on what came of it
+    names = vars(_util)
+    before = names["check_import_path"]
+    names["check_import_path"] = check  # called before each import and on what came of it
     try:
         yield
     finally:
-        _util.check_import_path = before
+        names["check_import_path"] = before
 
 
 def refuse_links(folder: Path) -> None:
@@ -147,7 +148,7 @@ def remember(path: Path) -> None:
         path: The configuration file of a run that this process has trained or trains.
     """
     raw = path.read_bytes()
-    names = _names(get_loader("yaml")(raw.decode()), str(path))
+    names = _names(_load(raw.decode()), str(path))
     tops = {
         name.partition(".")[0] for name in names if not _package(name, ())
     } & sys.modules.keys()
@@ -170,20 +171,19 @@ def _names(content: Mapping[str, Any], where: str) -> Iterator[str]:
     """Every string of a configuration that an import could come of."""
     nodes = ((key, node) for key, value in content.items() for key, node in _nodes(key, value))
     for count, (key, node) in enumerate(nodes):
-        if count == _MAX_NODES or node is _TOO_DEEP:
-            raise TrustError(f"{where} is no configuration: it is too large or nested too deep")
+        if count == _MAX_NODES:  # a few lines of aliases are enough
+            raise TrustError(f"{where} is no configuration: it has more than {count} values")
         if isinstance(node, str) and "." in node and all(map(str.isidentifier, node.split("."))):
             top = node.partition(".")[0]
             if key.rpartition(".")[2] == "class_path" or _importable(top):
                 yield node
 
 
-_TOO_DEEP = object()
-
-
 def _nodes(key: str, node: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
     """Every node of a tree with its key, also of YAML within strings, as jsonargparse reads it."""
-    yield key, node if depth < _MAX_DEPTH else _TOO_DEEP
+    if depth > _MAX_DEPTH:
+        raise TrustError(f"{key}: nested more than {_MAX_DEPTH} deep")
+    yield key, node
     if isinstance(node, dict):
         for name, value in node.items():
             yield from _nodes(str(name), value, depth + 1)
@@ -192,11 +192,22 @@ def _nodes(key: str, node: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
             yield from _nodes(key, value, depth + 1)
     elif isinstance(node, str) and (depth or key not in _PATHS):
         try:
-            inner = get_loader("yaml")(node)
-        except (yaml.YAMLError, RecursionError):
+            inner = _load(node)
+        except yaml.YAMLError:
             return
         if not isinstance(inner, str):
             yield from _nodes(key, inner, depth + 1)
+
+
+def _load(text: str) -> Any:
+    """What jsonargparse makes of YAML, unless that is so deep that it would crash."""
+    depth = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise TrustError(f"YAML nested more than {_MAX_DEPTH} deep")
+    return get_loader("yaml")(text)
 
 
 def _importable(top: str) -> bool:
@@ -280,7 +291,7 @@ def _recall(raw: bytes, path: Path, trusted: Sequence[str]) -> set[str]:
     return tops
 
 
-class _Remembered(MetaPathFinder, SourceLoader):
+class _Remembered(SourceLoader):
     """Imports modules from the files of a record, from nowhere else and only if unchanged."""
 
     def __init__(self, files: Mapping[str, tuple[Path, str]]) -> None:
