@@ -788,6 +788,22 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "unknown command": (["trian"], ["'trian'", *COMMANDS]),
     "unknown flag of all": (["--bogus"], ["--bogus", *COMMANDS]),
     "unknown flag": (["train", "--epoks", "3"], ["--epoks", "did you mean --epochs", *FLAGS]),
+    "abbreviated flag": (["train", "--epoch=3"], ["--epoch=3", "did you mean --epochs"]),
+    "flag of another command": (
+        ["embed", "run", "--data", "new.npy"],
+        ["--data of embed", "did you mean --data_root"],
+    ),
+    "abbreviated flag of evaluate": (
+        ["evaluate", "run", "--num_sample", "5"],
+        ["--num_sample of evaluate", "did you mean --num_samples"],
+    ),
+    "abbreviated flag of a model": (["train", "--model.latent", "3"], ["'latent'", "latent_dim"]),
+    "abbreviated flag of a part": (
+        ["train", "--model.likelihood.rel", "true"],
+        ["Bernoulli", "'rel'", "valid: relaxed"],
+    ),
+    "abbreviated trust": (["evaluate", "run", "--trus", "os"], ["did you mean --trust"]),
+    "abbreviated --print_config": (["train", "--print_conf"], ["did you mean --print_config"]),
     "unknown word": (["train", "extra"], ["extra", *FLAGS]),
     "unknown flag of evaluate": (["evaluate", "run", "--epochs", "3"], ["--epochs", "--split"]),
     "flag without its value": (["train", "--epochs"], ["--epochs", "expected one argument"]),

@@ -18,7 +18,7 @@ from jsonargparse import ArgumentParser
 from safetensors.torch import save_file
 
 from aevb import trust
-from aevb.cli import main
+from aevb.cli import _NEEDED, main
 from aevb.explanations import _FAMILIES
 from aevb.parts import members
 from aevb.trust import TrustError, _Remembered, read_config
@@ -114,21 +114,14 @@ ATTACKS: dict[str, tuple[dict[str, Any], str]] = {
     "YAML in a string": (vae(prior=f"{{class_path: {FLAT}}}"), FLAT),
     "escaped JSON in a string": (vae(prior='{"class_path": "evil_of_trust\\u002eFlat"}'), FLAT),
     "string in a string": (vae(prior=f"{{init_args: '{{x: {{class_path: {FLAT}}}}}'}}"), FLAT),
-    "keyword arguments": (
-        {"model": {"class_path": "aevb.models.VAE", "dict_kwargs": {"prior": FLAT}}},
-        FLAT,
-    ),
+    "keyword arguments": ({"model": {**vae()["model"], "dict_kwargs": {"prior": FLAT}}}, FLAT),
     "list": ({"model": spec("aevb.models.DLGM", network=["MLP", FLAT])}, FLAT),
     "callable": (encoder("os.system", command=TOUCH), "os.system"),
     "what one of our modules imports": ({"model": "aevb.cli.sys.exit"}, "aevb.cli.sys.exit"),
-    "what ours import, deeper": ({"model": "aevb.data.files.np"}, "aevb.data.files.np"),
     "what torch imports": (vae(activation="torch.nn.modules.module.OrderedDict"), "OrderedDict"),
     "function of torch": ({"model": "torch.nn.init.normal_"}, "torch.nn.init.normal_"),
     "class of ours that is no part": ({"model": "aevb.runs.SavedRun"}, "aevb.runs.SavedRun"),
-    "class that downloads": (
-        encoder("torchvision.datasets.MNIST", root=MARKER, download=True),
-        "torchvision.datasets.MNIST",
-    ),
+    "class that downloads": (encoder("torchvision.datasets.MNIST", root=MARKER), "datasets.MNIST"),
     "rest of torch": ({"model": "torch.hub.load"}, "torch.hub.load"),
     "sibling by the look of it": ({"model": "torchvision_of_mine.Model"}, "torchvision_of_mine"),
     "argument of nothing": (vae(shape=[{"class_path": FLAT}]), FLAT),
@@ -166,25 +159,18 @@ LIVE += ["part by its name alone", "class within a part", "keyword arguments", "
 
 @pytest.mark.usefixtures("evil")
 @pytest.mark.parametrize("attack", LIVE)
-def test_attack_would_succeed_without_the_check(
+def test_second_line_holds_alone_and_without_it_the_attack_succeeds(
     attack: str, run: Path, aevb: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trust, "_problem", lambda *_: None)
     change(run, ATTACKS[attack][0])
+    with monkeypatch.context() as patch:
+        patch.setattr(trust, "_names", lambda *_: iter(()))
+        assert aevb("evaluate", run)[0] == 2
+    assert not Path(MARKER).exists()
+    monkeypatch.setattr(trust, "_problem", lambda *_: None)
     with suppress(TypeError):  # what a command returns is no model
         aevb("evaluate", run)
     assert Path(MARKER).exists()
-
-
-@pytest.mark.usefixtures("evil")
-@pytest.mark.parametrize("attack", LIVE)
-def test_second_line_holds_alone(
-    attack: str, run: Path, aevb: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(trust, "_names", lambda *_: iter(()))
-    change(run, ATTACKS[attack][0])
-    assert aevb("evaluate", run)[0] == 2
-    assert not Path(MARKER).exists()
 
 
 @pytest.mark.usefixtures("evil")
@@ -198,17 +184,19 @@ def test_text_of_an_error_imports_nothing(run: Path, aevb: Any) -> None:
     ("text", "why"),
     [
         (f"model: !!python/object/apply:os.system ['{TOUCH}']", "could not determine"),
-        ("a: &a [x, x]\n" + "".join(f"{c}: &{c} [*{p}, *{p}]\n" for p, c in
-         zip("abcdefghijklmnopqrs", "bcdefghijklmnopqrst", strict=True)), "more than 10000 values"),
+        (f"a: &a [{'x,' * 99}]\nb: &b [{'*a,' * 99}]\nc: [{'*b,' * 99}]", "more than 10000"),
         (f"model: {'[' * 99}{']' * 99}", "more than 50 deep"),
         (f"model: {'[' * 99_999}{']' * 99_999}", "more than 50 deep"),
         ("model: &a [*a]", "more than 50 deep"),
         (f'model: "{"[" * 99_999}{"]" * 99_999}"', "more than 50 deep"),
         (f"model: {'x' * 2**18}", "bytes"),
         ("- model", "expected flags"),
+        ("1:", "is no configuration"),
+        ("seed: !!bool x", "is no configuration"),
+        ("seed: !!timestamp x", "is no configuration"),
         ("\x00", "is no configuration"),
     ],
-)  # fmt: skip
+)
 def test_file_that_is_no_configuration_is_refused(text: str, why: str, run: Path) -> None:
     (run / "config.yaml").write_text(text)
     with pytest.raises(TrustError, match=why):
@@ -221,12 +209,11 @@ def test_pipe_is_not_waited_for(run: Path, aevb: Any) -> None:
     for path in ("pipe.npy", "/dev/zero", "http://127.0.0.1:9/x.npy", "file:///etc/passwd"):
         change(run, {"data": str(Path(path).absolute()) if path == "pipe.npy" else path})
         code, error = aevb("evaluate", run)
-        assert code == 2
-        assert "does not exist" in error
+        assert (code, "does not exist" in error) == (2, True)
     (run / "config.yaml").unlink()
     os.mkfifo(run / "config.yaml")
-    assert aevb("evaluate", run)[0] == 2
-    assert aevb("train", "--config", run / "config.yaml")[0] == 2
+    for words in (["evaluate", run], ["train", "--config", run / "config.yaml"]):
+        assert aevb(*words)[0] == 2
 
 
 def test_pickles_in_the_data_are_not_opened(run: Path, aevb: Any) -> None:
@@ -281,15 +268,9 @@ def test_results_are_not_written_through_a_link(command: str, run: Path, aevb: A
     assert Path("precious").read_text() == "mine"
 
 
-# What is let through
-
-
 def test_all_parts_and_the_classes_of_torch_are_let_through() -> None:
-    names = {
-        f"{module.__name__}.{part.__name__}"
-        for module, base in _FAMILIES.values()
-        for part in members(module, base)
-    }
+    families = [(module, members(module, base)) for module, base in _FAMILIES.values()]
+    names = {f"{module.__name__}.{part.__name__}" for module, parts in families for part in parts}
     names |= {f"torch.nn.{name}" for name in ("Tanh", "ReLU", "Sigmoid", "Linear", "Sequential")}
     names |= {"torchvision.models.ResNet", "torch.optim.adam.Adam"}
     assert len(names) > 80
@@ -324,17 +305,17 @@ def test_evaluation_builds_model_and_data_alone(
 
     monkeypatch.setattr(ArgumentParser, "instantiate", spy)
     assert aevb("evaluate", run, "--limit", 2, "--num_samples", 2)[0] == 0
-    run_settings = next(keys for keys in made if "model" in keys)
-    assert run_settings == {"data", "data_root", "binarize", "model", "seed"}
+    assert next(keys for keys in made if "model" in keys) == set(_NEEDED)
+    assert set(_NEEDED) == {"data", "data_root", "binarize", "model", "seed"}
 
 
 # Modules of one's own
 
 
-def own(folder: Path = Path()) -> tuple[str, ...]:
+def own() -> tuple[str, ...]:
     """Write a module of one's own, and the words that train with it."""
-    (folder / "mine_of_trust.py").write_text("import help_of_trust\n" + MINE)
-    (folder / "help_of_trust.py").write_text("")
+    Path("mine_of_trust.py").write_text("import help_of_trust\n" + MINE)
+    Path("help_of_trust.py").write_text("")
     return ("train", *BRIEF.split(), "--out", "run", "--model.prior", "mine_of_trust.Flat")
 
 
@@ -348,8 +329,8 @@ def forget() -> None:
 
 def evaluated(aevb: Any, *words: object) -> tuple[int, str]:
     forget()
-    code, error = aevb("evaluate", "run", "--limit", 2, "--num_samples", 2, *words)
-    return code, error
+    result: tuple[int, str] = aevb("evaluate", "run", "--limit", 2, "--num_samples", 2, *words)
+    return result
 
 
 def test_run_of_ones_own_opens_until_its_files_change(aevb: Any) -> None:
@@ -361,12 +342,10 @@ def test_run_of_ones_own_opens_until_its_files_change(aevb: Any) -> None:
         Path(name).write_text(before + "# changed\n")
         code, error = evaluated(aevb)
         assert (code, name in error) == (2, True)
-        assert "--trust help_of_trust --trust mine_of_trust" in error
-        trusted = ("--trust", "help_of_trust", "--trust=mine_of_trust")
-        assert evaluated(aevb, *trusted) == (0, "")
+        assert "add --trust mine_of_trust" in error
+        assert evaluated(aevb, "--trust=mine_of_trust") == (0, "")
         Path(name).write_text(before)
     assert evaluated(aevb) == (0, "")
-    assert "mine_of_trust" in sys.modules
 
 
 @pytest.mark.parametrize("forgotten", ["configuration", "memory"])
@@ -377,17 +356,14 @@ def test_run_of_unknown_origin_needs_trust(forgotten: str, aevb: Any) -> None:
     else:
         change(Path("run"), {"seed": 0, "learning_rate": 0.5})
     code, error = evaluated(aevb)
-    assert code == 2
-    assert "names mine_of_trust.Flat" in error
+    assert (code, "names mine_of_trust.Flat" in error) == (2, True)
     assert "--trust mine_of_trust" in error
     assert evaluated(aevb, "--trust", "mine_of_trust") == (0, "")
     forget()
-    code, error = aevb("train", "--config", "run/config.yaml", "--out", "again")
+    again = ("train", "--config", "run/config.yaml", "--out", "again")
+    code, error = aevb(*again)
     assert (code, "--trust mine_of_trust" in error) == (2, True)
-    code, error = aevb(
-        "train", "--config", "run/config.yaml", "--trust", "mine_of_trust", "--out", "b"
-    )
-    assert (code, error) == (0, "")
+    assert aevb(*again, "--trust", "mine_of_trust") == (0, "")
     assert json.loads(next(Path("state/runs").glob("*.json")).read_text())["mine_of_trust"]
 
 
@@ -396,8 +372,7 @@ def test_trust_in_a_module_is_none_in_what_it_imports(name: str, run: Path, aevb
     own()
     change(run, {"model": f"mine_of_trust.{name}"})
     code, error = aevb("evaluate", run, "--trust", "mine_of_trust")
-    assert code == 2
-    assert f"mine_of_trust.{name}" in error
+    assert (code, f"mine_of_trust.{name}" in error) == (2, True)
 
 
 def test_working_directory_is_not_searched_unasked(run: Path, aevb: Any) -> None:
@@ -411,11 +386,10 @@ def test_working_directory_is_not_searched_unasked(run: Path, aevb: Any) -> None
     assert Path(MARKER).exists()
 
 
-@pytest.mark.parametrize("word", ["../mine.py", "", "mine.py/x", "a b"])
-def test_trust_wants_the_name_of_a_module(word: str, aevb: Any) -> None:
-    code, error = aevb("evaluate", "run", "--trust", word)
-    assert (code, error.count("\n")) == (2, 1)
-    assert "--trust" in error
+@pytest.mark.parametrize("words", [["../mine.py"], [""], ["mine.py/x"], []])
+def test_trust_wants_the_name_of_a_module(words: list[str], aevb: Any) -> None:
+    code, error = aevb("evaluate", "run", "--trust", *words)
+    assert (code, error.count("\n"), "--trust" in error) == (2, 1, True)
 
 
 def test_missing_trusted_module_is_one_line(run: Path, aevb: Any) -> None:
@@ -423,29 +397,3 @@ def test_missing_trusted_module_is_one_line(run: Path, aevb: Any) -> None:
     code, error = aevb("evaluate", run, "--trust", "nowhere_of_trust")
     assert (code, error.count("\n")) == (2, 1)
     assert "run from the folder of nowhere_of_trust.py" in error
-
-
-# Flags
-
-
-@pytest.mark.parametrize(
-    ("words", "found", "near"),
-    [
-        (["embed", "run", "--data", "new.npy"], "--data", "--data_root"),
-        (["evaluate", "run", "--num_sample", "5"], "--num_sample", "--num_samples"),
-        (["train", "--model.latent", "3"], "latent", "latent_dim"),
-        (["train", "--model.likelihood.relax", "true"], "relax", "relaxed"),
-        (["train", "--epoch=3"], "--epoch", "--epochs"),
-        (["train", "--print_conf"], "--print_conf", "--print_config"),
-        (["evaluate", "run", "--trus", "os"], "--trus", "--trust"),
-    ],
-)
-def test_flags_are_not_abbreviated(
-    words: list[str], found: str, near: str, run: Path, aevb: Any
-) -> None:
-    before = sorted(run.iterdir())
-    code, error = aevb(*words)
-    assert (code, error.count("\n")) == (2, 1)
-    assert found in error
-    assert near in error
-    assert sorted(run.iterdir()) == before

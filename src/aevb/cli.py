@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _typehints.discard_init_args_on_class_path_change = _own_defaults
     try:
         trusted, words = _trusted(words)
-        if trusted or _names_own(words):
+        if (trusted or _names_own(words)) and str(Path.cwd()) not in sys.path:
             # last, so that nothing installed is replaced by a file that happens to lie here
             sys.path.append(str(Path.cwd()))
         for child in parsers.values():
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = parser.parse_args(_with_saved_config(words))
         return _run(config, parsers)
     except (ArgumentError, ValueError, OSError) as error:
-        print(f"aevb: error: {explain(error, words, parsers)}", file=sys.stderr)  # noqa: T201
+        print(f"aevb: error: {_shielded(explain(error, words, parsers))}", file=sys.stderr)  # noqa: T201
         return 2
     except (ArithmeticError, RuntimeError) as error:
         print(f"aevb: error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
@@ -242,6 +242,11 @@ def _reopen(parser: _Parser, folder: Path) -> Any:
         }
         settings = parser.parse_object(content)
         return parser.instantiate(Namespace({key: settings[key] for key in _NEEDED}))
+
+
+def _shielded(text: str) -> str:
+    """Without what a terminal would obey: the text may quote a stranger's file."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _shown(result: dict[str, Any] | list[dict[str, str]]) -> str:

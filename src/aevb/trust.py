@@ -92,14 +92,15 @@ def read_config(path: Path, trusted: Sequence[str] = ()) -> Config:
         raise TrustError(
             f"{path} is no configuration: expected flags with values, as in epochs: 3"
         )
-    trusted = (*trusted, *_recall(raw, path, trusted))
+    recalled, note = _recall(raw)
+    trusted = (*trusted, *recalled)
     for key, value in content.items():
         # another file would be read unchecked, and trust is not the file's to give
         if value is not None and str(key).partition(".")[0].rstrip("+") in ("config", "trust"):
             raise TrustError(f"{path}: {key} is for the command line alone, as --{key}")
     for name in _names(content, str(path)):
         if problem := _problem(name, trusted):
-            raise TrustError(f"{path} names {name}, which {problem}")
+            raise TrustError(f"{path} names {name}, which {problem}{note}")
     return Config(text, content, trusted)
 
 
@@ -207,7 +208,10 @@ def _load(text: str) -> Any:
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > _MAX_DEPTH:
             raise TrustError(f"YAML nested more than {_MAX_DEPTH} deep")
-    return get_loader("yaml")(text)
+    try:
+        return get_loader("yaml")(text)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # of tags beside the mark
+        raise yaml.YAMLError(str(error)) from error
 
 
 def _importable(top: str) -> bool:
@@ -271,24 +275,18 @@ def _source(name: str) -> Path | None:
     return Path(file).resolve() if file and file.endswith(".py") and Path(file).is_file() else None
 
 
-def _recall(raw: bytes, path: Path, trusted: Sequence[str]) -> set[str]:
-    """Modules of the user's own that made this very configuration, ready to be imported."""
+def _recall(raw: bytes) -> tuple[set[str], str]:
+    """The user's own modules that made this very configuration; or why they are not these."""
     record = _record(raw)
     if not record.is_file():
-        return set()
-    files = {
-        name: (Path(file), digest)
-        for name, (file, digest) in json.loads(record.read_text()).items()
-    }
-    tops = {name.partition(".")[0] for name in files}
+        return set(), ""
+    written = json.loads(record.read_text())
+    files = {name: (Path(file), digest) for name, (file, digest) in written.items()}
     for file, digest in files.values():
         if not file.is_file() or _digest(file.read_bytes()) != digest:
-            if all(_package(top, trusted) for top in tops):
-                return set()
-            flags = " ".join(f"--trust {top}" for top in sorted(tops))
-            raise TrustError(f"{file} is not what {path} was trained with; add {flags} to use it")
+            return set(), f" ({file} is not what it was when the run was trained)"
     sys.meta_path.insert(0, _Remembered(files))
-    return tops
+    return {name.partition(".")[0] for name in files}, ""
 
 
 class _Remembered(SourceLoader):
