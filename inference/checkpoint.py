@@ -65,7 +65,10 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         raise ValueError(f"{path}: truncated or corrupt checkpoint ({error})") from error
     if metadata.get("format") != _FORMAT:
         raise ValueError(f"{path}: expected format {_FORMAT!r}; got {metadata.get('format')!r}")
-    state: dict[str, Any] = _decode(json.loads(metadata["tree"]), tensors)
+    try:
+        state: dict[str, Any] = _decode(json.loads(metadata["tree"]), tensors)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: truncated or corrupt checkpoint ({error!r:.200})") from error
     return state
 
 

@@ -501,7 +501,8 @@ class Training:
             self.schedule.load_state_dict(state["schedule"])
         self.feed.load_state_dict(state["feed"])
         for name, value in state["counters"].items():
-            setattr(self, name, value)
+            if name in _COUNTERS:  # nothing else is the file's to set
+                setattr(self, name, value)
         for counter in self.counters:
             counter.fill_(self.step)
         self.stepper.load_state_dict(state["stepper"])

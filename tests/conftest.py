@@ -27,6 +27,14 @@ def _clean_process() -> Iterator[None]:
     assert not leaked, f"the test leaked process-wide switches (before, after): {leaked}"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Note the runs of the tests in a folder of their own, and not in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AEVB_STATE", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture
 def data_folder() -> Path:
     """The folder with MNIST and the Frey faces, or a skip."""

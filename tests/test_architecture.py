@@ -12,7 +12,7 @@ FORBIDDEN = {
     "inference": {"models", "evaluation"},
     "evaluation": set[str](),
 }
-SHELL = {"cli", "commands", "runs", "explanations", "parts", "sweep", "__main__"}
+SHELL = {"cli", "commands", "runs", "explanations", "parts", "sweep", "trust", "__main__"}
 
 
 def imported(path: Path) -> set[str]:

@@ -788,6 +788,22 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "unknown command": (["trian"], ["'trian'", *COMMANDS]),
     "unknown flag of all": (["--bogus"], ["--bogus", *COMMANDS]),
     "unknown flag": (["train", "--epoks", "3"], ["--epoks", "did you mean --epochs", *FLAGS]),
+    "abbreviated flag": (["train", "--epoch=3"], ["--epoch=3", "did you mean --epochs"]),
+    "flag of another command": (
+        ["embed", "run", "--data", "new.npy"],
+        ["--data of embed", "did you mean --data_root"],
+    ),
+    "abbreviated flag of evaluate": (
+        ["evaluate", "run", "--num_sample", "5"],
+        ["--num_sample of evaluate", "did you mean --num_samples"],
+    ),
+    "abbreviated flag of a model": (["train", "--model.latent", "3"], ["'latent'", "latent_dim"]),
+    "abbreviated flag of a part": (
+        ["train", "--model.likelihood.rel", "true"],
+        ["Bernoulli", "'rel'", "valid: relaxed"],
+    ),
+    "abbreviated trust": (["evaluate", "run", "--trus", "os"], ["did you mean --trust"]),
+    "abbreviated --print_config": (["train", "--print_conf"], ["did you mean --print_config"]),
     "unknown word": (["train", "extra"], ["extra", *FLAGS]),
     "unknown flag of evaluate": (["evaluate", "run", "--epochs", "3"], ["--epochs", "--split"]),
     "flag without its value": (["train", "--epochs"], ["--epochs", "expected one argument"]),
@@ -991,9 +1007,12 @@ def test_runs_with_own_classes_are_evaluated_by_another_process(tmp_path: Path) 
         )
         assert done.returncode == 0, done.stderr
     (tmp_path / "elsewhere").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "aevb", "evaluate", "../run", "--limit", "5"],
-        cwd=tmp_path / "elsewhere", capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "run from the folder of wide.py, or add that folder to PYTHONPATH" in done.stderr
+    for state, code in ((os.environ["AEVB_STATE"], 0), (str(tmp_path / "of another user"), 2)):
+        done = subprocess.run(
+            [sys.executable, "-m", "aevb", "evaluate", "../run", "--limit", "5"],
+            cwd=tmp_path / "elsewhere", capture_output=True, text=True,
+            env={**os.environ, "AEVB_STATE": state},
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+    assert "names wide.Wide" in done.stderr
+    assert "--trust wide" in done.stderr

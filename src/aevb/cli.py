@@ -1,12 +1,21 @@
 """The command line: flags and YAML from the commands' type hints, errors in one line."""
 
+import argparse
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, _typehints
+from jsonargparse import (
+    ArgumentError,
+    ArgumentParser,
+    Namespace,
+    _actions,
+    _typehints,
+    set_parsing_settings,
+)
 
 import aevb
 from aevb import commands
@@ -14,6 +23,7 @@ from aevb.data.locations import data_root
 from aevb.data.sources import DATASETS
 from aevb.explanations import explain
 from aevb.runs import CONFIG, as_json, write_text
+from aevb.trust import TrustError, guarded, read_config, refuse_links, remember
 
 __all__ = ["main"]
 
@@ -40,6 +50,34 @@ _CHANGEABLE = {
     "num_samples",
     "patience",
 }
+# What a run is rebuilt from; nothing else of its configuration is made into objects.
+_NEEDED = ("data", "data_root", "binarize", "model", "seed")
+
+# A class that stands where any value may stand is left as text: nothing asks for it.
+set_parsing_settings(instantiate_subclass_spec_in_any=False)
+
+
+class _Parser(ArgumentParser):
+    """Takes flags by their full names alone, here and in the parsers of the parts."""
+
+    trusted: Sequence[str] = ()
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "allow_abbrev": False})
+
+
+class _ConfigFile(_actions.ActionConfigFile):
+    """A YAML file of flags, checked before anything that it names is imported."""
+
+    def __call__(
+        self, parser: Any, cfg: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        """Merge the flags of the file."""
+        del option_string
+        config = read_config(Path(values), parser.trusted)
+        with guarded(config.trusted):
+            # so long a line is no file's name: what was checked is what is used
+            self.apply_config(parser, cfg, self.dest, f"#{' ' * 4096}\n{config.text}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,17 +91,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         after Ctrl-C or SIGTERM.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if str(Path.cwd()) not in sys.path:
-        # a user's own classes are found from the working directory; its name in full, because
-        # the folder of a configuration file becomes the current one while that is read
-        sys.path.insert(0, str(Path.cwd()))
     parser, parsers = _parser()
     _typehints.discard_init_args_on_class_path_change = _own_defaults
     try:
+        trusted, words = _trusted(words)
+        if (trusted or _names_own(words)) and str(Path.cwd()) not in sys.path:
+            # last, so that nothing installed is replaced by a file that happens to lie here
+            sys.path.append(str(Path.cwd()))
+        for child in parsers.values():
+            child.trusted = trusted
         config = parser.parse_args(_with_saved_config(words))
         return _run(config, parsers)
     except (ArgumentError, ValueError, OSError) as error:
-        print(f"aevb: error: {explain(error, words, parsers)}", file=sys.stderr)  # noqa: T201
+        print(f"aevb: error: {_shielded(explain(error, words, parsers))}", file=sys.stderr)  # noqa: T201
         return 2
     except (ArithmeticError, RuntimeError) as error:
         print(f"aevb: error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
@@ -73,17 +113,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
-    parser = ArgumentParser(
-        prog="aevb", description="Deep latent-variable models, trained and judged."
-    )
+def _trusted(words: list[str]) -> tuple[list[str], list[str]]:
+    """The modules that the command line trusts, and its other words; no file may add to them."""
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    reader.add_argument("--trust", action="append", default=[])
+    found, others = reader.parse_known_args(words)
+    for module in found.trust:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise TrustError(
+                f"--trust: {module!r} is no module; expected a name, such as mine for mine.py"
+            )
+    return found.trust, others
+
+
+def _names_own(words: list[str]) -> bool:
+    """Whether flags name a module that lies in the working directory."""
+    names = {name for word in words for name in re.findall(r"([^\W\d]\w*)\.[^\W\d]", word)}
+    return any(Path(f"{name}.py").is_file() or Path(name).is_dir() for name in names)
+
+
+def _parser() -> tuple[_Parser, dict[str, _Parser]]:
+    parser = _Parser(prog="aevb", description="Deep latent-variable models, trained and judged.")
     parser.exit_on_error = False
     parser.add_argument("--version", action="version", version=f"aevb {aevb.__version__}")
     subcommands = parser.add_subcommands(required=True, dest="command")
     parsers = {}
     for name, text in _HELP.items():
-        child = ArgumentParser(description=text, exit_on_error=False)
-        child.add_argument("--config", action="config", help="YAML file with any of these flags")
+        child = _Parser(description=text, exit_on_error=False)
+        child.add_argument(
+            "--config", action=_ConfigFile, help="YAML file with any of these flags"
+        )
+        child.add_argument(
+            "--trust",
+            metavar="MODULE",
+            help="a module beyond aevb and torch whose classes a run or YAML file may name, found "
+            "from the working directory; may be repeated",
+        )
         child.add_argument("--json", action="store_true", help="print one JSON object, no more")
         command: Callable[..., Any] = getattr(commands, name)
         child.add_function_arguments(command, as_positional=True, skip=set(_WIRED))
@@ -113,15 +178,17 @@ def _with_saved_config(words: list[str]) -> list[str]:
             saved = folder / CONFIG
             if not saved.is_file():
                 raise FileNotFoundError(f"--resume: {folder} is no run folder: it has no {CONFIG}")
+            refuse_links(folder)
             return ["train", "--config", str(saved), *words[1:]]
     return words
 
 
-def _run(config: Namespace, parsers: dict[str, ArgumentParser]) -> int:
+def _run(config: Namespace, parsers: dict[str, _Parser]) -> int:
     name = config.command
     parser, settings = parsers[name], config[name]
     wants_json = settings.pop("json")
     settings.pop("config", None)
+    settings.pop("trust", None)
     wired = {
         "write_config": lambda path: _write_config(parser, settings, path),
         "reopen": lambda folder: _reopen(parsers["train"], folder),
@@ -134,7 +201,7 @@ def _run(config: Namespace, parsers: dict[str, ArgumentParser]) -> int:
     return {"SIGINT": 130, "SIGTERM": 143}.get(stopped, 0)
 
 
-def _write_config(parser: ArgumentParser, settings: Namespace, path: Path) -> None:
+def _write_config(parser: _Parser, settings: Namespace, path: Path) -> None:
     """Save the resolved configuration so that it works from any folder."""
     saved = settings.clone()
     saved.resume = saved.out = None
@@ -143,14 +210,17 @@ def _write_config(parser: ArgumentParser, settings: Namespace, path: Path) -> No
     if saved.data not in DATASETS and Path(saved.data).exists():
         saved.data = str(Path(saved.data).resolve())
     if settings.resume is not None:
-        _refuse_changes(parser.parse_path(path), saved, path.parent)
+        config = read_config(path, parser.trusted)
+        with guarded(config.trusted):
+            _refuse_changes(parser.parse_object(config.content), saved, path.parent)
     write_text(path, parser.dump(saved, skip_unset=False))
+    remember(path)
 
 
 def _refuse_changes(old: Namespace, new: Namespace, folder: Path) -> None:
     before, after = (dict(settings.items()) for settings in (old, new))
     for key in before | after:
-        known = key in _CHANGEABLE or key in ("json", "config")
+        known = key in _CHANGEABLE or key in ("json", "config", "trust")
         if not known and before.get(key) != after.get(key):
             flag = key.replace(".init_args", "").removesuffix(".class_path")
             raise ValueError(
@@ -159,13 +229,24 @@ def _refuse_changes(old: Namespace, new: Namespace, folder: Path) -> None:
             )
 
 
-def _reopen(parser: ArgumentParser, folder: Path) -> Any:
-    """The instantiated configuration of a run folder."""
+def _reopen(parser: _Parser, folder: Path) -> Any:
+    """What a run folder is rebuilt from: the part of its configuration that evaluation needs."""
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is no run folder: it has no {CONFIG}")
-    settings = parser.parse_path(path)
-    return parser.instantiate(settings)
+    refuse_links(folder)
+    config = read_config(path, parser.trusted)
+    with guarded(config.trusted):
+        content = {
+            key: value for key, value in config.content.items() if key.partition(".")[0] in _NEEDED
+        }
+        settings = parser.parse_object(content)
+        return parser.instantiate(Namespace({key: settings[key] for key in _NEEDED}))
+
+
+def _shielded(text: str) -> str:
+    """Without what a terminal would obey: the text may quote a stranger's file."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _shown(result: dict[str, Any] | list[dict[str, str]]) -> str:

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from aevb.parts import FAMILIES, members
+from aevb.trust import TrustError
 
 __all__ = ["explain"]
 
@@ -36,6 +38,8 @@ def explain(error: Exception, words: Sequence[str], parsers: Mapping[str, Argume
         parsers: Parser of each command.
     """
     text = str(error)
+    if isinstance(error, TrustError):
+        return text
     if found := re.search(r"unrecognized arguments: (\S+)", text):
         return _unknown_flag(found[1], words, parsers)
     if found := re.search(r"does not accept option '(\S+)'", text):  # of a YAML file
@@ -80,7 +84,10 @@ def _unknown_flag(flag: str, words: Sequence[str], parsers: Mapping[str, Argumen
 
 def _unknown_option(flag: str, option: str, class_path: str) -> str:
     module, _, name = class_path.rpartition(".")
-    owner = getattr(__import__(module, fromlist=[name]), name)
+    # as it is loaded: the text of an error may be made to name any module
+    owner = getattr(sys.modules.get(module), name, None)
+    if owner is None:
+        return f"{flag}: {class_path} has no option {option!r}"
     valid = [key for key in inspect.signature(owner).parameters if key not in ("shape", "params")]
     return f"{flag}: {name} has no option {option!r}; valid: {', '.join(valid)}"
 

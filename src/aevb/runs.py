@@ -86,11 +86,13 @@ def open_run(
         seed=settings.seed,
     )
     model = build_model(settings.model, dataset).to(device)
-    counters = state["counters"]
-    best = counters["best"] if counters["stopped"] in ("finished", "patience") else {}
-    model.load_state_dict(best["weights"] if best else state["weights"])
-    rows = state["history"]
-    epoch = rows[-1]["epoch"] if rows else 0
+    try:
+        counters, rows = state["counters"], state["history"]
+        best = counters["best"] if counters["stopped"] in ("finished", "patience") else {}
+        model.load_state_dict(best["weights"] if best else state["weights"])
+        epoch = int(rows[-1]["epoch"]) if rows else 0
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not the checkpoint of a run ({error!r:.200})") from error
     return SavedRun(folder, settings, model.eval(), dataset, epoch, counters["stopped"])
 
 
