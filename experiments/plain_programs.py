@@ -27,6 +27,7 @@ from pyro.ops.stats import effective_sample_size
 from torch import Tensor
 
 from aevb import inference
+from aevb.inference.joint import Joint
 from aevb.inference.program import data_plate_size
 from benchmarks.machine import commit, describe_cpu, installed_versions
 
@@ -42,7 +43,7 @@ _COLUMNS = (
     "steps",
     "off `SVI` by",
     "speed of a step against `SVI`",
-    "HMC by",
+    "draws at once by",
     "worst HMC mean (SE)",
     "log evidence",
     "importance",
@@ -243,8 +244,9 @@ def _sampled(record: Any, sizes: Sizes) -> list[str]:
         )  # fmt: skip
     except Exception as error:
         return [_refusal(error), "–"]
+    way = Joint(record.model, *record.args).way
     if record.known is None:
-        return ["–", "not refused"]
+        return [way, "not refused"]
     truth = record.truth()
     worst = 0.0
     for name, mean in truth.means.items():
@@ -254,7 +256,7 @@ def _sampled(record: Any, sizes: Sizes) -> list[str]:
         error = values.std((0, 1)) / effective.clamp(max=8.0 * sizes.draws).sqrt()
         off = (values.mean((0, 1)) - mean[varies]).abs() / error
         worst = max(worst, float(off.max()))
-    return ["–", f"{worst:.1f}"]
+    return [way, f"{worst:.1f}"]
 
 
 def _weighed(record: Any, sizes: Sizes) -> list[str]:

@@ -201,3 +201,22 @@ def test_a_mean_unlike_the_replications_is_surprising_where_no_datapoint_is() ->
     # no replication is so low: its chance is 4 / 1001, over 3 statistics and both ways
     assert check.overall["mean"] < 0.001
     assert check.surprise()["mean"] == pytest.approx(6 * 4 / 1001)
+
+
+def test_data_at_several_sites_are_told_by_the_first_argument() -> None:
+    def model(x: Tensor, y: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+            pyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+    def guide(x: Tensor, y: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal((x + y) / 3, 3**-0.5))
+
+    x, y = torch.zeros(4), torch.full((4,), 2.0)
+    statistics = {"value": lambda x: x}
+    check = predictive_check(model, guide, x, y, statistics=statistics, discrepancies={})
+    assert check.observed["value"].tolist() == [0.0] * 4
+    with pytest.raises(ValueError, match="observed at one site"):
+        predictive_check(lambda x, y: model(x + 1, y + 1), lambda x, y: guide(x + 1, y + 1), x, y)

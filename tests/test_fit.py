@@ -529,8 +529,8 @@ def breaking(where: str, value: float, step: int) -> Program:
     calls = {"model": 0, "guide": 0}
 
     def shift(name: str) -> float:
-        calls[name] += 1  # the first call prepares, so that call s + 1 is step s
-        return value if name == where and calls[name] > step else 0.0
+        calls[name] += program.training  # and not where it is prepared
+        return value if name == where and calls[name] >= step else 0.0
 
     def model(x: Tensor) -> None:
         m = pyro.sample("location", dist.Normal(torch.zeros(3), 10.0).to_event(1))
@@ -541,7 +541,8 @@ def breaking(where: str, value: float, step: int) -> Program:
         loc = pyro.param("loc", torch.zeros(3)) + shift("guide")
         pyro.sample("location", dist.Normal(loc, 1.0).to_event(1))
 
-    return Program(model, guide)
+    program = Program(model, guide)
+    return program
 
 
 BROKEN_SITES = [

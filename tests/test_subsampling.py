@@ -59,16 +59,22 @@ def normal_guide(y: Tensor) -> None:
     pyro.sample("mean", dist.Normal(loc, scale))
 
 
+def narrow_guide(y: Tensor) -> None:
+    loc = pyro.param("loc", lambda: y.new_full((), 2.0))
+    scale = pyro.param("scale", lambda: y.new_full((), 0.1), constraint=dist.constraints.positive)
+    pyro.sample("mean", dist.Normal(loc, scale))
+
+
 def data() -> Tensor:
     return 2 + torch.randn(NUM, generator=torch.Generator().manual_seed(0)).double()
 
 
 def fitted_scale(model: Callable[..., Any], batch_size: int | None) -> tuple[float, float]:
     """Location and scale of the guide after many steps of a falling rate."""
-    program = inference.Program(model, normal_guide)
+    program = inference.Program(model, narrow_guide)
     inference.fit(
-        program, (data(),), batch_size=batch_size, steps=2000, learning_rate=0.05, compile="eager",
-        objective=inference.ELBO(num_particles=16),
+        program, (data(),), batch_size=batch_size, steps=1500, learning_rate=0.02,
+        compile="traced", objective=inference.ELBO(num_particles=16),
         schedule=lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.97),
     )  # fmt: skip
     trace = poutine.trace(program.guide).get_trace(data())

@@ -255,11 +255,11 @@ def test_what_cannot_be_had_has_its_reason(oracle: Any) -> None:
         fa.model(x - 1)
 
     trial = trial_of(model, lambda x: fa.guide(x - 1), x, population=x[:1])
-    assert trial.calibration is trial.predictive_checks is trial.latents is None
+    assert trial.calibration is trial.latents is None
+    assert trial.predictive_checks is not None  # there is only one observed site
     page = evaluation.trial_page(trial, {})
     for name, reason in (
         ("calibration", "observe what is no argument"),
-        ("predictive checks", "must be observed at one site"),
         ("active units", "needs at least two datapoints"),
     ):
         sentence = said(trial, f"No {name}: ")
@@ -267,6 +267,53 @@ def test_what_cannot_be_had_has_its_reason(oracle: Any) -> None:
         assert html.escape(sentence) in page
     assert reason in trial.summary()["why_no_latents"]
     assert re.findall("<h[12]>(.*?)</h[12]>", page) == SECTIONS
+
+
+def regression(x: Tensor, y: Tensor) -> None:
+    b = pyro.sample("b", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(x @ b, 0.5), obs=y)
+
+
+def exact_guide(x: Tensor, y: Tensor, width: float = 1.0) -> None:
+    precision = torch.eye(2, dtype=x.dtype) + 4 * x.mT @ x
+    mean = torch.linalg.solve(precision, 4 * x.mT @ y)
+    scale = torch.linalg.inv(torch.linalg.cholesky(precision)).mT
+    pyro.sample("b", dist.MultivariateNormal(mean, (width**2) * scale @ scale.mT))
+
+
+def test_a_joint_posterior_is_tried_as_one_datapoint() -> None:
+    """An exact guide of a regression passes, and one four times too narrow does not."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20, 2, generator=generator, dtype=torch.float64)
+    y = x @ torch.tensor([1.0, -1.0]).double() + torch.randn(20, generator=generator).double()
+
+    def narrow(x: Tensor, y: Tensor) -> None:
+        exact_guide(x, y, 0.25)
+
+    brief: dict[str, Any] = {"num_chains": 8, "num_samples": 300, "num_warmup": 300}
+    for guide, differs in ((exact_guide, False), (narrow, True)):
+        trial = evaluation.compare(inference.Program(regression, guide), (x, y), **brief)
+        assert trial.judged.tolist() == [True]
+        assert trial.differs.tolist() == [differs]
+        assert "fitted to these data" in said(trial, "No calibration: ")
+        assert "one joint posterior" in said(trial, "No gaps: ")
+        assert trial.predictive_checks is not None
+        assert trial.to_arviz()["posterior"]["b"].shape == (8, 300, 2)
+        assert "Trust report" in evaluation.trial_page(trial, {})
+
+
+def test_a_joint_posterior_of_a_network_is_refused_in_one_line() -> None:
+    def model(x: Tensor) -> None:
+        pyro.sample("w", dist.Normal(torch.zeros(20_000), 1.0).to_event(1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(torch.zeros(()), 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        pyro.sample("w", dist.Normal(torch.zeros(20_000), 1.0).to_event(1))
+
+    with pytest.raises(ValueError, match="joint posterior of 20,000 dimensions"):
+        evaluation.compare(inference.Program(model, guide), torch.zeros(3))
 
 
 def test_what_is_not_asked_for_is_said_to_be_missing(oracle: Any) -> None:
