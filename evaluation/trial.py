@@ -245,7 +245,7 @@ def compare(
         },
     )
     args = moved(x if isinstance(x, tuple) else (x,), device_of(program.model, args=x))
-    is_local = _refuse_points(program, args, seed)
+    is_local = _refuse_points(program, args, seed)  # in the guide too
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "HMC: chains of")  # told in the verdict
         draws = hmc(
@@ -267,6 +267,7 @@ def compare(
         ),
     )  # fmt: skip
     khat = gaps.amortized.khat if gaps else _khat(program, args, num_importance_samples, seed)
+    khat = khat.expand(draws.unconstrained.shape[2])  # of a joint guide of local latents, one
     points = args if population is None else population
     points = points if isinstance(points, tuple) else (points,)
     calibration = _unless_refused(
@@ -288,7 +289,7 @@ def compare(
         lambda: latent_use(*programs, *points, num_samples=_LATENT_DRAWS, seed=seed + 5),
     )  # fmt: skip
     return Trial(
-        _observed(program, args, is_local), draws, errors, np.atleast_1d(rhat(draws)),
+        _observed(program, args, draws.is_local), draws, errors, np.atleast_1d(rhat(draws)),
         np.atleast_1d(ess_bulk(draws)), np.atleast_1d(ess_tail(draws)), khat.numpy(),
         gaps, calibration, checks, latents, missing,
     )  # fmt: skip

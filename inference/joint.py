@@ -26,6 +26,7 @@ from aevb.inference.layouts import (
     sum_log_prob,
 )
 from aevb.inference.switches import SingularAsNaN, argument_checks
+from aevb.inference.tracing import NotTraceableError, trace_graph
 
 __all__ = ["Cost", "Joint"]
 
@@ -59,9 +60,11 @@ class Joint:
     """A model, perhaps with a guide, at its data.
 
     Many draws of the latents are evaluated at once: under an outer plate where the program
-    broadcasts, as Pyro's vectorized particles need it, and through :func:`torch.func.vmap` where
-    it does not, as with ``b[group]`` or ``x @ b``. Which one is decided by comparing both with the
-    program run at single draws; a program that neither follows is refused.
+    broadcasts, as Pyro's vectorized particles need it; through :func:`torch.func.vmap` where it
+    does not, as with ``b[group]`` or ``x @ b``; and one after the other where an operation has no
+    such rule, as one that fills a tensor in place. Which way is found by comparing them with the
+    program run at single draws. A program in which Python decides by the value of a latent is
+    refused.
 
     Latents are ``(S, *plates, *event)``, a plate that a site does not lie in being 1.
 
@@ -126,11 +129,11 @@ class Joint:
 
     @property
     def way(self) -> str:
-        """How several draws are evaluated at once: ``"plate"`` or ``"vmap"``.
+        """How several draws are evaluated: ``"plate"``, ``"vmap"`` or ``"loop"``.
 
         Raises:
-            ValueError: If the program can be evaluated in neither way, or has another density at
-                each call.
+            ValueError: If the program can be evaluated in no way, or has another density at each
+                call.
         """
         if self._way is None:
             with _undisturbed(self.device):
@@ -139,7 +142,7 @@ class Joint:
 
     @property
     def guide_way(self) -> str:
-        """How several draws of the guide are made: ``"plate"``, or ``"vmap"`` as its density."""
+        """How several draws of the guide are made: ``"plate"``, or one by one, ``"loop"``."""
         if self._guide_way is None:
             with _undisturbed(self.device):
                 self._guide_way = self._find_guide_way()
@@ -299,7 +302,11 @@ class Joint:
             def one(values: Latents) -> tuple[Tensor, ...]:
                 return tuple(self._alone(program, values, choose))
 
-            return list(torch.func.vmap(one)(self._natural(latents)))
+            natural = self._natural(latents)
+            if way == "vmap":
+                return list(torch.func.vmap(one)(natural))
+            rows = [one({name: value[i] for name, value in natural.items()}) for i in range(num)]
+            return [torch.stack(column) for column in zip(*rows, strict=True)]
 
     def _alone(self, program: Program, values: Latents, choose: _Choose) -> list[Tensor]:
         """The same of one draw, as the program itself has it, ``(B,)`` each."""
@@ -331,26 +338,37 @@ class Joint:
                 (again,) = self._alone(self.model, draws[0], _together)
             if not _agree(again, truth[0]):
                 raise ValueError(
-                    "model: its log-density is another at each call, so that it draws numbers "
-                    "that are no sample site: make them one (or call .eval(), if it is dropout)"
+                    "model: its log-density is another at each call, so that it draws random "
+                    "numbers that are no sample site: make them one (if it is dropout, call "
+                    ".eval())"
                 )
             rows = [_latents(trace, self.layout, 1) for trace in traces]
             latents = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-            reasons = []
             for way in ("plate", "vmap"):
                 try:
                     (found,) = self._sums(self.model, way, latents, _together)
-                except Exception as error:
-                    reasons.append(_first_line(error))
+                except Exception:  # whatever a program does to more dimensions than it expects
                     continue
                 if _agree(found, torch.stack(truth)):
                     return way
-                reasons.append("log-densities other than of single draws")
-        raise ValueError(
-            "model: several draws cannot be evaluated at once, neither under an outer plate "
-            f"({reasons[0]}) nor by torch.func.vmap ({reasons[1]}): write what depends on latents "
-            "in operations on tensors, as torch.where in place of if"
-        )
+            self._refuse_decisions(draws[0])
+        return "loop"
+
+    def _refuse_decisions(self, latents: Latents) -> None:
+        """Let Python decide nothing by the value of a latent, on which the density then jumps."""
+
+        def one(*values: Tensor) -> Tensor:
+            given = dict(zip(latents, values, strict=True))
+            return self._alone(self.model, given, _together)[0]
+
+        try:
+            trace_graph(one, [value.clone() for value in latents.values()])
+        except NotTraceableError as error:
+            raise ValueError(
+                "model: several draws cannot be evaluated at once, neither under an outer plate "
+                f"nor by torch.func.vmap ({error}): write what depends on latents in operations "
+                "on tensors, as torch.where in place of if"
+            ) from None
 
     def _trace(self) -> poutine.Trace:
         """A run of the model alone, at latents of the guide if there is one."""
@@ -371,7 +389,7 @@ class Joint:
             try:
                 latents, log_q = self._drawn_in_plate(guide, _TRIED)
             except Exception:
-                return "vmap"
+                return "loop"
             draws = [
                 {
                     name: latents[name][number].reshape(
@@ -388,7 +406,7 @@ class Joint:
                 return "plate"
             if not _agree(again, truth[0]):
                 return "plate"  # noise of its own, as on an encoder's input
-            return "plate" if _agree(log_q, torch.stack(truth)) else "vmap"
+            return "plate" if _agree(log_q, torch.stack(truth)) else "loop"
 
     def _given_guide(self) -> Program:
         if self.guide is None:
@@ -444,11 +462,6 @@ def _agree(values: Tensor, truth: Tensor) -> bool:
     finite = truth[torch.isfinite(truth)]
     size = float(finite.abs().mean()) if len(finite) else 1.0
     return torch.allclose(values, truth, rtol=tolerance, atol=tolerance * size, equal_nan=True)
-
-
-def _first_line(error: Exception) -> str:
-    first, *_ = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {first.split('. ')[0][:200]}"
 
 
 @contextmanager

@@ -189,7 +189,9 @@ def refine(
     args = moved(args, device)
     with randomness.seeded(seed, device), argument_checks(False):
         if read_layout(model, guide, *args).num_datapoints is None:
-            raise NoFamilyError("model: has one joint posterior, which is refined by training it")
+            raise NoFamilyError(
+                "model and guide: have one joint posterior, which is refined by training it"
+            )
         local = LocalPosterior(guide, *args)
         joint = Joint(model, *args, guide=local.guide)
         return _fitted(local, joint, num_particles, learning_rate, max_steps)

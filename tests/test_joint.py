@@ -44,6 +44,14 @@ def broadcasting(y: Tensor) -> None:
         pyro.sample("y", dist.Normal(mean, 0.5), obs=y)
 
 
+def filling(y: Tensor) -> None:
+    states = torch.zeros(5, dtype=y.dtype)
+    for number in range(5):
+        before = states[number - 1] if number else y.new_zeros(())
+        states[number] = pyro.sample(f"z{number}", dist.Normal(before, 1.0))
+    pyro.sample("y", dist.Normal(states, 0.5).to_event(1), obs=y)
+
+
 def branching(y: Tensor) -> None:
     w = pyro.sample("w", dist.Normal(y.new_zeros(()), 1.0))
     pyro.sample("y", dist.Normal(w if w > 0 else -w, 0.5), obs=y)
@@ -88,6 +96,17 @@ def test_many_draws_at_once_are_scored_as_each_alone(
     )
 
 
+def test_programs_that_fill_tensors_in_place_are_run_draw_by_draw() -> None:
+    values = torch.randn(7, 5, dtype=torch.float64)
+    latents = {f"z{number}": values[:, number] for number in range(5)}
+    joint = Joint(filling, five())
+    assert joint.way == "loop"
+    truth = looped(filling, latents, five())
+    torch.testing.assert_close(joint.log_joint(latents), truth, rtol=1e-12, atol=1e-12)
+    draws = hmc(filling, five(), num_chains=4, num_samples=5, num_warmup=5)
+    assert draws.unconstrained.shape == (4, 5, 1, 5)
+
+
 def test_a_reduction_is_not_taken_over_the_draws() -> None:
     """Two chains' latents must not be added up: the fault that no error shows."""
     y = torch.tensor(4.0, dtype=torch.float64)
@@ -122,7 +141,7 @@ def test_sums_of_latents_are_sampled_and_integrated() -> None:
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (branching, "neither under an outer plate .* nor by torch.func.vmap .* torch.where"),
+        (branching, "after site 'w': .* needs the value of a tensor.* torch.where"),
         (noisy, "its log-density is another at each call"),
     ],
 )
@@ -150,7 +169,7 @@ def test_a_guide_that_does_not_broadcast_is_drawn_from_singly() -> None:
 
     y = torch.tensor(2.0, dtype=torch.float64)
     joint = Joint(model, y, guide=guide)
-    assert (joint.way, joint.guide_way) == ("vmap", "vmap")
+    assert (joint.way, joint.guide_way) == ("vmap", "loop")
     latents, log_q = joint.draw(5)
     torch.testing.assert_close(log_q, looped(guide, latents, y))
     evidence = importance_evidence(model, guide, y, num_samples=4000)
