@@ -31,14 +31,13 @@ REFUSED = [
 # One program for each way of not being written for an outer plate; the others are slow tests.
 BRIEF = frozenset(
     {
-        "eight schools, centred",
-        "group intercepts",
         "Bayesian regression",
         "keyword arguments",
         "reducing",
         "sum over a plate",
         "GP of pyro.contrib",
-        "local level",
+        "linear regression",
+        "ordinal regression",
         "crossed effects",
         "coin by coin",
         "Dirichlet and multinomial",
@@ -46,7 +45,9 @@ BRIEF = frozenset(
     }
 )
 # Evidence takes longer.
-BRIEFEST = frozenset({"group intercepts", "reducing", "GP of pyro.contrib", "pPCA by hand"})
+BRIEFEST = frozenset({"group intercepts", "reducing", "pPCA by hand"})
+# Densities on which gradients do not lead: chains do not mix, and say so.
+STUCK = frozenset({"change point"})
 
 
 @pytest.fixture(autouse=True)
@@ -154,6 +155,10 @@ def chains(name: str) -> dict[str, Tensor]:
 
 @some(KNOWN)
 def test_hmc_finds_the_exact_moments(record: PlainProgram) -> None:
+    if record.name in STUCK:
+        with pytest.warns(UserWarning, match="HMC: .*R̂"):
+            chains(record.name)
+        return
     means, sds = worst_errors(chains(record.name), record.truth())
     assert means < STANDARD_ERRORS
     assert sds < STANDARD_ERRORS
