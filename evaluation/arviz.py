@@ -1,7 +1,7 @@
 """Draws for ArviZ: the only place that knows which of its two lines is installed."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -40,6 +40,10 @@ def to_arviz(
     ``observed_data`` and ``constant_data``. Behind ``chain`` and ``draw``, local posteriors have
     the dimension ``datapoint``; what follows is ``latent`` where the model has one latent site and
     that one such dimension, and ArviZ's own ``<site>_dim_<n>`` elsewhere.
+
+    What ArviZ reads as one number of each draw is that of all datapoints together: ``energy`` is
+    their sum, and ``diverging`` where any of them does. What is of each lies beside them, as
+    ``energy_of_datapoint`` and ``diverging_of_datapoint``, and in the other statistics.
 
     The evidence of a datapoint is no ``log_likelihood``, which ArviZ takes to be conditional on
     the latents: it lies in ``constant_data``, as ``log_evidence``.
@@ -80,7 +84,7 @@ def to_arviz(
     sampler = {"tuning_steps": draws.num_warmup, "seed": draws.seed}
     groups = _Groups(_Dims(batch, dims or {}))
     groups.add("posterior", draws.samples, _CHAINS, "latent", sampler)
-    groups.add("sample_stats", draws.stats, _CHAINS, None, sampler)
+    groups.add("sample_stats", _statistics(draws), _CHAINS, None, sampler)
     groups.add_common(posterior_predictive, observed_data, log_evidence, _CHAINS)
     return groups.assembled()
 
@@ -139,6 +143,18 @@ def guide_to_arviz(
     return groups.assembled()
 
 
+def _statistics(draws: Draws) -> dict[str, Tensor]:
+    """Of local posteriors, which are independent, energies add up."""
+    if not draws.is_local:
+        return draws.stats
+    together = {
+        "energy": draws.stats["energy"].sum(-1),
+        "diverging": draws.stats["diverging"].any(-1),
+    }
+    of_each = {f"{name}_of_datapoint": draws.stats[name] for name in together}
+    return {**draws.stats, **together, **of_each}
+
+
 def rhat(draws: Draws) -> NDArray[np.float64]:
     """R-hat of each posterior, the largest over its dimensions; above 1.01 it did not converge.
 
@@ -163,7 +179,7 @@ def rhat(draws: Draws) -> NDArray[np.float64]:
         >>> rhat(draws).shape, bool((rhat(draws) < 1.1).all())
         ((3,), True)
     """
-    return _over_dimensions(draws, "rhat", np.max)
+    return _array(draws.rhat)
 
 
 def ess_bulk(draws: Draws) -> NDArray[np.float64]:
@@ -176,7 +192,8 @@ def ess_bulk(draws: Draws) -> NDArray[np.float64]:
         draws: Of :func:`aevb.inference.hmc`.
 
     Returns:
-        ``(batch,)``, or ``()`` for a joint posterior; NaN with fewer than four draws.
+        ``(batch,)``, or ``()`` for a joint posterior; NaN with fewer than four draws, and where
+        all draws are equal, which ArviZ takes to be independent.
 
     Example:
         >>> import torch
@@ -186,7 +203,7 @@ def ess_bulk(draws: Draws) -> NDArray[np.float64]:
         >>> bool((ess_bulk(draws) > 100).all())
         True
     """
-    return _over_dimensions(draws, "ess", np.min, method="bulk")
+    return _array(draws.ess_bulk)
 
 
 def ess_tail(draws: Draws) -> NDArray[np.float64]:
@@ -199,7 +216,8 @@ def ess_tail(draws: Draws) -> NDArray[np.float64]:
         draws: Of :func:`aevb.inference.hmc`.
 
     Returns:
-        ``(batch,)``, or ``()`` for a joint posterior; NaN with fewer than four draws.
+        ``(batch,)``, or ``()`` for a joint posterior; NaN with fewer than four draws, and where
+        no draw is beyond a quantile because a chain stands still there.
 
     Example:
         >>> import torch
@@ -209,26 +227,11 @@ def ess_tail(draws: Draws) -> NDArray[np.float64]:
         >>> bool((ess_tail(draws) > 100).all())
         True
     """
-    return _over_dimensions(draws, "ess", np.min, method="tail")
+    return _array(draws.ess_tail)
 
 
-def _over_dimensions(
-    draws: Draws, name: str, worst: Callable[..., Any], **options: str
-) -> NDArray[np.float64]:
-    """A diagnostic of ArviZ's for all numbers at once; NaN in one dimension is NaN in the worst.
-
-    All of them go by ranks, so bijections of single numbers change nothing, and unconstrained
-    coordinates have no constant ones among them, as triangular matrices have.
-    """
-    from xarray import Dataset
-
-    # not float32: R-hat squares differences of draws
-    values = draws.unconstrained.double().cpu().numpy()
-    dataset = Dataset({"u": ((*_CHAINS, "datapoint", "latent"), values)})
-    with np.errstate(divide="ignore", invalid="ignore"):  # chains that never moved
-        found = getattr(_arviz(), name)(dataset, **options)["u"].to_numpy()
-    result = np.asarray(worst(found, axis=-1), dtype=np.float64)
-    return result if draws.is_local else result[0, ...]
+def _array(values: Tensor) -> NDArray[np.float64]:
+    return np.asarray(values.cpu().numpy(), dtype=np.float64)
 
 
 @dataclass(frozen=True)

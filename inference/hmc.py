@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,12 +20,15 @@ from aevb.inference.adaptation import (
 from aevb.inference.devices import device_of
 from aevb.inference.integrators import Point, kinetic_energy, leapfrog, metropolis
 from aevb.inference.log_density import LogDensity
+from aevb.inference.mcmc_diagnostics import bulk_ess, rank_rhat, tail_ess, unmixed
 from aevb.inference.path_gradients import STARTS, PathGradient
 
 __all__ = ["Draws", "SamplerState", "draw_momentum", "first_step_size", "hmc"]
 
 # An error of energy, in nats, that no useful step makes.
 DIVERGENCE = 1000.0
+# Share of trajectories beyond which the bound on their steps is said to be what ends them.
+CUT_SHORT = 0.5
 # What a chain that is stuck counts for when steps adapt.
 _LEAST_RATE = 0.01
 
@@ -85,6 +89,25 @@ class Draws:
         """Divergent transitions of each posterior, ``(batch,)``, or ``()``."""
         return self.stats["diverging"].sum((0, 1))
 
+    @cached_property
+    def rhat(self) -> Tensor:
+        """R̂ of ranks, the largest over dimensions, ``(batch,)`` or ``()``; above 1.01 is bad.
+
+        Computed when it is first asked for, in unconstrained coordinates; NaN with fewer than two
+        chains or four draws, and where all draws are equal.
+        """
+        return self._over_dimensions(rank_rhat, Tensor.amax)
+
+    @cached_property
+    def ess_bulk(self) -> Tensor:
+        """Effective draws for the middle of each posterior, the least over dimensions."""
+        return self._over_dimensions(bulk_ess, Tensor.amin)
+
+    @cached_property
+    def ess_tail(self) -> Tensor:
+        """Effective draws for the 5 and 95 % quantiles, the least over dimensions."""
+        return self._over_dimensions(tail_ess, Tensor.amin)
+
     @property
     def suspicious(self) -> Tensor:
         """Posteriors with a chain that never moved, or one divergence in a hundred draws."""
@@ -92,6 +115,13 @@ class Draws:
         diverging = self.divergences.reshape(-1) > 0.01 * self.unconstrained[:, :, 0, 0].numel()
         stuck = ~moved if self.unconstrained.shape[1] > 1 else torch.zeros_like(moved)
         return stuck | diverging
+
+    def _over_dimensions(
+        self, statistic: Callable[[Tensor], Tensor], worst: Callable[..., Tensor]
+    ) -> Tensor:
+        """NaN in one dimension is NaN in the worst."""
+        found = worst(statistic(self.unconstrained), -1)
+        return found if self.is_local else found[0]
 
     def __repr__(self) -> str:
         """One line."""
@@ -151,7 +181,9 @@ def hmc(
             evaluated at several draws at once, or no chain starts where the density is finite.
 
     Warns:
-        UserWarning: If a posterior has a chain that never moved, or often diverges.
+        UserWarning: If a posterior has a chain that never moved, or often diverges; if chains
+            have not mixed, which is where R̂ is above 1.01, or above what so few independent draws
+            may have by chance; if ``max_num_steps`` ends more than half of the trajectories.
 
     Example:
         >>> from aevb.models import FactorAnalysis
@@ -187,7 +219,7 @@ def hmc(
             sampler.length, sampler.inverse_mass, density.is_local, num_warmup, seed,
             sampler.state(),
         )  # fmt: skip
-    _warn(draws)
+    _warn(draws, max_num_steps)
     return draws
 
 
@@ -371,13 +403,33 @@ def _check(
         raise ValueError(f"target_acceptance: must lie between 0 and 1; got {target}")
 
 
-def _warn(draws: Draws) -> None:
-    bad = torch.nonzero(draws.suspicious).flatten().tolist()
-    if bad:
-        shown = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
-        what = f"datapoints {shown}" if draws.is_local else "the posterior"
-        warnings.warn(
-            f"HMC: chains of {what} are stuck or diverge; do not believe these draws "
-            f"({int(draws.divergences.sum())} divergences)",
-            stacklevel=3,
+def _warn(draws: Draws, max_num_steps: int) -> None:
+    bad = torch.nonzero(draws.suspicious).flatten()
+    if len(bad):
+        _warn_of(
+            f"chains of {_named(draws, bad)} are stuck or diverge; do not believe these draws "
+            f"({int(draws.divergences.sum())} divergences)"
         )
+    apart, rhat = unmixed(draws.unconstrained)
+    if len(apart):
+        _warn_of(
+            f"chains of {_named(draws, apart)} have not mixed: R̂ is up to {float(rhat.max()):.3f};"
+            " draw more, start nearer or reparameterize"
+        )
+    cut = (draws.stats["n_steps"] >= max_num_steps).double().mean((0, 1)).reshape(-1)
+    places = torch.nonzero(cut > CUT_SHORT).flatten()
+    if len(places):
+        _warn_of(
+            f"trajectories of {_named(draws, places)} reach max_num_steps={max_num_steps}, up to "
+            f"{float(cut.max()):.0%} of them; raise it or reparameterize"
+        )
+
+
+def _named(draws: Draws, places: Tensor) -> str:
+    """Posteriors by number, the first ten of them."""
+    shown = ", ".join(map(str, places[:10].tolist())) + (", ..." if len(places) > 10 else "")
+    return f"datapoints {shown}" if draws.is_local else "the posterior"
+
+
+def _warn_of(what: str) -> None:
+    warnings.warn(f"HMC: {what}", stacklevel=4)

@@ -30,7 +30,10 @@ with warnings.catch_warnings():
 
 adapter = importlib.import_module("aevb.evaluation.arviz")
 INSTALLED = int(az.__version__.split(".")[0])
-STATS = {"lp", "acceptance_rate", "step_size", "diverging", "energy", "energy_error", "n_steps"}
+STATS = {
+    "lp", "acceptance_rate", "step_size", "diverging", "energy", "energy_error", "n_steps",
+    "diverging_of_datapoint", "energy_of_datapoint",
+}  # fmt: skip
 
 
 def two_sites(x: Tensor) -> None:
@@ -101,7 +104,12 @@ def test_groups_variables_and_dimensions(line: int) -> None:
     assert found["posterior"]["z"].dims == ("chain", "draw", "datapoint", "latent")
     assert set(found["sample_stats"].data_vars) == STATS
     assert found["sample_stats"]["lp"].dims == ("chain", "draw", "datapoint")
-    assert found["sample_stats"]["diverging"].dtype == bool
+    stats = found["sample_stats"]
+    for name in ("energy", "diverging"):
+        assert stats[name].dims == ("chain", "draw")
+        assert stats[f"{name}_of_datapoint"].dims == ("chain", "draw", "datapoint")
+    np.testing.assert_allclose(stats["energy"], stats["energy_of_datapoint"].sum("datapoint"))
+    assert stats["diverging"].dtype == bool
     assert found["observed_data"]["x"].dims == ("datapoint", "x_dim_0")
     assert found["posterior_predictive"]["x"].dims == ("chain", "draw", "datapoint", "x_dim_0")
     assert found["constant_data"]["log_evidence"].dims == ("datapoint",)
@@ -205,6 +213,66 @@ def test_plots_run(name: str) -> None:
     finally:
         matplotlib.pyplot.close("all")
         matplotlib.use(backend)
+
+
+def divergent_tree() -> Any:
+    _, _, draws = oracle()
+    diverging = draws.stats["diverging"].clone()
+    diverging[1, 7, 2] = True
+    return to_arviz(replace(draws, stats={**draws.stats, "diverging": diverging}))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("plot_energy", {}),
+        ("plot_trace", {"divergences": "bottom"}),
+        ("plot_parallel", {}),
+        ("plot_pair", {"divergences": True, "coords": {"datapoint": [0]}}),
+        ("plot_autocorr", {}),
+        ("plot_posterior", {}),
+        ("plot_mcse", {}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # of ArviZ, its backends and NumPy
+def test_plots_read_the_statistics_of_files(
+    name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    divergent_tree().to_netcdf(str(tmp_path / "draws.nc"), engine="h5netcdf")
+    backend = matplotlib.get_backend()
+    matplotlib.use("agg")
+    try:
+        for found in (divergent_tree(), az.from_netcdf(str(tmp_path / "draws.nc"))):
+            assert getattr(az, name)(found, **options) is not None
+            matplotlib.pyplot.close("all")
+    finally:
+        matplotlib.pyplot.close("all")
+        matplotlib.use(backend)
+
+
+def bfmi(energy: np.ndarray) -> np.ndarray:
+    """Betancourt (2016), https://arxiv.org/abs/1604.00695, equation 3, of each chain."""
+    steps = np.square(np.diff(energy, axis=1)).mean(1)
+    # the lines of ArviZ differ in the correction of the variance, by one draw in a hundred
+    return np.asarray(steps / energy.var(1))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_missing_information_is_that_of_all_energies_together(line: int, tmp_path: Path) -> None:
+    _, _, draws = oracle()
+    together = draws.stats["energy"].sum(-1).numpy()
+    path = str(tmp_path / "draws.nc")
+    found = to_arviz(draws)
+    found.to_netcdf(path, engine="h5netcdf")
+    if line == 0:
+        values = [az.bfmi(found), az.bfmi(az.from_netcdf(path))]
+    else:
+        stats = pytest.importorskip("arviz_stats", reason="ArviZ 1.x is absent")
+        again = xr.open_datatree(path, engine="h5netcdf")
+        values = [stats.bfmi(tree)["energy"].to_numpy() for tree in (found, again)]
+    for value in values:
+        assert value.shape == (4,)
+        np.testing.assert_allclose(value, bfmi(together), rtol=0.02)
 
 
 @pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")

@@ -125,6 +125,42 @@ def test_guides_wrong_by_a_fifth_are_flagged(wrong: Any) -> None:
     assert bool(outside[:3].any(-1).all())  # log p(x, z) need not see a shift
 
 
+def rejections(
+    guide: Callable[[models.FactorAnalysis], Any], x: Tensor, seeds: int, simulations: int
+) -> tuple[float, float]:
+    """Share of seeds at which a guide is called wrong, and its standard error at 5 %."""
+    fa = linear_gaussian(5, 2).to(x.dtype)
+    found = [
+        calibrate(
+            fa.model, guide(fa), x, num_simulations=simulations, num_draws=49, seed=seed
+        ).is_calibrated
+        for seed in range(seeds)
+    ]
+    return 1 - sum(found) / seeds, math.sqrt(0.05 * 0.95 / seeds)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_exact_posterior_is_rejected_one_time_in_twenty(dtype: torch.dtype) -> None:
+    """Few datapoints at once, so that a calibration is made of many blocks."""
+    rate, error = rejections(lambda fa: fa.guide, torch.zeros(100, 5, dtype=dtype), 100, 200)
+    assert rate < 0.05 + STANDARD_ERRORS * error
+
+
+def test_narrow_guide_is_rejected_more_often() -> None:
+    x = torch.zeros(100, 5, dtype=torch.float64)
+    rate, error = rejections(lambda fa: misscaled_guide(fa, 0.8), x, 20, 200)
+    assert rate > 0.05 + STANDARD_ERRORS * error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_exact_posterior_is_rejected_one_time_in_twenty_over_many_seeds(
+    dtype: torch.dtype,
+) -> None:
+    rate, error = rejections(lambda fa: fa.guide, torch.zeros(30, 5, dtype=dtype), 500, 1000)
+    assert abs(rate - 0.05) < STANDARD_ERRORS * error
+
+
 def test_the_curve_says_which_way_a_scale_is_wrong() -> None:
     narrow, wide = (calibration_of(lambda fa, f=f: misscaled_guide(fa, f)) for f in (0.8, 1.25))
     third = len(narrow.grid) // 4

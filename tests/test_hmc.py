@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -398,6 +399,7 @@ def test_draws_agree_with_pyros_own_nuts(
     assert float((ratio - 1).abs().max()) < 0.25
 
 
+@pytest.mark.filterwarnings("ignore:HMC")  # which mixes slowly, in trajectories cut short
 def test_funnel_has_its_exact_marginal() -> None:
     draws = hmc(funnel, num_chains=32, num_samples=200, num_warmup=150, seed=1)
     v = draws.samples["v"].double()
@@ -411,8 +413,11 @@ def test_funnel_has_its_exact_marginal() -> None:
 
 
 def few(model: Callable[..., Any], *args: Any, **kwargs: Any) -> inference.Draws:
+    """So few that they cannot mix: a draw in six is effective."""
     settings = {"num_chains": 6, "num_samples": 20, "num_warmup": 60, "seed": 5, **kwargs}
-    return hmc(model, *args, **settings)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "HMC: chains of .* have not mixed")
+        return hmc(model, *args, **settings)
 
 
 @pytest.mark.filterwarnings("ignore:HMC")
@@ -474,6 +479,81 @@ def test_deterministic_site_outside_the_plate_leaves_posteriors_local() -> None:
             pyro.sample("x", dist.Normal(z, scale), obs=x)
 
     assert few(model, torch.zeros(3)).is_local
+
+
+# Warnings
+
+
+def centred_schools(y: Tensor, sigma: Tensor) -> None:
+    mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
+    tau = pyro.sample("tau", dist.HalfCauchy(5.0))
+    with pyro.plate("schools", len(y)):
+        theta = pyro.sample("theta", dist.Normal(mu, tau))
+        pyro.sample("y", dist.Normal(theta, sigma), obs=y)
+
+
+def neals_funnel() -> None:
+    v = pyro.sample("v", dist.Normal(0.0, 3.0))
+    with pyro.plate("arms", 9):
+        pyro.sample("w", dist.Normal(0.0, (v / 2).exp()))
+
+
+def said_of(model: Callable[..., Any], *args: Any, **settings: Any) -> tuple[Any, str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        draws = hmc(model, *args, **settings)
+    return draws, "\n".join(str(one.message) for one in caught)
+
+
+HARD = [(centred_schools, SCHOOLS), (neals_funnel, ())]
+
+
+@pytest.mark.parametrize(("model", "args"), HARD, ids=["eight schools", "funnel"])
+def test_hard_posteriors_are_said_not_to_mix(
+    model: Callable[..., Any], args: tuple[Tensor, ...]
+) -> None:
+    brief = {"num_chains": 4, "num_samples": 200, "num_warmup": 100, "max_num_steps": 10}
+    draws, said = said_of(model, *args, **brief)
+    assert draws.rhat.shape == draws.ess_bulk.shape == draws.ess_tail.shape == ()
+    assert "HMC: chains of the posterior have not mixed: R̂ is up to " in said
+    assert f"{float(draws.rhat):.3f}" in said
+    assert "HMC: trajectories of the posterior reach max_num_steps=10" in said
+    assert float(draws.ess_bulk) < 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chains", [4, 16])
+@pytest.mark.parametrize(("model", "args"), HARD, ids=["eight schools", "funnel"])
+def test_hard_posteriors_are_said_not_to_mix_by_default(
+    model: Callable[..., Any], args: tuple[Tensor, ...], chains: int
+) -> None:
+    for seed in range(2):
+        _, said = said_of(model, *args, num_chains=chains, seed=seed)
+        assert "HMC: chains of the posterior have not mixed" in said
+
+
+def test_chains_that_mix_say_nothing_and_carry_their_figures() -> None:
+    fa = linear_gaussian()
+    draws, said = said_of(fa.model, simulate(fa, 20), num_samples=200, num_warmup=200)
+    assert said == ""
+    assert draws.rhat.shape == draws.ess_bulk.shape == draws.ess_tail.shape == (20,)
+    assert draws.rhat is draws.rhat  # computed once
+    assert float(draws.rhat.max()) < 1.05
+    assert float(draws.ess_bulk.min()) > 400
+
+
+def test_warnings_name_ten_datapoints_at_most() -> None:
+    def two_modes(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 4.0))
+            apart = torch.where(x.detach() > 0, 6.0, 0.0)
+            pyro.sample("x", dist.Normal(z.abs(), 0.3), obs=apart + 0 * x)
+
+    x = torch.ones(14)
+    x[3] = -1.0
+    draws, said = said_of(two_modes, x, num_chains=8, num_samples=100, num_warmup=100)
+    assert "chains of datapoints 0, 1, 2, 4, 5, 6, 7, 8, 9, 10, ... have not mixed" in said
+    assert bool((draws.rhat[x > 0] > 1.2).all())
 
 
 def test_state_of_other_posteriors_is_refused() -> None:
@@ -585,6 +665,7 @@ def test_evidence_from_posterior_draws_is_near_the_exact_one() -> None:
     assert abs(float(z.mean())) < STANDARD_ERRORS / math.sqrt(20) * 1.2
 
 
+@pytest.mark.filterwarnings("ignore:HMC. chains of .* have not mixed")  # of twenty draws
 def test_evidence_from_posterior_draws_is_refused_in_many_dimensions() -> None:
     fa = linear_gaussian(features=8, latent_dim=5)
     with pytest.raises(ValueError, match="fails above 4 dimensions"):
