@@ -3,10 +3,11 @@
 import math
 from typing import Any
 
+from aevb.inference.mcmc_diagnostics import RHAT_LIMIT
+
 __all__ = ["counted", "decimal", "sentences", "shown_p", "table"]
 
-# Vehtari et al. (2021): chains beyond these are not to be used.
-RHAT_LIMIT = 1.01
+# Vehtari et al. (2021): chains with fewer, or beyond RHAT_LIMIT, are not to be used.
 ESS_LIMIT = 400.0
 # Vehtari et al. (2024), section 3.2.4: above 0.7 the sample size needed is impractical.
 KHAT_LIMIT = 0.7

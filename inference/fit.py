@@ -80,7 +80,9 @@ def fit(
             as long as the minibatch is scaled to the whole data, unless the program does so.
         validation: Data for the validation ELBO (one draw per datapoint, the same at every epoch).
         patience: Stop after so many validations without a better one, with the best weights.
-        seed: Of everything random in training. Torch's global state outside is left as it was.
+        seed: Of everything random in training. Torch's global state outside is left as it was. The
+            programs run once before the first step, so that subsamples and draws are others than
+            ``pyro.infer.SVI`` makes of the same seed; from equal states the steps are equal.
         device: ``"auto"`` takes CUDA where there is one.
         out: Run folder for metrics and checkpoints; None writes nothing.
         resume: Continue from the checkpoint in ``out``, if there is one, to the last bit on a CPU.
