@@ -11,7 +11,7 @@ from scipy.optimize import OptimizeWarning, curve_fit
 from torch import Tensor
 
 from aevb.evaluation.arviz import ess_bulk, rhat
-from aevb.evaluation.verdict import ESS_LIMIT, KHAT_LIMIT, RHAT_LIMIT, counted
+from aevb.evaluation.verdict import ESS_LIMIT, KHAT_LIMIT, counted
 from aevb.inference import (
     AISEvidence,
     BDMCEvidence,
@@ -19,6 +19,7 @@ from aevb.inference import (
     ImportanceEvidence,
     importance_evidence,
 )
+from aevb.inference.mcmc_diagnostics import RHAT_LIMIT
 
 __all__ = ["importance_curve", "summarize"]
 

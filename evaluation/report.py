@@ -16,7 +16,8 @@ from aevb.evaluation.trial_pictures import (
     latents_picture,
     overview_pictures,
 )
-from aevb.evaluation.verdict import ESS_LIMIT, RHAT_LIMIT, counted, decimal, shown_p
+from aevb.evaluation.verdict import ESS_LIMIT, counted, decimal, shown_p
+from aevb.inference.mcmc_diagnostics import RHAT_LIMIT
 
 __all__ = ["trial_page"]
 

@@ -23,7 +23,6 @@ from aevb.evaluation.verdict import (
     ESS_LIMIT,
     FALSE_DISCOVERY_RATE,
     KHAT_LIMIT,
-    RHAT_LIMIT,
     sentences,
     table,
 )
@@ -39,6 +38,7 @@ from aevb.inference import (
 )
 from aevb.inference.devices import device_of, moved
 from aevb.inference.layouts import read_layout
+from aevb.inference.mcmc_diagnostics import RHAT_LIMIT
 from aevb.inference.switches import argument_checks
 
 __all__ = ["Trial", "compare"]

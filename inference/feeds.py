@@ -1,5 +1,6 @@
 """Where the arguments of a training step come from: whole data or shuffled minibatches."""
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -159,8 +160,8 @@ def evaluation_batches(
         yield _arguments(data)
         return
     for start in range(0, length, batch_size):
-        end = start + batch_size
-        yield _arguments(_rows(data, lambda part, start=start, end=end: part[start:end]))
+        rows = slice(start, start + batch_size)
+        yield _arguments(_rows(data, operator.itemgetter(rows)))
 
 
 def num_rows(arguments: Arguments) -> int:

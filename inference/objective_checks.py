@@ -103,14 +103,13 @@ def check_particles(
         for number in range(_TRIED):
             one = several.copy()
             for name, site in sample_sites(alone).items():
-                node = several.nodes[name]
+                node: Any = several.nodes[name]
                 shape = batch_shape(node, layout, _TRIED) + node["fn"].event_shape
                 value = node["value"].expand(shape)[number]
                 rank = site["value"].ndim  # without the places of plates that it does not lie in
-                one.nodes[name] = {
-                    **node,
-                    "value": value.reshape(value.shape[value.ndim - rank :]),
-                }
+                node = node.copy()
+                node["value"] = value.reshape(value.shape[value.ndim - rank :])
+                one.nodes[name] = node
             truth = _sums(traced(poutine.replay(program.model, trace=one)), None, nesting)
             if not torch.allclose(found[number], truth, rtol=1e-3, atol=1e-3):
                 raise _no_particles(estimator, "they have other log-probabilities there")

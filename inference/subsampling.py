@@ -8,6 +8,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from aevb.inference.feeds import Arguments
+from aevb.inference.layouts import value_of
 from aevb.inference.program import ProgramPair
 from aevb.inference.site_sums import latent_names, sample_sites
 from aevb.inference.switches import argument_checks
@@ -121,8 +122,8 @@ def refuse_overridden_subsamples(program: ProgramPair, arguments: Arguments) -> 
         except NotImplementedError:  # of a prior that cannot be drawn from
             return
     for name in subsampled:
-        first, second = (trace.nodes[name]["value"] for trace in alone)
-        if torch.equal(first, second) and not torch.equal(first, replayed.nodes[name]["value"]):
+        first, second, used = (value_of(trace, name) for trace in (*alone, replayed))
+        if torch.equal(first, second) and not torch.equal(first, used):
             raise ValueError(
                 f"guide: draws a subsample of its own for pyro.plate({name!r}), which would "
                 "replace the one that the model is given: let both have the same, of an autoguide "
