@@ -244,6 +244,8 @@ def compare(
             "chain_batch_size": (chain_batch_size, 1),
         },
     )
+    if not isinstance(x, Tensor | tuple):
+        raise ValueError(f"x: expected a tensor or the tuple of all arguments; got {type(x)}")
     args = moved(x if isinstance(x, tuple) else (x,), device_of(program.model, args=x))
     is_local = _refuse_points(program, args, seed)  # in the guide too
     with warnings.catch_warnings():

@@ -17,7 +17,6 @@ from aevb.inference.objectives import (
     DReG,
     FreeBits,
     Objective,
-    PyroLoss,
     StickingTheLanding,
 )
 from aevb.inference.program import Program, ProgramPair
@@ -48,7 +47,6 @@ __all__ = [
     "Objective",
     "Program",
     "ProgramPair",
-    "PyroLoss",
     "Refinement",
     "Run",
     "Simulation",

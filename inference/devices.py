@@ -73,7 +73,7 @@ def modules_of(program: Any, deep: int = _DEEPEST) -> Iterator[nn.Module]:
 
     Example:
         >>> layer = nn.Linear(2, 2)
-        >>> next(modules_of(lambda x: layer(x))) is layer
+        >>> next(modules_of(layer.forward)) is layer
         True
     """
     if isinstance(program, nn.Module):

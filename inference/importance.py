@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,6 +176,8 @@ def _datapoint_blocks(joint: Joint, num_samples: int) -> Iterator[Joint]:
         )
 
     blocks = [(slice(start, start + size), cut(start)) for start in range(0, total, size)]
+    with suppress(ValueError, RuntimeError, IndexError):  # of programs that take all or nothing
+        joint.adopt(joint.at(*blocks[0][1], num_datapoints=size))
     if not joint.same_when_cut(blocks):
         yield joint
         return

@@ -2,12 +2,10 @@
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pyro import distributions as dist
 from pyro import poutine
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,8 +15,8 @@ from aevb.inference import randomness
 from aevb.inference.devices import device_of, moved
 from aevb.inference.layouts import (
     Layout,
-    batch_shape,
     in_plate,
+    latents_of,
     read_layout,
     read_model_layout,
     refuse_nan,
@@ -26,16 +24,9 @@ from aevb.inference.layouts import (
     sum_log_prob,
 )
 from aevb.inference.switches import SingularAsNaN, argument_checks
-from aevb.inference.tracing import NotTraceableError, trace_graph
+from aevb.inference.ways import find_guide_way, find_way
 
 __all__ = ["Cost", "Joint"]
-
-# Draws at which the ways to evaluate several at once are compared with the program itself.
-_TRIED = 2
-# Log-densities of one draw and of several agree to rounding: sums of float32 terms in any order.
-_AGREEMENT = {torch.float32: 1e-3, torch.float64: 1e-8}
-# Of a guide that cannot score values that it has not just drawn, as a flow without an inverse.
-_CANNOT_SCORE = (KeyError, NotImplementedError)
 
 Latents = dict[str, Tensor]
 Program = Callable[..., Any]
@@ -115,6 +106,10 @@ class Joint:
         self._guide_way: str | None = None
         self._ranks: dict[str, int] = {}  # dimensions of the model's latents in a run of its own
 
+    def adopt(self, other: "Joint") -> None:
+        """Evaluate draws as was found out for the same programs at less data."""
+        self._way, self._ranks, self._guide_way = other.way, other._ranks, other.guide_way
+
     def at(self, *args: Any, num_datapoints: int | None = None) -> "Joint":
         """The same programs at other data.
 
@@ -136,21 +131,21 @@ class Joint:
                 call.
         """
         if self._way is None:
-            with _undisturbed(self.device):
-                self._way = self._find_way()
+            with randomness.seeded(0, self.device):
+                self._way, self._ranks = find_way(self)
         return self._way
 
     @property
     def guide_way(self) -> str:
         """How several draws of the guide are made: ``"plate"``, or one by one, ``"loop"``."""
         if self._guide_way is None:
-            with _undisturbed(self.device):
-                self._guide_way = self._find_guide_way()
+            with randomness.seeded(0, self.device):
+                self._guide_way = find_guide_way(self)
         return self._guide_way
 
     def log_joint(self, latents: Latents) -> Tensor:
         """Log p(x, z), ``(S, B)``, or ``(S, 1)`` for a joint posterior, float64, in nats."""
-        (total,) = self._sums(self.model, self.way, latents, _together)
+        (total,) = self.sums(self.model, self.way, latents, _together)
         return total
 
     def log_parts(self, latents: Latents) -> tuple[Tensor, Tensor]:
@@ -163,7 +158,7 @@ class Joint:
                 for latent in (True, False)
             ]
 
-        prior, likelihood = self._sums(self.model, self.way, latents, parts)
+        prior, likelihood = self.sums(self.model, self.way, latents, parts)
         return prior, likelihood
 
     def log_guide(self, latents: Latents) -> Tensor:
@@ -173,13 +168,13 @@ class Joint:
             KeyError: Or NotImplementedError, if the guide can score only its own draws.
             ValueError: If it has sites that the latents lack.
         """
-        guide, foreign = self._given_guide(), set()
+        guide, foreign = self.given_guide(), set()
 
         def known(trace: poutine.Trace) -> list[list[tuple[str, Any]]]:
             foreign.update({name for name, _ in sites(trace)} - set(latents))
             return _together(trace)
 
-        (total,) = self._sums(guide, self.guide_way, latents, known)
+        (total,) = self.sums(guide, self.guide_way, latents, known)
         if foreign:
             raise ValueError(
                 f"guide: its density needs the sites {sorted(foreign)} that the model lacks; "
@@ -196,9 +191,9 @@ class Joint:
         Returns:
             The value of each latent site, and log q as :meth:`log_joint`.
         """
-        guide = self._given_guide()
+        guide = self.given_guide()
         if self.guide_way == "plate":
-            return self._drawn_in_plate(guide, num)
+            return self.drawn_in_plate(guide, num)
         return self._drawn_singly(guide, num)
 
     def prior_draws(self, num: int) -> Latents:
@@ -211,7 +206,7 @@ class Joint:
             return self._drawn_singly(self.model, num)[0]
         with torch.no_grad(), argument_checks(False), SingularAsNaN():
             inside = in_plate(self.model, self.layout, num)
-            return _latents(poutine.trace(inside).get_trace(*self.args), self.layout, num)
+            return latents_of(poutine.trace(inside).get_trace(*self.args), self.layout, num)
 
     def run(self, program: Program, latents: Latents) -> poutine.Trace:
         """The trace of a program at given latents, under the plate of draws.
@@ -273,7 +268,7 @@ class Joint:
         Args:
             blocks: Which datapoints, and the arguments for these alone.
         """
-        guide = self._given_guide()
+        guide = self.given_guide()
         latents, log_q = self.draw(1)
         log_p = self.log_joint(latents)
         for part, args in blocks:
@@ -282,7 +277,7 @@ class Joint:
             size = len(range(*part.indices(self.layout.num_datapoints or 0)))
             alone = self.at(*args, num_datapoints=size)
             try:
-                (q,) = alone._sums(guide, self.guide_way, some, _together)
+                (q,) = alone.sums(guide, self.guide_way, some, _together)
                 pairs = ((q, log_q), (alone.log_joint(some), log_p))
             except (ValueError, RuntimeError, IndexError):
                 return False
@@ -290,8 +285,15 @@ class Joint:
                 return False
         return True
 
-    def _sums(self, program: Program, way: str, latents: Latents, choose: _Choose) -> list[Tensor]:
-        """Sums of log-probabilities over chosen groups of sites, ``(S, B)`` each."""
+    def sums(self, program: Program, way: str, latents: Latents, choose: _Choose) -> list[Tensor]:
+        """Sums of log-probabilities over chosen groups of sites, ``(S, B)`` each.
+
+        Args:
+            program: One of the two.
+            way: How.
+            latents: Draws.
+            choose: From a trace to the groups.
+        """
         num = _count(latents)
         with argument_checks(False), SingularAsNaN():
             if way == "plate":
@@ -300,7 +302,7 @@ class Joint:
                 return [sum_log_prob(chosen, self.layout, num) for chosen in choose(trace)]
 
             def one(values: Latents) -> tuple[Tensor, ...]:
-                return tuple(self._alone(program, values, choose))
+                return tuple(self.alone(program, values, choose))
 
             natural = self._natural(latents)
             if way == "vmap":
@@ -308,8 +310,14 @@ class Joint:
             rows = [one({name: value[i] for name, value in natural.items()}) for i in range(num)]
             return [torch.stack(column) for column in zip(*rows, strict=True)]
 
-    def _alone(self, program: Program, values: Latents, choose: _Choose) -> list[Tensor]:
-        """The same of one draw, as the program itself has it, ``(B,)`` each."""
+    def alone(self, program: Program, values: Latents, choose: _Choose) -> list[Tensor]:
+        """The same of one draw, as the program itself has it, ``(B,)`` each.
+
+        Args:
+            program: One of the two.
+            values: Of a draw, as in a run of its own.
+            choose: From a trace to the groups.
+        """
         trace = poutine.trace(poutine.condition(program, data=values)).get_trace(*self.args)
         return [sum_log_prob(chosen, self.layout, None) for chosen in choose(trace)]
 
@@ -323,101 +331,18 @@ class Joint:
             if name in self._ranks
         }
 
-    def _find_way(self) -> str:
-        with torch.no_grad(), argument_checks(False), SingularAsNaN():
-            traces = [self._trace() for _ in range(_TRIED)]
-            draws = [
-                {name: site["value"] for name, site in sites(trace) if not site["is_observed"]}
-                for trace in traces
-            ]
-            self._ranks = {name: value.ndim for name, value in draws[0].items()}
-            if not draws[0]:
-                return "plate"
-            truth = [self._alone(self.model, draw, _together)[0] for draw in draws]
-            with _undisturbed(self.device, seed=1):
-                (again,) = self._alone(self.model, draws[0], _together)
-            if not _agree(again, truth[0]):
-                raise ValueError(
-                    "model: its log-density is another at each call, so that it draws random "
-                    "numbers that are no sample site: make them one (if it is dropout, call "
-                    ".eval())"
-                )
-            rows = [_latents(trace, self.layout, 1) for trace in traces]
-            latents = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-            for way in ("plate", "vmap"):
-                try:
-                    (found,) = self._sums(self.model, way, latents, _together)
-                except Exception:  # whatever a program does to more dimensions than it expects
-                    continue
-                if _agree(found, torch.stack(truth)):
-                    return way
-            self._refuse_decisions(draws[0])
-        return "loop"
-
-    def _refuse_decisions(self, latents: Latents) -> None:
-        """Let Python decide nothing by the value of a latent, on which the density then jumps."""
-
-        def one(*values: Tensor) -> Tensor:
-            given = dict(zip(latents, values, strict=True))
-            return self._alone(self.model, given, _together)[0]
-
-        try:
-            trace_graph(one, [value.clone() for value in latents.values()])
-        except NotTraceableError as error:
-            raise ValueError(
-                "model: several draws cannot be evaluated at once, neither under an outer plate "
-                f"nor by torch.func.vmap ({error}): write what depends on latents in operations "
-                "on tensors, as torch.where in place of if"
-            ) from None
-
-    def _trace(self) -> poutine.Trace:
-        """A run of the model alone, at latents of the guide if there is one."""
-        if self.guide is None:
-            return poutine.trace(self.model).get_trace(*self.args)
-        drawn = poutine.trace(self.guide).get_trace(*self.args)
-        return poutine.trace(poutine.replay(self.model, trace=drawn)).get_trace(*self.args)
-
-    def _find_guide_way(self) -> str:
-        guide = self._given_guide()
-        with torch.no_grad(), argument_checks(False), SingularAsNaN():
-            alone = poutine.trace(guide).get_trace(*self.args)
-            ranks = {
-                name: site["value"].ndim
-                for name, site in sites(alone)
-                if not _is_point(site)  # of an autoguide: made of another site's value
-            }
-            try:
-                latents, log_q = self._drawn_in_plate(guide, _TRIED)
-            except Exception:
-                return "loop"
-            draws = [
-                {
-                    name: latents[name][number].reshape(
-                        latents[name].shape[latents[name].ndim - rank :]
-                    )
-                    for name, rank in ranks.items()
-                }
-                for number in range(_TRIED)
-            ]
-            try:
-                truth = [self._alone(guide, draw, _together)[0] for draw in draws]
-                (again,) = self._alone(guide, draws[0], _together)
-            except _CANNOT_SCORE:
-                return "plate"
-            if not _agree(again, truth[0]):
-                return "plate"  # noise of its own, as on an encoder's input
-            return "plate" if _agree(log_q, torch.stack(truth)) else "loop"
-
-    def _given_guide(self) -> Program:
+    def given_guide(self) -> Program:
+        """The guide, which must be there."""
         if self.guide is None:
             raise ValueError("guide: none was given")
         return self.guide
 
-    def _drawn_in_plate(self, guide: Program, num: int) -> tuple[Latents, Tensor]:
+    def drawn_in_plate(self, guide: Program, num: int) -> tuple[Latents, Tensor]:
+        """Draws of a guide under the outer plate, and their log q, whatever they are worth."""
         with torch.no_grad(), argument_checks(False):
             trace = poutine.trace(in_plate(guide, self.layout, num)).get_trace(*self.args)
         refuse_nan(trace)
-        return _latents(trace, self.layout, num), sum_log_prob(sites(trace), self.layout, num)
+        return latents_of(trace, self.layout, num), sum_log_prob(sites(trace), self.layout, num)
 
     def _drawn_singly(self, program: Program, num: int) -> tuple[Latents, Tensor]:
         """The same, one run after the other."""
@@ -426,7 +351,7 @@ class Joint:
             for _ in range(num):
                 trace = poutine.trace(program).get_trace(*self.args)
                 refuse_nan(trace)
-                drawn.append(_latents(trace, self.layout, 1))
+                drawn.append(latents_of(trace, self.layout, 1))
                 sums.append(sum_log_prob(sites(trace), self.layout, 1))
         return {name: torch.cat([part[name] for part in drawn]) for name in drawn[0]}, torch.cat(
             sums
@@ -437,38 +362,8 @@ def _together(trace: poutine.Trace) -> list[list[tuple[str, Any]]]:
     return [sites(trace)]
 
 
-def _latents(trace: poutine.Trace, layout: Layout, num: int) -> Latents:
-    """What a trace drew, ``(num, *plates, *event)``."""
-    return {
-        name: site["value"].expand(batch_shape(site, layout, num) + site["fn"].event_shape)
-        for name, site in sites(trace)
-        if not site["is_observed"]
-    }
-
-
 def _count(latents: Latents) -> int:
     return len(next(iter(latents.values())))
-
-
-def _is_point(site: Any) -> bool:
-    return isinstance(getattr(site["fn"], "base_dist", site["fn"]), dist.Delta)
-
-
-def _agree(values: Tensor, truth: Tensor) -> bool:
-    """Whether log-densities are equal up to the rounding of their terms."""
-    if values.shape != truth.shape:
-        return False
-    tolerance = _AGREEMENT[torch.get_default_dtype()]
-    finite = truth[torch.isfinite(truth)]
-    size = float(finite.abs().mean()) if len(finite) else 1.0
-    return torch.allclose(values, truth, rtol=tolerance, atol=tolerance * size, equal_nan=True)
-
-
-@contextmanager
-def _undisturbed(device: torch.device, seed: int = 0) -> Iterator[None]:
-    """Draw inside without moving torch's generators outside."""
-    with randomness.seeded(seed, device):
-        yield
 
 
 class _BytesReturned(TorchDispatchMode):

@@ -12,6 +12,8 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import constraints, transform_to
 
+from aevb.inference.guide_checks import NoDensityError, point_masses, refuse_unfit_guide, sites
+
 __all__ = [
     "Layout",
     "NoDensityError",
@@ -19,6 +21,7 @@ __all__ = [
     "by_datapoint",
     "float64_log_prob",
     "in_plate",
+    "latents_of",
     "read_layout",
     "read_model_layout",
     "refuse_nan",
@@ -26,10 +29,6 @@ __all__ = [
     "sum_log_prob",
     "value_of",
 ]
-
-
-class NoDensityError(ValueError):
-    """A guide has no density, or none at values that are not its own draws."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,13 @@ def read_layout(model: Callable[..., Any], guide: Callable[..., Any], *args: Any
         guide_trace = poutine.trace(guide).get_trace(*args)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
     latent = {name for name, _ in sites(guide_trace)}
-    _refuse_foreign_latents(guide_trace, model_trace)
+    refuse_unfit_guide(model_trace, guide_trace)
+    points = point_masses(model_trace, guide_trace)
+    if points:
+        raise NoDensityError(
+            f"guide: sites {points} are single points, and weights need a density: anneal from "
+            "the prior instead (guide=None; --estimator ais --start prior)"
+        )
     _refuse_outside_support(model_trace)
     unguided = [
         name for name, site in sites(model_trace) if not site["is_observed"] and name not in latent
@@ -119,26 +124,6 @@ def refuse_nan(trace: poutine.Trace) -> None:
             raise ValueError(f"site {name!r} has log-probability NaN")
 
 
-def _refuse_foreign_latents(guide: poutine.Trace, model: poutine.Trace) -> None:
-    """The guide's sites must be a density over the model's latents."""
-    known = {name for name, site in sites(model) if not site["is_observed"]}
-    auxiliary = {name for name, site in sites(guide) if site["infer"].get("is_auxiliary")}
-    foreign = {name for name, _ in sites(guide)} - known - auxiliary
-    if foreign:
-        raise ValueError(f"guide: has sites {sorted(foreign)} that the model lacks")
-    # an autoguide's Delta sites are images of an auxiliary latent, whose density they correct
-    points = [
-        name
-        for name, site in sites(guide)
-        if isinstance(getattr(site["fn"], "base_dist", site["fn"]), dist.Delta)
-    ]
-    if points and not auxiliary:
-        raise NoDensityError(
-            f"guide: sites {points} are single points, and weights need a density: anneal from "
-            "the prior instead (guide=None; --estimator ais --start prior)"
-        )
-
-
 def _refuse_outside_support(trace: poutine.Trace) -> None:
     for name, site in sites(trace):
         try:
@@ -148,22 +133,14 @@ def _refuse_outside_support(trace: poutine.Trace) -> None:
         if not site["is_observed"] or support is None:
             continue
         inside = support.check(site["value"])
-        if site["mask"] is not None:
-            inside = inside | ~torch.as_tensor(site["mask"], device=inside.device)
+        for mask in (site["mask"], getattr(site["fn"], "_mask", None)):
+            if mask is not None:
+                inside = inside | ~torch.as_tensor(mask, device=inside.device)
         if not bool(inside.all()):
             kind = type(getattr(site["fn"], "base_dist", site["fn"])).__name__
             raise ValueError(
                 f"site {name!r} observes values outside the support of {kind}: {support}"
             )
-
-
-def sites(trace: poutine.Trace) -> list[tuple[str, Any]]:
-    """The sample sites of a trace with their names, in order, without subsampling."""
-    return [
-        (name, site)
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and type(site["fn"]).__name__ != "_Subsample"
-    ]
 
 
 def value_of(trace: poutine.Trace, name: str) -> Tensor:
@@ -190,6 +167,15 @@ def batch_shape(site: Any, layout: Layout, num_samples: int | None) -> torch.Siz
         if frame.vectorized:
             shape[frame.dim] = frame.size
     return torch.Size(shape)
+
+
+def latents_of(trace: poutine.Trace, layout: Layout, num: int) -> dict[str, Tensor]:
+    """What a trace drew, ``(num, *plates, *event)``."""
+    return {
+        name: site["value"].expand(batch_shape(site, layout, num) + site["fn"].event_shape)
+        for name, site in sites(trace)
+        if not site["is_observed"]
+    }
 
 
 def by_datapoint(value: Tensor, layout: Layout) -> Tensor:
@@ -220,6 +206,8 @@ def sum_log_prob(
     total: Tensor | None = None
     draws = () if num_samples is None else (num_samples,)
     for name, site in chosen:
+        if site["infer"].get("_deterministic"):
+            continue  # named for the user, and counted for nothing
         log_prob = float64_log_prob(site["fn"], _unmasked_value(site))
         if site["mask"] is not None:
             log_prob = torch.where(torch.as_tensor(site["mask"]), log_prob, 0.0)
@@ -227,6 +215,12 @@ def sum_log_prob(
         try:
             log_prob = log_prob.expand(wanted)
         except RuntimeError:
+            if num_samples is None:
+                raise ValueError(
+                    f"site {name!r} has the batch shape {tuple(log_prob.shape)} in plates of "
+                    f"{tuple(wanted)}: declare what is one value by .to_event(...), or put it in "
+                    "a pyro.plate"
+                ) from None
             raise ValueError(
                 f"site {name!r} does not broadcast under an outer plate of draws: its "
                 f"log-probability is {tuple(log_prob.shape)} in place of {tuple(wanted)}; index "

@@ -22,6 +22,7 @@ from aevb.inference.layouts import (
 )
 from aevb.inference.supports import bijection_of
 from aevb.inference.switches import argument_checks
+from aevb.inference.ways import refuse_absent_sites
 
 __all__ = ["LogDensity", "guide_draws"]
 
@@ -99,7 +100,7 @@ class LogDensity:
     ) -> None:
         self.device = device_of(model, guide, args=args)
         args = moved(args, self.device)
-        with argument_checks(False):
+        with randomness.seeded(0, self.device), argument_checks(False):
             try:
                 self.layout, first = read_model_layout(model, *args)
                 _, second = read_model_layout(model, *args)
@@ -108,6 +109,7 @@ class LogDensity:
                     f"model: a site cannot be drawn from ({' '.join(str(error).split())[:200]}); "
                     "chains start from the prior, which must be proper"
                 ) from None
+        refuse_absent_sites([first, second])
         self._latents = [
             _latent(name, site, second.nodes[name], self.layout)
             for name, site in sites(first)

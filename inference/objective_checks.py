@@ -3,6 +3,7 @@
 Each raises ValueError, saying which site it is and which objectives would do.
 """
 
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -12,10 +13,12 @@ from torch import Tensor
 
 from aevb.inference.estimators import closed_form
 from aevb.inference.feeds import Arguments
-from aevb.inference.layouts import Layout, batch_shape, in_plate, sum_log_prob
+from aevb.inference.guide_checks import counts_for_nothing, refuse_unfit_guide
+from aevb.inference.layouts import Layout, in_plate, latents_of, sum_log_prob
 from aevb.inference.program import ProgramPair
 from aevb.inference.site_sums import latent_names, sample_sites
 from aevb.inference.switches import argument_checks
+from aevb.inference.ways import agree
 
 __all__ = [
     "check_closed_form",
@@ -27,23 +30,16 @@ __all__ = [
     "check_pathwise",
     "check_scores",
     "check_whole",
-    "is_point",
 ]
 
 # Draws at which an outer plate is compared with single runs.
 _TRIED = 2
+# Relative rounding of their float32 terms.
+_AGREEMENT = 1e-5
 
 
 def _latents(guide_trace: poutine.Trace) -> list[tuple[str, Any]]:
     return [(name, guide_trace.nodes[name]) for name in latent_names(guide_trace)]
-
-
-def is_point(guide_trace: poutine.Trace) -> bool:
-    """Whether all latents of a guide are single values, so that its objective bounds nothing."""
-    latents = _latents(guide_trace)
-    if any((site["infer"] or {}).get("is_auxiliary") for _, site in latents):
-        return False  # an autoguide, whose points are images of a site with a density
-    return bool(latents) and all("Delta" in _family(site["fn"]) for _, site in latents)
 
 
 def check_guided(model_trace: poutine.Trace, guide_trace: poutine.Trace, estimator: Any) -> None:
@@ -54,7 +50,7 @@ def check_guided(model_trace: poutine.Trace, guide_trace: poutine.Trace, estimat
     guided = set(sample_sites(guide_trace))
     sums_out = isinstance(estimator, TraceEnum_ELBO)
     for name, site in sample_sites(model_trace).items():
-        if site["is_observed"] or name in guided or _counts_for_nothing(site):
+        if site["is_observed"] or name in guided or counts_for_nothing(site):
             continue
         if sums_out and (site["infer"] or {}).get("enumerate"):
             continue
@@ -69,14 +65,7 @@ def check_guided(model_trace: poutine.Trace, guide_trace: poutine.Trace, estimat
         raise ValueError(
             f"guide: has no site for the model's latent {name!r} ({kind}): let the guide draw it"
         )
-    for name, site in _latents(guide_trace):
-        known = name in model_trace or (site["infer"] or {}).get("is_auxiliary")
-        if not known:
-            raise ValueError(
-                f"guide: draws {name!r}, which the model lacks, so that the objective is no "
-                "bound: leave the site out, or mark it with infer={'is_auxiliary': True} if "
-                "another is made of it"
-            )
+    refuse_unfit_guide(model_trace, guide_trace)
 
 
 def check_particles(
@@ -92,32 +81,34 @@ def check_particles(
         return poutine.trace(program).get_trace(*args, **kwargs)
 
     with torch.no_grad(), argument_checks(False):
-        alone = traced(program.guide)
+        drawn = [traced(program.guide) for _ in range(_TRIED)]
+        alone = [traced(poutine.replay(program.model, trace=trace)) for trace in drawn]
+        with suppress(NotImplementedError):  # of a prior that cannot be drawn from
+            alone += [traced(program.model) for _ in range(_TRIED)]
+        latents = {
+            name: torch.cat([latents_of(trace, layout, 1)[name] for trace in alone])
+            for name in latents_of(alone[0], layout, 1)
+        }
+        truth = [_sums(trace, None, nesting) for trace in alone]
         try:
+            outer = traced(
+                in_plate(poutine.condition(program.model, data=latents), layout, len(alone))
+            )
+            found = _sums(outer, len(alone), nesting)
             several = traced(in_plate(program.guide, layout, _TRIED))
-            outer = traced(in_plate(poutine.replay(program.model, trace=several), layout, _TRIED))
-            found = _sums(outer, _TRIED, nesting)
+            _sums(several, _TRIED, nesting)
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
             raise _no_particles(estimator, reason) from None
-        for number in range(_TRIED):
-            one = several.copy()
-            for name, site in sample_sites(alone).items():
-                node: Any = several.nodes[name]
-                shape = batch_shape(node, layout, _TRIED) + node["fn"].event_shape
-                value = node["value"].expand(shape)[number]
-                rank = site["value"].ndim  # without the places of plates that it does not lie in
-                node = node.copy()
-                node["value"] = value.reshape(value.shape[value.ndim - rank :])
-                one.nodes[name] = node
-            truth = _sums(traced(poutine.replay(program.model, trace=one)), None, nesting)
-            if not torch.allclose(found[number], truth, rtol=1e-3, atol=1e-3):
-                raise _no_particles(estimator, "they have other log-probabilities there")
+    stacked = [torch.stack(column) for column in zip(*truth, strict=True)]
+    if not agree(found, stacked, _AGREEMENT):
+        raise _no_particles(estimator, "sites have other log-probabilities there")
 
 
-def _sums(trace: poutine.Trace, num: int | None, nesting: int) -> Tensor:
-    unscaled = [(name, {**site, "scale": 1.0}) for name, site in sample_sites(trace).items()]
-    return sum_log_prob(unscaled, Layout(nesting, None), num)
+def _sums(trace: poutine.Trace, num: int | None, nesting: int) -> list[Tensor]:
+    """Of each site, without the scale of a subsample."""
+    layout = Layout(nesting, None)
+    return [sum_log_prob([pair], layout, num) for pair in sample_sites(trace).items()]
 
 
 def _no_particles(estimator: Any, reason: str) -> ValueError:
@@ -126,10 +117,6 @@ def _no_particles(estimator: Any, reason: str) -> ValueError:
         f"an outer plate, and this one does not ({reason}): index from the right, or use "
         "ELBO(num_particles=..., vectorize_particles=False)"
     )
-
-
-def _counts_for_nothing(site: Any) -> bool:
-    return getattr(site["fn"], "_mask", None) is False or site["mask"] is False
 
 
 def check_closed_form(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:

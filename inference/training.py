@@ -19,15 +19,16 @@ from aevb.inference.checkpoint import load_checkpoint, save_checkpoint
 from aevb.inference.definition import StepDefinition
 from aevb.inference.diagnosis import NonFiniteLossError, find_non_finite, non_finite_parameter
 from aevb.inference.feeds import Arguments, Data, Feed, evaluation_batches, num_rows
+from aevb.inference.guide_checks import point_masses
 from aevb.inference.interrupts import Interrupts
 from aevb.inference.metrics import MetricsLog, progress_bar
-from aevb.inference.objective_checks import check_guided, check_particles, is_point
+from aevb.inference.objective_checks import check_guided, check_particles
 from aevb.inference.objectives import Objective
 from aevb.inference.precision import bf16_products, tf32_products
 from aevb.inference.program import data_plate_size, prepare
 from aevb.inference.python_values import runs_user_code
 from aevb.inference.steps import EagerStep, Stepper
-from aevb.inference.subsampling import StandsFor, read_minibatch, refuse_overridden_subsamples
+from aevb.inference.subsampling import Minibatch, read_minibatch, refuse_overridden_subsamples
 from aevb.inference.switches import argument_checks
 from aevb.inference.tracing import NotTraceableError, refuse_untraceable_sites
 from aevb.inference.validation import mean_elbo
@@ -110,7 +111,7 @@ class Training:
     step_seconds: float = 1.0  # a guess until the first step is measured
     memory: dict[str, Any] | None = None
     random_before: dict[str, Any] = field(default_factory=dict)
-    stands_for: StandsFor | None = None
+    minibatch: Minibatch = field(default_factory=Minibatch)
 
     def __post_init__(self) -> None:
         """Refuse a prior without width."""
@@ -147,7 +148,7 @@ class Training:
         self.plate_nesting = max(map(_plate_nesting, (model, guide)))
         self.refusal = _refusal(model, guide)
         self.generative = _announced(model)
-        self.is_point = is_point(guide)
+        self.is_point = bool(point_masses(model, guide))
         check_guided(model, guide, self.estimator)
         self.objective.check(model, guide)
         with randomness.seeded(self.seed, self.device):
@@ -158,11 +159,18 @@ class Training:
         self, data: Data, traces: tuple[poutine.Trace, poutine.Trace], num: int
     ) -> None:
         """See what a minibatch stands for."""
-        other = next(evaluation_batches(data, num // 2 or 2, self.device))
+        other = num // 2 or 2
+        arguments = next(evaluation_batches(data, other, self.device))
         with randomness.seeded(self.seed, self.device):
-            self.stands_for = read_minibatch(
-                self.program, traces, num, other, self.feed.num_datapoints
-            )
+            self.minibatch = read_minibatch(
+                self.program, traces, num, (arguments, num_rows(arguments)),
+                self.feed.num_datapoints,
+            )  # fmt: skip
+        if self.minibatch.scaling is not None:
+            with self.minibatch.scaling:
+                self.objective.check(*prepare(self.program, next(
+                    evaluation_batches(data, num, self.device)
+                )))  # fmt: skip
 
     @property
     def unit(self) -> str:
@@ -347,7 +355,7 @@ class Training:
         with (
             torch.enable_grad(),
             bf16_products(self.precision == "bf16"),
-            self.stands_for or nullcontext(),
+            self.minibatch.scaling or nullcontext(),
         ):
             loss = self.estimator.differentiable_loss(
                 self.program.model, self.program.guide, *args, **kwargs
@@ -415,7 +423,7 @@ class Training:
                 batch_size=1000 if self.feed.batch_size else None,
                 seed=self.seed,
                 device=self.device,
-                stands_for=self.stands_for,
+                minibatch=self.minibatch,
             )
             if math.isnan(validation):
                 raise NonFiniteLossError(
@@ -525,8 +533,8 @@ class Training:
 
     def _count(self, inputs: tuple[Tensor, ...]) -> float:
         """Datapoints that the bound of one step is a sum over."""
-        if self.stands_for is not None:
-            return float(self.stands_for.num_datapoints)
+        if self.minibatch.total is not None:
+            return self.minibatch.total
         if inputs and not self.plate_is_subsampled:
             return float(len(inputs[0]))
         return float(self.plate_size or 1)

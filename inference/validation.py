@@ -9,7 +9,7 @@ from torch import nn
 from aevb.inference import randomness
 from aevb.inference.feeds import Data, evaluation_batches, num_rows
 from aevb.inference.program import ProgramPair, data_plate_size, prepare
-from aevb.inference.subsampling import StandsFor
+from aevb.inference.subsampling import Minibatch
 from aevb.inference.switches import argument_checks
 
 __all__ = ["mean_elbo"]
@@ -22,7 +22,7 @@ def mean_elbo(
     batch_size: int | None = 1000,
     seed: int = 0,
     device: torch.device | None = None,
-    stands_for: StandsFor | None = None,
+    minibatch: Minibatch = Minibatch(),
 ) -> float:
     """The ELBO of the evaluation copy of ``data``, with one draw of the latents per datapoint.
 
@@ -32,7 +32,7 @@ def mean_elbo(
         batch_size: Datapoints at once; None for programs that take all data together.
         seed: Of the draws; torch's global state outside is left as it was.
         device: Where the program is; by default the CPU.
-        stands_for: How training scales minibatches beside latents of all datapoints.
+        minibatch: How training counts the datapoints of one.
 
     Returns:
         Nats per datapoint, for programs with a ``"data"`` plate or minibatches; else nats.
@@ -47,7 +47,7 @@ def mean_elbo(
         randomness.seeded(seed, target),
         torch.no_grad(),
         argument_checks(False),
-        stands_for or nullcontext(),
+        minibatch.scaling or nullcontext(),
     ):
         if module is not None:
             module.eval()
@@ -61,8 +61,8 @@ def mean_elbo(
             # a subsampled plate scales the bound to all the datapoints that it stands for
             scaled = batch_size is None or plate[0] != plate[1]
             number = getattr(program, "stands_for", None) or (plate[1] if scaled else size)
-            if stands_for is not None:
-                number = stands_for.num_datapoints
+            if minibatch.total is not None:
+                number = minibatch.total
             total += bound / number * size
             rows += size
         if module is not None:

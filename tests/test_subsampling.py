@@ -120,7 +120,7 @@ def scaling_of(model: Any, guide: Any, y: Tensor) -> StandsFor | None:
     """What `fit` finds out from a minibatch of 100 and one of 50."""
     program = inference.Program(model, guide)
     traces = prepare(program, Arguments((y,)))
-    return read_minibatch(program, traces, len(y), Arguments((y[:50],)), NUM)
+    return read_minibatch(program, traces, len(y), (Arguments((y[:50],)), 50), NUM).scaling
 
 
 @pytest.mark.parametrize(
