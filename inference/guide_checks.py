@@ -158,6 +158,11 @@ def _refuse_outside(name: str, of_model: Any, of_guide: Any) -> None:
 
 
 def _is_real(fn: Any) -> bool:
+    """Whether a distribution covers the real line; of transformed ones torch says so too often."""
+    while type(fn).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
+        fn = fn.base_dist
+    if isinstance(fn, torch.distributions.TransformedDistribution):
+        return False
     try:
         support = fn.support
     except NotImplementedError:

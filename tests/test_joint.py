@@ -225,3 +225,77 @@ def test_programs_take_lists_and_dictionaries() -> None:
     inference.fit(program, (batch,), steps=5)
     evidence = importance_evidence(program.model, program.guide, batch, num_samples=10)
     assert evidence.log_evidence.shape == (1,)
+
+
+def large_beside_small(y: Tensor) -> None:
+    """A reduction in a small site, beside one of twenty thousand terms that hides it."""
+    w = pyro.sample("w", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+    pyro.factor("penalty", -0.5 * w.pow(2).sum())
+    with pyro.plate("obs", len(y)):
+        pyro.sample("y", dist.Normal(0.0, 1.0), obs=y)
+
+
+def mean_of_groups(y: Tensor) -> None:
+    with pyro.plate("groups", 4):
+        b = pyro.sample("b", dist.Normal(0.0, 1.0))
+    mean = b.mean()
+    with pyro.plate("obs", len(y)):
+        pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+def narrow(y: Tensor) -> None:
+    with pyro.plate("groups", 4):
+        pyro.sample("b", dist.Normal(0.0, 0.01))
+
+
+def some_guide(y: Tensor) -> None:
+    pyro.sample("w", dist.Normal(torch.zeros(3), 0.7).to_event(1))
+
+
+@pytest.mark.parametrize(
+    ("model", "guide"), [(large_beside_small, some_guide), (mean_of_groups, narrow)]
+)
+def test_cross_talk_of_draws_is_seen_in_small_sites_and_under_narrow_guides(
+    model: Callable[..., Any], guide: Callable[..., Any]
+) -> None:
+    """In float32, where rounding of the large site is larger than what goes wrong."""
+    y = torch.randn(20_000, generator=torch.Generator().manual_seed(0))
+    assert Joint(model, y, guide=guide).way == "vmap"
+
+
+def test_one_decision_for_all_draws_is_refused() -> None:
+    """Under a plate `all` looks at every draw, and seldom at another value than in two."""
+
+    def model(y: Tensor) -> None:
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        scale = 1.0 if bool((z.abs() < 5).all()) else 10.0
+        pyro.sample("y", dist.Normal(z, scale), obs=y)
+
+    with pytest.raises(ValueError, match="needs the value of a tensor"):
+        hmc(model, torch.tensor(1.0), num_chains=2, num_samples=5, num_warmup=5)
+
+
+def test_guides_with_noise_of_their_own_are_drawn_from_singly() -> None:
+    """What they draw later depends on sums over earlier latents, which a plate would mix."""
+
+    def model(y: Tensor) -> None:
+        w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        v = pyro.sample("v", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(w.sum(-1) + v, 1.0), obs=y)
+
+    def guide(y: Tensor) -> None:
+        noisy = y + 0.1 * torch.randn(())
+        w = pyro.sample("w", dist.Normal(torch.zeros(2), 0.9).to_event(1))
+        pyro.sample("v", dist.Normal((noisy - w.sum()) / 2, 0.8))
+
+    y = torch.tensor(1.0)
+    assert Joint(model, y, guide=guide).guide_way == "loop"
+    evidence = importance_evidence(model, guide, y, num_samples=3000)
+    exact = dist.Normal(0.0, 2.0).log_prob(y)
+    assert abs(float(evidence.log_evidence - exact)) < 5 * float(evidence.standard_error)
+
+
+def test_unseen_random_state_stays_where_it_was() -> None:
+    before = torch.get_rng_state()
+    inference.LogDensity(indexing, five())
+    assert torch.equal(torch.get_rng_state(), before)

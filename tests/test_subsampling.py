@@ -10,7 +10,7 @@ from pyro import distributions as dist
 from pyro import poutine
 from pyro.contrib import gp
 from pyro.infer import SVI, TraceEnum_ELBO, TraceGraph_ELBO, config_enumerate
-from pyro.infer.autoguide import AutoDelta, AutoNormal
+from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
 from pyro.nn import PyroSample
 from torch import Tensor
 from torch.distributions import kl_divergence
@@ -18,7 +18,7 @@ from torch.distributions import kl_divergence
 from aevb import inference
 from aevb.inference.feeds import Arguments
 from aevb.inference.program import prepare
-from aevb.inference.subsampling import StandsFor, read_minibatch
+from aevb.inference.subsampling import Minibatch, StandsFor, read_minibatch
 
 NUM = 1000
 
@@ -365,3 +365,98 @@ def test_gaussian_processes_of_pyro_train_and_are_sampled() -> None:
     model = inference.Program(other.model, other.guide).model
     draws = inference.hmc(model, num_chains=4, num_samples=20, num_warmup=20)
     assert draws.samples["kernel.lengthscale"].shape == (4, 20)
+
+
+def grouped(y: Tensor, group: Tensor) -> None:
+    with pyro.plate("groups", 10):
+        b = pyro.sample("b", dist.Normal(0.0, 10.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(b[..., group], 1.0), obs=y)
+
+
+def grouped_guide(y: Tensor, group: Tensor) -> None:
+    with pyro.plate("groups", 10):
+        pyro.sample("b", dist.Normal(pyro.param("loc", torch.zeros(10)), 1.0))
+
+
+def entries(y: Tensor) -> None:
+    mean = pyro.sample("mean", dist.Normal(0.0, 10.0))
+    with pyro.plate("obs", y.numel()):
+        pyro.sample("y", dist.Normal(mean, 1.0), obs=y.reshape(-1))
+
+
+def pairs(y: Tensor) -> None:
+    mean = pyro.sample("mean", dist.Normal(0.0, 10.0))
+    with pyro.plate("a", len(y), dim=-2), pyro.plate("b", len(y), dim=-1):
+        pyro.sample("y", dist.Normal(mean, 1.0), obs=y.unsqueeze(-1) - y)
+
+
+def summed(y: Tensor) -> None:
+    mean = pyro.sample("mean", dist.Normal(0.0, 10.0))
+    pyro.factor("likelihood", dist.Normal(mean, 1.0).log_prob(y).sum())
+    with pyro.plate("obs", len(y)):
+        pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+def tempered(y: Tensor) -> None:
+    mean = pyro.sample("mean", dist.Normal(0.0, 10.0))
+    with pyro.plate("obs", len(y)), poutine.scale(scale=0.9):
+        pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+def plain_guide(y: Tensor) -> None:
+    pyro.sample("mean", dist.Normal(pyro.param("loc", torch.tensor(0.0)), 1.0))
+
+
+def counted(model: Any, guide: Any, *args: Tensor, num: int) -> Minibatch:
+    program = inference.Program(model, guide)
+    some = tuple(a[:num] for a in args)
+    traces = prepare(program, Arguments(some))
+    fewer = Arguments(tuple(a[: num // 2] for a in args))
+    return read_minibatch(program, traces, num, (fewer, num // 2), len(args[0]))
+
+
+def test_a_latent_plate_as_long_as_the_minibatch_is_none() -> None:
+    y, group = torch.randn(1000), torch.arange(1000) % 10
+    for num in (10, 20):
+        found = counted(grouped, grouped_guide, y, group, num=num)
+        assert found.total == 1000
+        assert found.scaling is not None
+        assert found.scaling.plates == {"data": 1.0}
+
+
+def test_minibatches_are_counted_in_datapoints_and_not_in_entries() -> None:
+    found = counted(entries, plain_guide, torch.randn(200, 5), num=20)
+    assert found.scaling is not None
+    with found.scaling:
+        site = poutine.trace(entries).get_trace(torch.randn(20, 5)).nodes["y"]
+    assert site["scale"] == 10.0
+
+
+def test_a_constant_scale_is_not_taken_for_that_of_the_minibatch() -> None:
+    found = counted(tempered, plain_guide, torch.randn(200), num=20)
+    assert found.scaling is not None
+    with found.scaling:
+        site = poutine.trace(tempered).get_trace(torch.randn(20)).nodes["y"]
+    assert site["scale"] == pytest.approx(9.0)
+
+
+def test_bounds_of_programs_that_scale_themselves_are_counted_as_such() -> None:
+    found = counted(scaled_by_hand, plain_guide, data(), num=100)
+    assert found.scaling is None
+    assert found.total == pytest.approx(NUM)
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"), [(pairs, "two plates that grow"), (summed, "'likelihood'")]
+)
+def test_what_no_factor_can_scale_is_refused(model: Any, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"batch_size: .*{reason}"):
+        counted(model, plain_guide, torch.randn(200), num=20)
+
+
+@pytest.mark.parametrize("family", [AutoNormal, AutoMultivariateNormal])
+def test_guides_with_parameters_for_places_of_a_minibatch_are_refused(family: Any) -> None:
+    program = inference.Program(mean_and_local, family(mean_and_local))
+    with pytest.raises(ValueError, match="guide: takes minibatches of 100 datapoints only"):
+        inference.fit(program, (data(),), batch_size=100, steps=1)
