@@ -19,6 +19,18 @@ __all__ = [
     "sites",
 ]
 
+_BOUNDED = tuple(
+    type(constraint)
+    for constraint in (
+        constraints.greater_than(0.0),
+        constraints.greater_than_eq(0.0),
+        constraints.less_than(0.0),
+        constraints.interval(0.0, 1.0),
+        constraints.half_open_interval(0.0, 1.0),
+        constraints.simplex,
+    )
+)
+
 
 class NoDensityError(ValueError):
     """A guide has no density, or none at values that are not its own draws."""
@@ -148,7 +160,7 @@ def _refuse_outside(name: str, of_model: Any, of_guide: Any) -> None:
         inside = support.check(of_guide["value"])
     except (NotImplementedError, RuntimeError):
         return
-    wider = not _is_point(of_guide) and _is_real(posterior) and not _is_real(prior)
+    wider = not _is_point(of_guide) and _is_real(posterior) and _is_bounded(prior)
     if wider or not bool(inside.all()):
         raise ValueError(
             f"guide: site {name!r} ({_family(posterior)}) reaches beyond the support of its prior "
@@ -171,6 +183,14 @@ def _is_real(fn: Any) -> bool:
         support = support.base_constraint
     kinds = (type(constraints.real), type(constraints.real_vector))
     return support is constraints.real or isinstance(support, kinds)
+
+
+def _is_bounded(fn: Any) -> bool:
+    """Whether a distribution ends somewhere on the real line, as far as torch says."""
+    support = fn.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return isinstance(support, _BOUNDED)
 
 
 def _family(fn: Any) -> str:
