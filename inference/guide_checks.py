@@ -161,7 +161,8 @@ def _refuse_outside(name: str, of_model: Any, of_guide: Any) -> None:
     except (NotImplementedError, RuntimeError):
         return
     wider = not _is_point(of_guide) and _is_real(posterior) and _is_bounded(prior)
-    if wider or not bool(inside.all()):
+    # NaN is nowhere, and has a site of its own to be named by
+    if wider or not bool(inside.all() | torch.isnan(of_guide["value"]).any()):
         raise ValueError(
             f"guide: site {name!r} ({_family(posterior)}) reaches beyond the support of its prior "
             f"({_family(prior)}: {support}), where no density is defined: use a family on that "

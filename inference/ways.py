@@ -57,7 +57,7 @@ def find_way(joint: "Joint") -> tuple[str, dict[str, int]]:
         alone = [joint.alone(model, draw, by_site) for draw in draws]
         with randomness.seeded(1, joint.device):
             again = joint.alone(model, draws[0], by_site)
-        tolerance = _tolerance(joint, draws[0])
+        tolerance = _tolerance(joint, draws)
         if not agree(again, alone[0], tolerance):
             raise ValueError(
                 "model: its log-density is another at each call, so that it draws random numbers "
@@ -139,8 +139,9 @@ def _size(values: Tensor) -> float:
     return float(finite.abs().mean()) if len(finite) else 0.0
 
 
-def _tolerance(joint: "Joint", latents: Latents) -> float:
-    tensors = [leaf for leaf in tree_leaves((joint.args, latents)) if isinstance(leaf, Tensor)]
+def _tolerance(joint: "Joint", draws: Any) -> float:
+    """That of the coarsest numbers among data and draws."""
+    tensors = [leaf for leaf in tree_leaves((joint.args, draws)) if isinstance(leaf, Tensor)]
     kinds = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
     return max((_AGREEMENT.get(kind, 1e-2) for kind in kinds), default=1e-5)
 
@@ -183,7 +184,9 @@ def refuse_absent_sites(traces: list[poutine.Trace]) -> None:
         ValueError: Names those that come and go.
     """
     names = [{name for name, _ in sites(trace)} for trace in traces]
-    absent = sorted(set.union(*names) - set.intersection(*names))
+    absent = sorted(
+        {name for found in names for name in found if not all(name in n for n in names)}
+    )
     if absent:
         raise ValueError(
             f"model: the sites {absent} appear at some draws only; a density of latents that come "

@@ -339,7 +339,7 @@ def test_a_latent_of_the_guide_alone_is_refused() -> None:
             pyro.sample("z", fa.posterior(x))
             pyro.sample("extra", dist.Normal(x.new_zeros(()), 1.0))
 
-    with pytest.raises(ValueError, match=r"sites \['extra'\] that the model lacks"):
+    with pytest.raises(ValueError, match=r"draws 'extra', which the model lacks"):
         importance_evidence(fa.model, guide, x, num_samples=5)
 
 
