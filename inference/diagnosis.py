@@ -6,7 +6,7 @@ import torch
 from pyro import poutine
 from pyro.infer import ELBO
 
-from aevb.inference.feeds import Arguments
+from aevb.inference.arguments import Arguments
 from aevb.inference.program import ProgramPair
 from aevb.inference.switches import argument_checks
 

@@ -2,25 +2,19 @@
 
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from aevb.data import Minibatches, Split
+from aevb.inference.arguments import Arguments
 from aevb.inference.devices import moved
 
-__all__ = ["Arguments", "Data", "Feed", "evaluation_batches", "num_rows"]
+__all__ = ["Data", "Feed", "evaluation_batches"]
 
 Data = Split | Tensor | tuple[Any, ...] | Mapping[str, Any]
-
-
-class Arguments(NamedTuple):
-    """What the two programs are called with."""
-
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = {}
 
 
 class Feed:
@@ -162,12 +156,6 @@ def evaluation_batches(
     for start in range(0, length, batch_size):
         rows = slice(start, start + batch_size)
         yield _arguments(_rows(data, operator.itemgetter(rows)))
-
-
-def num_rows(arguments: Arguments) -> int:
-    """Datapoints that some arguments hold; 1 if they hold no tensor with rows."""
-    tensors = [leaf for leaf in tree_leaves(tuple(arguments)) if isinstance(leaf, Tensor)]
-    return max((len(tensor) for tensor in tensors if tensor.ndim), default=1)
 
 
 def _arguments(data: Any) -> Arguments:

@@ -11,8 +11,8 @@ from pyro import poutine
 from pyro.infer import TraceEnum_ELBO
 from torch import Tensor
 
+from aevb.inference.arguments import Arguments
 from aevb.inference.estimators import closed_form
-from aevb.inference.feeds import Arguments
 from aevb.inference.guide_checks import counts_for_nothing, refuse_unfit_guide
 from aevb.inference.layouts import Layout, in_plate, latents_of, sum_log_prob
 from aevb.inference.program import ProgramPair

@@ -12,8 +12,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
+from aevb.inference.arguments import Arguments
 from aevb.inference.devices import modules_of
-from aevb.inference.feeds import Arguments
 from aevb.inference.switches import argument_checks
 
 __all__ = ["Program", "ProgramPair", "data_plate_size", "prepare"]

@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 
-from aevb.inference.feeds import Arguments
+from aevb.inference.arguments import Arguments
 from aevb.inference.layouts import value_of
 from aevb.inference.program import ProgramPair
 from aevb.inference.site_sums import latent_names, sample_sites

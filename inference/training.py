@@ -15,10 +15,11 @@ from pyro import poutine
 from torch import Tensor
 
 from aevb.inference import randomness
+from aevb.inference.arguments import Arguments, num_rows
 from aevb.inference.checkpoint import load_checkpoint, save_checkpoint
 from aevb.inference.definition import StepDefinition
 from aevb.inference.diagnosis import NonFiniteLossError, find_non_finite, non_finite_parameter
-from aevb.inference.feeds import Arguments, Data, Feed, evaluation_batches, num_rows
+from aevb.inference.feeds import Data, Feed, evaluation_batches
 from aevb.inference.guide_checks import point_masses
 from aevb.inference.interrupts import Interrupts
 from aevb.inference.metrics import MetricsLog, progress_bar

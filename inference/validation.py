@@ -7,7 +7,8 @@ from pyro.infer import Trace_ELBO
 from torch import nn
 
 from aevb.inference import randomness
-from aevb.inference.feeds import Data, evaluation_batches, num_rows
+from aevb.inference.arguments import num_rows
+from aevb.inference.feeds import Data, evaluation_batches
 from aevb.inference.program import ProgramPair, data_plate_size, prepare
 from aevb.inference.subsampling import Minibatch
 from aevb.inference.switches import argument_checks

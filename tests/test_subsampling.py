@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from aevb import inference
-from aevb.inference.feeds import Arguments
+from aevb.inference.arguments import Arguments
 from aevb.inference.program import prepare
 from aevb.inference.subsampling import Minibatch, StandsFor, read_minibatch
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from aevb import inference, models
+from aevb.inference.arguments import Arguments
 from aevb.inference.definition import StepDefinition
-from aevb.inference.feeds import Arguments
 from aevb.inference.program import prepare
 from aevb.inference.steps import EagerStep, Stepper
 from benchmarks.competitors import Run
