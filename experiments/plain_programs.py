@@ -64,11 +64,11 @@ class Sizes:
         timed_steps: Steps timed at once, five times over.
     """
 
-    draws: int = 1000
-    guide_steps: int = 2000
-    weights: int = 10_000
-    temperatures: int = 500
-    timed_steps: int = 300
+    draws: int = 300
+    guide_steps: int = 1500
+    weights: int = 5000
+    temperatures: int = 200
+    timed_steps: int = 100
 
 
 QUICK = Sizes(draws=40, guide_steps=40, weights=100, temperatures=10, timed_steps=5)
