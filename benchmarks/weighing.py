@@ -94,7 +94,7 @@ def _importance(trained: Trained, options: argparse.Namespace) -> Estimate:
 def _ais(trained: Trained, options: argparse.Namespace) -> Estimate:
     """The same; each evaluation has a gradient for the latents, a second pass."""
     from aevb import inference
-    from aevb.inference.path_gradients import PathGradient
+    from aevb.inference.mcmc.path_gradients import PathGradient
 
     vae, x = _vae_and_images(trained, options.datapoints)
     count = 0
@@ -106,7 +106,7 @@ def _ais(trained: Trained, options: argparse.Namespace) -> Estimate:
             return super().__call__(u, temperature)
 
     # the pilot's evaluations are counted too, whatever its size
-    importlib.import_module("aevb.inference.ais").__dict__["PathGradient"] = Counted
+    importlib.import_module("aevb.inference.evidence.ais").__dict__["PathGradient"] = Counted
 
     def estimate() -> tuple[Any, int, int]:
         nonlocal count

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from aevb.evaluation.ecdf import simultaneous_band, simultaneous_p_value
-from aevb.inference import randomness, simulate
-from aevb.inference.devices import device_of, moved
-from aevb.inference.joint import Joint
-from aevb.inference.layouts import by_datapoint
-from aevb.inference.switches import argument_checks
+from aevb.inference import simulate
+from aevb.inference.process import randomness
+from aevb.inference.process.devices import device_of, moved
+from aevb.inference.process.switches import argument_checks
+from aevb.inference.programs.joint import Joint
+from aevb.inference.programs.layouts import by_datapoint
 
 __all__ = ["Calibration", "calibrate"]
 

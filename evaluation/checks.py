@@ -10,11 +10,11 @@ from pyro import poutine
 from scipy.stats import binom
 from torch import Tensor
 
-from aevb.inference import randomness
-from aevb.inference.devices import device_of
-from aevb.inference.joint import Joint
-from aevb.inference.layouts import float64_log_prob, sites
-from aevb.inference.switches import argument_checks
+from aevb.inference.process import randomness
+from aevb.inference.process.devices import device_of
+from aevb.inference.process.switches import argument_checks
+from aevb.inference.programs.joint import Joint
+from aevb.inference.programs.layouts import float64_log_prob, sites
 
 __all__ = ["DISCREPANCIES", "STATISTICS", "PredictiveCheck", "observed_data", "predictive_check"]
 

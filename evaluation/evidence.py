@@ -19,7 +19,7 @@ from aevb.inference import (
     ImportanceEvidence,
     importance_evidence,
 )
-from aevb.inference.mcmc_diagnostics import RHAT_LIMIT
+from aevb.inference.mcmc.diagnostics import RHAT_LIMIT
 
 __all__ = ["importance_curve", "summarize"]
 

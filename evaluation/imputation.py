@@ -8,11 +8,12 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from aevb.inference import Draws, hmc, randomness
-from aevb.inference.joint import Joint
-from aevb.inference.layouts import batch_shape, read_model_layout, value_of
-from aevb.inference.partly_observed import observed_site, partly_observed
-from aevb.inference.switches import argument_checks
+from aevb.inference import Draws, hmc
+from aevb.inference.process import randomness
+from aevb.inference.process.switches import argument_checks
+from aevb.inference.programs.joint import Joint
+from aevb.inference.programs.layouts import batch_shape, read_model_layout, value_of
+from aevb.inference.programs.partly_observed import observed_site, partly_observed
 
 __all__ = ["Imputation", "denoise", "impute", "impute_hmc"]
 

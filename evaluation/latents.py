@@ -10,10 +10,11 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from aevb.inference import randomness
-from aevb.inference.devices import device_of, moved
-from aevb.inference.joint import Joint
-from aevb.inference.layouts import (
+from aevb.inference.process import randomness
+from aevb.inference.process.devices import device_of, moved
+from aevb.inference.process.switches import argument_checks
+from aevb.inference.programs.joint import Joint
+from aevb.inference.programs.layouts import (
     Layout,
     batch_shape,
     by_datapoint,
@@ -22,7 +23,6 @@ from aevb.inference.layouts import (
     sites,
     value_of,
 )
-from aevb.inference.switches import argument_checks
 
 __all__ = [
     "ActiveUnits",

@@ -17,7 +17,7 @@ from aevb.evaluation.trial_pictures import (
     overview_pictures,
 )
 from aevb.evaluation.verdict import ESS_LIMIT, counted, decimal, shown_p
-from aevb.inference.mcmc_diagnostics import RHAT_LIMIT
+from aevb.inference.mcmc.diagnostics import RHAT_LIMIT
 
 __all__ = ["trial_page"]
 

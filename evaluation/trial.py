@@ -36,10 +36,10 @@ from aevb.inference import (
     importance_evidence,
     seeded,
 )
-from aevb.inference.devices import device_of, moved
-from aevb.inference.layouts import read_layout
-from aevb.inference.mcmc_diagnostics import RHAT_LIMIT
-from aevb.inference.switches import argument_checks
+from aevb.inference.mcmc.diagnostics import RHAT_LIMIT
+from aevb.inference.process.devices import device_of, moved
+from aevb.inference.process.switches import argument_checks
+from aevb.inference.programs.layouts import read_layout
 
 __all__ = ["Trial", "compare"]
 

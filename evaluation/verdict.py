@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from aevb.inference.mcmc_diagnostics import RHAT_LIMIT
+from aevb.inference.mcmc.diagnostics import RHAT_LIMIT
 
 __all__ = ["counted", "decimal", "sentences", "shown_p", "table"]
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from aevb.inference import gaussian_gradients as gg
+from aevb.inference.svi import gaussian_gradients as gg
 
 __all__ = ["main", "table"]
 

@@ -27,8 +27,8 @@ from pyro.ops.stats import effective_sample_size
 from torch import Tensor
 
 from aevb import inference
-from aevb.inference.joint import Joint
-from aevb.inference.program import data_plate_size
+from aevb.inference.programs.joint import Joint
+from aevb.inference.programs.program import data_plate_size
 from benchmarks.machine import commit, describe_cpu, installed_versions
 
 __all__ = ["Sizes", "main", "row"]

@@ -1,16 +1,20 @@
 """How it is computed: training, estimation and sampling for any Pyro program pair."""
 
-from aevb.inference.ais import AISEvidence, BDMCEvidence, ais_evidence, bdmc_evidence
-from aevb.inference.checkpoint import load_checkpoint, save_checkpoint
-from aevb.inference.devices import pick_device
-from aevb.inference.diagnosis import NonFiniteLossError
-from aevb.inference.fit import fit
-from aevb.inference.hmc import Draws, hmc
-from aevb.inference.hmc_evidence import HMCEvidence, hmc_evidence
-from aevb.inference.importance import ImportanceEvidence, importance_evidence
-from aevb.inference.layouts import NoDensityError
-from aevb.inference.log_density import LogDensity, guide_draws
-from aevb.inference.objectives import (
+from aevb.inference.evidence.ais import AISEvidence, BDMCEvidence, ais_evidence, bdmc_evidence
+from aevb.inference.evidence.importance import ImportanceEvidence, importance_evidence
+from aevb.inference.evidence.posterior_draws import HMCEvidence, hmc_evidence
+from aevb.inference.evidence.psis import pareto_khat
+from aevb.inference.mcmc.hmc import Draws, hmc
+from aevb.inference.process.devices import pick_device
+from aevb.inference.process.randomness import seeded
+from aevb.inference.programs.layouts import NoDensityError
+from aevb.inference.programs.log_density import LogDensity, guide_draws
+from aevb.inference.programs.program import Program, ProgramPair
+from aevb.inference.programs.simulate import Simulation, simulate
+from aevb.inference.svi.checkpoint import load_checkpoint, save_checkpoint
+from aevb.inference.svi.diagnosis import NonFiniteLossError
+from aevb.inference.svi.fit import fit
+from aevb.inference.svi.objectives import (
     ELBO,
     IWAE,
     BetaELBO,
@@ -19,13 +23,9 @@ from aevb.inference.objectives import (
     Objective,
     StickingTheLanding,
 )
-from aevb.inference.program import Program, ProgramPair
-from aevb.inference.psis import pareto_khat
-from aevb.inference.randomness import seeded
-from aevb.inference.refinement import LocalPosterior, NoFamilyError, Refinement, refine
-from aevb.inference.simulate import Simulation, simulate
-from aevb.inference.training import CHECKPOINT, Run
-from aevb.inference.validation import mean_elbo
+from aevb.inference.svi.refinement import LocalPosterior, NoFamilyError, Refinement, refine
+from aevb.inference.svi.training import CHECKPOINT, Run
+from aevb.inference.svi.validation import mean_elbo
 
 __all__ = [
     "AISEvidence",

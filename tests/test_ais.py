@@ -16,7 +16,7 @@ from aevb.inference import AISEvidence, ais_evidence, bdmc_evidence
 
 from oracles import STANDARD_ERRORS, linear_gaussian, mean_field_guide, simulate
 
-ais_module = importlib.import_module("aevb.inference.ais")
+ais_module = importlib.import_module("aevb.inference.evidence.ais")
 
 
 @pytest.fixture(scope="module", name="oracle")

@@ -12,7 +12,16 @@ FORBIDDEN = {
     "inference": {"models", "evaluation"},
     "evaluation": set[str](),
 }
-SHELL = {"cli", "commands", "runs", "explanations", "parts", "sweep", "trust", "__main__"}
+SHELL = {path.stem for path in (ROOT / "src" / "aevb").glob("*.py")} - {"__init__"}
+# Rooms of `inference`, each with those that it may look into.
+ROOMS: dict[str, set[str]] = {
+    "process": set(),
+    "graphs": {"process"},
+    "programs": {"process", "graphs"},
+    "svi": {"process", "graphs", "programs"},
+    "mcmc": {"process", "graphs", "programs"},
+    "evidence": {"process", "graphs", "programs", "mcmc"},
+}
 
 
 def imported(path: Path) -> set[str]:
@@ -46,6 +55,34 @@ def test_layer_imports_only_what_lies_below_it(layer: str) -> None:
     assert len(files) > 1
     found = {str(file): violations(layer, imported(file)) for file in files}
     assert not {file: names for file, names in found.items() if names}
+
+
+def rooms_entered(names: set[str]) -> set[str]:
+    """Rooms of `inference` that imports lead into."""
+    inside = {name.split(".")[2] for name in names if name.startswith("aevb.inference.")}
+    return inside & ROOMS.keys()
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_a_room_looks_only_into_those_below_it(room: str) -> None:
+    files = sorted((ROOT / "inference" / room).glob("*.py"))
+    assert len(files) > 1
+    for file in files:
+        names = imported(file)
+        assert rooms_entered(names) <= ROOMS[room] | {room}, file
+        # not by the front door, behind which is everything
+        assert "aevb.inference" not in names, file
+
+
+def test_every_module_of_inference_has_a_room() -> None:
+    assert {path.name for path in (ROOT / "inference").glob("*.py")} == {"__init__.py"}
+    assert {path.parent.name for path in (ROOT / "inference").glob("*/*.py")} == ROOMS.keys()
+
+
+def test_a_step_into_a_room_above_would_be_found(tmp_path: Path) -> None:
+    file = tmp_path / "bad.py"
+    file.write_text("from aevb.inference.svi.fit import fit\n")
+    assert not rooms_entered(imported(file)) <= ROOMS["programs"]
 
 
 def test_a_forbidden_import_would_be_found(tmp_path: Path) -> None:

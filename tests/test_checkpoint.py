@@ -95,7 +95,7 @@ def write_half_and_crash(tensors: dict[str, Tensor], path: Path, **kwargs: Any) 
 
 def break_writing(where: str, patch: pytest.MonkeyPatch) -> None:
     """Make the next write fail at one of ``CRASHES``."""
-    module = "aevb.inference.checkpoint"
+    module = "aevb.inference.svi.checkpoint"
     replacements: dict[str, tuple[Any, str, Callable[..., Any]]] = {
         CRASHES[0]: (module, "save_file", crash),
         CRASHES[1]: (module, "save_file", write_half_and_crash),

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from aevb import inference
 from aevb.cli import main
-from aevb.inference.steps import EagerStep
-from aevb.inference.training import Training
+from aevb.inference.svi.steps import EagerStep
+from aevb.inference.svi.training import Training
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -30,13 +30,14 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR, ReduceLROnPlateau
 
 from aevb import data, models
-from aevb.inference import ELBO, NonFiniteLossError, Program, Run, fit, kernels, load_checkpoint
-from aevb.inference import steps as steps_module
-from aevb.inference.compile import graph_function
-from aevb.inference.graphs import compile_graph
-from aevb.inference.kernels import choose_matmul_kernels
-from aevb.inference.scalars import keep_small_values
-from aevb.inference.tracing import NotTraceableError, trace_graph
+from aevb.inference import ELBO, NonFiniteLossError, Program, Run, fit, load_checkpoint
+from aevb.inference.graphs import matmul as kernels
+from aevb.inference.graphs.compile import graph_function
+from aevb.inference.graphs.matmul import choose_matmul_kernels
+from aevb.inference.graphs.passes import compile_graph
+from aevb.inference.graphs.scalars import keep_small_values
+from aevb.inference.graphs.tracing import NotTraceableError, trace_graph
+from aevb.inference.svi import steps as steps_module
 
 STEPS = 12
 ROWS = torch.randn(40, 3, generator=torch.Generator().manual_seed(5))
@@ -257,7 +258,7 @@ def test_auto_makes_a_graph_when_the_work_ahead_repays_it(
 ) -> None:
     monkeypatch.setattr(steps_module, "_WORTH_TRACING", price)
     monkeypatch.setattr(steps_module, "_WORTH_COMPILING", 1e9)
-    caplog.set_level(logging.INFO, logger="aevb.inference.steps")
+    caplog.set_level(logging.INFO, logger="aevb.inference.svi.steps")
     assert on_digits(epochs=20, compile="auto", device="cpu").level == level
     (line,) = [r.getMessage() for r in caplog.records]
     assert line.startswith(f"training steps: {level}, because only")

@@ -14,10 +14,10 @@ from aevb.models.likelihoods import Head
 def modules() -> list[str]:
     """All modules of the package, by their installed names."""
     names = []
-    families = ("models.priors", "models.likelihoods", "models.posteriors")
-    for layer in ("data", "models", *families, "inference", "evaluation"):
+    for layer in ("data", "models", "inference", "evaluation"):
         package: ModuleType = importlib.import_module(f"aevb.{layer}")
-        names += [f"aevb.{layer}.{m.name}" for m in pkgutil.iter_modules(package.__path__)]
+        found = pkgutil.walk_packages(package.__path__, f"aevb.{layer}.")
+        names += [module.name for module in found]
     return names + [f"aevb.{m.name}" for m in pkgutil.iter_modules(aevb.__path__[:1])]
 
 

@@ -20,7 +20,7 @@ from aevb.inference import (
     importance_evidence,
     mean_elbo,
 )
-from aevb.inference.fit import fit
+from aevb.inference.svi.fit import fit
 from aevb.models import FactorAnalysis
 
 from oracles import linear_gaussian, mean_field_guide, simulate

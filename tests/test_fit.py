@@ -32,7 +32,7 @@ from torch.optim.lr_scheduler import MultiStepLR, ReduceLROnPlateau
 from aevb import data, inference, models
 from aevb.cli import main
 from aevb.inference import CHECKPOINT, ELBO, NonFiniteLossError, Program, Run, fit, load_checkpoint
-from aevb.inference.metrics import COLUMNS
+from aevb.inference.svi.metrics import COLUMNS
 
 from oracles import STANDARD_ERRORS, linear_gaussian, simulate
 
@@ -274,8 +274,8 @@ def test_each_case_of_resumption_does_what_it_is_called(case: str, digits: data.
 @pytest.mark.parametrize(
     "lost",
     [
-        "aevb.inference.randomness.restore",
-        "aevb.inference.feeds.Feed.load_state_dict",
+        "aevb.inference.process.randomness.restore",
+        "aevb.inference.svi.feeds.Feed.load_state_dict",
         "torch.optim.Adam.load_state_dict",
         "torch.optim.lr_scheduler.MultiStepLR.load_state_dict",
         "aevb.models.VAE.load_state_dict",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
-from aevb.inference import gaussian_gradients as gg
+from aevb.inference.svi import gaussian_gradients as gg
 from aevb.models import RankOnePrecisionNormal
 
 from oracles import STANDARD_ERRORS

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from aevb import inference, models
 from aevb.inference import hmc, hmc_evidence
-from aevb.inference.adaptation import DualAveraging, RunningVariance
-from aevb.inference.integrators import Point, kinetic_energy, leapfrog
-from aevb.inference.log_density import LogDensity
-from aevb.inference.path_gradients import PathGradient
+from aevb.inference.mcmc.adaptation import DualAveraging, RunningVariance
+from aevb.inference.mcmc.integrators import Point, kinetic_energy, leapfrog
+from aevb.inference.mcmc.path_gradients import PathGradient
+from aevb.inference.programs.log_density import LogDensity
 
 from oracles import STANDARD_ERRORS, linear_gaussian, mean_field_guide, simulate
 
-hmc_module = importlib.import_module("aevb.inference.hmc")  # the package has its function
+hmc_module = importlib.import_module("aevb.inference.mcmc.hmc")  # the package has its function
 
 
 def constrained(x: Tensor) -> None:
@@ -677,7 +677,7 @@ def test_evidence_from_posterior_draws_is_refused_in_many_dimensions() -> None:
 
 def test_kernel_density_in_pieces_is_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that its memory does not grow with the square of the draws."""
-    module = importlib.import_module("aevb.inference.hmc_evidence")
+    module = importlib.import_module("aevb.inference.evidence.posterior_draws")
     fitted, at = torch.randn(2, 3, 50, 4, 2, dtype=torch.float64)
     whole = module._log_kernel_density(fitted, at)
     monkeypatch.setattr(module, "_KERNELS_AT_ONCE", 1000)

@@ -15,10 +15,11 @@ from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoNormal
 from torch import Tensor
 
 from aevb import models
-from aevb.inference import Program, importance, importance_evidence, pareto_khat
-from aevb.inference.compile import graph_function
-from aevb.inference.importance import estimates_from_log_weights
-from aevb.inference.joint import Joint
+from aevb.inference import Program, importance_evidence, pareto_khat
+from aevb.inference.evidence import importance
+from aevb.inference.evidence.importance import estimates_from_log_weights
+from aevb.inference.graphs.compile import graph_function
+from aevb.inference.programs.joint import Joint
 
 from oracles import (
     STANDARD_ERRORS,

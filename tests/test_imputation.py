@@ -10,8 +10,8 @@ from torch import Tensor
 
 from aevb import models
 from aevb.evaluation import Imputation, denoise, imputation, impute, impute_hmc
-from aevb.inference.log_density import LogDensity
-from aevb.inference.partly_observed import observed_site, partly_observed
+from aevb.inference.programs.log_density import LogDensity
+from aevb.inference.programs.partly_observed import observed_site, partly_observed
 
 from oracles import STANDARD_ERRORS, linear_gaussian, mean_field_guide, simulate
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from aevb import inference, models
 from aevb.inference import ais_evidence, hmc, importance_evidence
-from aevb.inference.devices import device_of, modules_of, moved
-from aevb.inference.joint import Joint
+from aevb.inference.process.devices import device_of, modules_of, moved
+from aevb.inference.programs.joint import Joint
 
 GROUPS = torch.tensor([0, 1, 1, 2, 0])
 

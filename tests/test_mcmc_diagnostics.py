@@ -10,8 +10,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from aevb.inference import mcmc_diagnostics
-from aevb.inference.mcmc_diagnostics import (
+from aevb.inference.mcmc import diagnostics as mcmc_diagnostics
+from aevb.inference.mcmc.diagnostics import (
     RHAT_LIMIT,
     bulk_ess,
     rank_rhat,

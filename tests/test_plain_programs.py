@@ -15,7 +15,7 @@ from pyro.ops.stats import effective_sample_size
 from torch import Tensor
 
 from aevb import evaluation, inference
-from aevb.inference.program import data_plate_size
+from aevb.inference.programs.program import data_plate_size
 
 from oracles import STANDARD_ERRORS
 from plain_programs import PROGRAMS, PlainProgram, float64, named

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from aevb.inference import pareto_khat, psis
+from aevb.inference import pareto_khat
+from aevb.inference.evidence import psis
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

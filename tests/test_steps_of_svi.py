@@ -14,7 +14,7 @@ from pyro.infer.autoguide import AutoDelta, AutoNormal
 from torch import Tensor, nn
 
 from aevb import inference
-from aevb.inference.objectives import Objective
+from aevb.inference.svi.objectives import Objective
 
 STATES, TONES = 3, 4
 LENGTHS = torch.tensor([5, 4, 5, 3, 5, 2])

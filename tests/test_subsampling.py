@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from aevb import inference
-from aevb.inference.arguments import Arguments
-from aevb.inference.program import prepare
-from aevb.inference.subsampling import Minibatch, StandsFor, read_minibatch
+from aevb.inference.programs.arguments import Arguments
+from aevb.inference.programs.program import prepare
+from aevb.inference.svi.subsampling import Minibatch, StandsFor, read_minibatch
 
 NUM = 1000
 

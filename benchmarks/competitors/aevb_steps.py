@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from aevb import inference, models
-from aevb.inference.arguments import Arguments
-from aevb.inference.definition import StepDefinition
-from aevb.inference.program import prepare
-from aevb.inference.steps import EagerStep, Stepper
+from aevb.inference.graphs.step_definition import StepDefinition
+from aevb.inference.programs.arguments import Arguments
+from aevb.inference.programs.program import prepare
+from aevb.inference.svi.steps import EagerStep, Stepper
 from benchmarks.competitors import Run
 from benchmarks.competitors.on_torch import Loaded, load
 from benchmarks.pyro_programs import programs

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aevb import inference, models
 from aevb.inference import FreeBits, Objective
-from aevb.inference.joint import Joint
+from aevb.inference.programs.joint import Joint
 from aevb.models import Likelihood, Posterior, Prior
 from aevb.parts import FAMILIES, members
 

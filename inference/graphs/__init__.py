@@ -1,0 +1,1 @@
+"""Programs as graphs of tensor operations: traced, checked against themselves, compiled."""

@@ -1,0 +1,46 @@
+"""A training step in terms of tensors."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aevb.inference.graphs.optimizer_updates import state_tensors
+from aevb.inference.graphs.python_state import PythonState
+
+__all__ = ["StepDefinition"]
+
+
+@dataclass(frozen=True)
+class StepDefinition:
+    """A training step in terms of tensors.
+
+    Attributes:
+        gradients: Maps the step's inputs to the bound (a scalar, in nats) and to the gradient of
+            each parameter, None where the loss does not depend on it.
+        optimizer: Has made an ordinary step before, so that its state exists.
+        parameters: Trainable parameters, in the optimizer's order.
+        buffers: Other tensors of the program, which a step may change.
+        keepers: What the step runs, by name: objects in which Python may keep a state.
+    """
+
+    gradients: Callable[..., tuple[Tensor, list[Tensor | None]]]
+    optimizer: torch.optim.Optimizer
+    parameters: list[Tensor]
+    buffers: list[Tensor]
+    keepers: Mapping[str, Any] = field(default_factory=dict)
+
+    def python_state(self) -> PythonState:
+        """A picture of what the program keeps in Python."""
+        return PythonState(**self.keepers)
+
+    def optimizer_state(self) -> PythonState:
+        """A picture of what the optimizer keeps in Python: counts, rates, hooks."""
+        optimizer = self.optimizer
+        return PythonState(optimizer=vars(optimizer), of=type(optimizer), step=optimizer.step)
+
+    def changed_in_place(self) -> list[Tensor]:
+        """What a step updates."""
+        return [*self.parameters, *self.buffers, *state_tensors(self.optimizer)]

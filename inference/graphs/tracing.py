@@ -1,0 +1,172 @@
+"""Pyro programs recorded as graphs of tensor operations."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from aevb.inference.process.switches import argument_checks, onednn_off
+
+__all__ = ["NotTraceableError", "refuse_untraceable_sites", "trace_graph", "traceable_pyro"]
+
+
+class NotTraceableError(RuntimeError):
+    """A program has no single graph of tensor operations; the message says which site and why."""
+
+
+def trace_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> GraphModule:
+    """Record what ``function`` does to tensors, in-place changes of its inputs included.
+
+    The recorder sits below Python, autograd and Pyro's handlers, so none of them is left in the
+    graph. The function really runs once: the caller puts back what it changes.
+
+    Args:
+        function: Called as ``function(*inputs)``; may use the very tensors of ``inputs`` by other
+            references, as a module uses its parameters.
+        inputs: Tensors that become the arguments of the graph, by identity.
+
+    Returns:
+        A module called like the function.
+
+    Raises:
+        NotTraceableError: If Python needs the value of a tensor, as for data-dependent branches.
+
+    Example:
+        >>> import torch
+        >>> a, b = torch.ones(2), torch.ones(2)
+        >>> graph = trace_graph(lambda a, b: a.add_(b), [a, b])
+        >>> graph(torch.zeros(2), torch.ones(2))
+        tensor([1., 1.])
+    """
+    sites = _LastSite()
+    try:
+        # oneDNN's fused recurrent layers have no derivative in a graph
+        with sites, traceable_pyro(), onednn_off():
+            graph = make_fx(function)(*inputs)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        if "_local_scalar_dense" in reason:
+            reason = "Python needs the value of a tensor, as for a branch that depends on it"
+        where = f"after site {sites.name!r}: " if sites.name else ""
+        raise NotTraceableError(f"{where}{type(error).__name__}: {reason}") from error
+    _refuse_shapes_of_values(graph)
+    # an optimizer's profiler annotations are no tensor operations, and compilers refuse them
+    for node in reversed(list(graph.graph.nodes)):
+        if node.op == "call_function" and str(node.target).startswith("profiler."):
+            graph.graph.erase_node(node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
+@contextmanager
+def traceable_pyro() -> Iterator[None]:
+    """Keep Pyro's losses in tensors: no ``.item()``, no look at values, no argument checks."""
+
+    def keep(value: Any) -> Any:
+        return value.detach() if isinstance(value, Tensor) else value
+
+    replaced: list[tuple[Any, str, Any]] = []
+    for name, module in list(sys.modules.items()):
+        if name.startswith("pyro.infer"):
+            for function, substitute in (("torch_item", keep), ("warn_if_nan", _nothing)):
+                if hasattr(module, function):
+                    replaced.append((module, function, getattr(module, function)))
+                    setattr(module, function, substitute)
+    try:
+        # a distribution made outside the program brings its own switch
+        check = torch.distributions.Distribution._validate_sample
+        replaced.append((torch.distributions.Distribution, "_validate_sample", check))
+        torch.distributions.Distribution._validate_sample = _nothing  # type: ignore[method-assign]
+        with argument_checks(False):
+            yield
+    finally:
+        for module, function, original in replaced:
+            setattr(module, function, original)
+
+
+def refuse_untraceable_sites(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+    """Look for sites whose gradient estimator is not a graph of the program's own operations.
+
+    Args:
+        model_trace: Trace of the model, replayed against the guide's.
+        guide_trace: Trace of the guide.
+
+    Raises:
+        NotTraceableError: For enumerated sites, and for latents of the guide that cannot be
+            reparameterized, whose score-function estimator Pyro builds differently.
+    """
+    for trace in (model_trace, guide_trace):
+        for name, site in trace.nodes.items():
+            if site["type"] != "sample" or site["is_observed"]:
+                continue
+            if (site["infer"] or {}).get("enumerate"):
+                raise NotTraceableError(f"site {name!r} is enumerated")
+            if trace is model_trace and name in guide_trace:
+                continue  # its value is the guide's: a mixture prior is never drawn from
+            subsample = type(site["fn"]).__name__ == "_Subsample"
+            if not subsample and not getattr(site["fn"], "has_rsample", False):
+                kind = type(site["fn"]).__name__
+                raise NotTraceableError(
+                    f"site {name!r} ({kind}) needs a score-function estimator, because its draws "
+                    "cannot be reparameterized"
+                )
+
+
+def _refuse_shapes_of_values(graph: GraphModule) -> None:
+    """Operations whose results have as many elements as the values say."""
+    for node in graph.graph.nodes:
+        tags = getattr(node.target, "tags", ())
+        if _is_index(node):
+            deciding = [i for i in node.args[1] if isinstance(i, Node) and _is_mask(i)]
+        else:
+            deciding = node.all_input_nodes if torch.Tag.dynamic_output_shape in tags else []
+        # a mask that the program makes of nothing, such as a triangle, is always the same
+        if any(_depends_on_inputs(index) for index in deciding):
+            raise NotTraceableError(
+                f"{node.target}: the shape of its result depends on the values of tensors"
+            )
+
+
+def _depends_on_inputs(node: Node) -> bool:
+    waiting, seen = [node], set()
+    while waiting:
+        node = waiting.pop()
+        if node.op == "placeholder":
+            return True
+        if node not in seen:
+            seen.add(node)
+            waiting += node.all_input_nodes
+    return False
+
+
+def _is_index(node: Node) -> bool:
+    return node.target is torch.ops.aten.index.Tensor
+
+
+def _is_mask(node: Node) -> bool:
+    value = node.meta.get("tensor_meta") or node.meta.get("val")
+    return getattr(value, "dtype", None) in (torch.bool, torch.uint8)
+
+
+class _LastSite(Messenger):
+    """Remembers the site that ran last, to say where a trace broke off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name: str | None = None
+
+    def _process_message(self, msg: Any) -> None:
+        if msg["type"] == "sample" and type(msg["fn"]).__name__ != "_Subsample":
+            self.name = msg["name"]
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    del args, kwargs

@@ -1,0 +1,1 @@
+"""Hamiltonian Monte Carlo over every chain and every datapoint at once."""

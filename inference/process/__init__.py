@@ -1,0 +1,1 @@
+"""What a process has one of: random states, switches, precision, devices, signals."""

@@ -1,0 +1,1 @@
+"""Pyro programs at their data: layouts, joint log-densities, bijections, simulation."""

@@ -1,0 +1,382 @@
+"""A program pair at its data: its draws, and its log-densities at many of them at once."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from aevb.inference.process import randomness
+from aevb.inference.process.devices import device_of, moved
+from aevb.inference.process.switches import SingularAsNaN, argument_checks
+from aevb.inference.programs.layouts import (
+    Layout,
+    in_plate,
+    latents_of,
+    read_layout,
+    read_model_layout,
+    refuse_nan,
+    sites,
+    sum_log_prob,
+)
+from aevb.inference.programs.ways import find_guide_way, find_way
+
+__all__ = ["Cost", "Joint"]
+
+Latents = dict[str, Tensor]
+Program = Callable[..., Any]
+_Choose = Callable[[poutine.Trace], list[list[tuple[str, Any]]]]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the model does with one draw of the latents.
+
+    Attributes:
+        num_bytes: Sum over all tensors that its operations return: a bound on the peak memory,
+            whatever is freed in between.
+        num_flops: Multiplications and additions of its matrix products and convolutions.
+    """
+
+    num_bytes: int
+    num_flops: int
+
+
+class Joint:
+    """A model, perhaps with a guide, at its data.
+
+    Many draws of the latents are evaluated at once: under an outer plate where the program
+    broadcasts, as Pyro's vectorized particles need it; through :func:`torch.func.vmap` where it
+    does not, as with ``b[group]`` or ``x @ b``; and one after the other where an operation has no
+    such rule, as one that fills a tensor in place. Which way is found by comparing them with the
+    program run at single draws. A program in which Python decides by the value of a latent is
+    refused.
+
+    Latents are ``(S, *plates, *event)``, a plate that a site does not lie in being 1.
+
+    Args:
+        model: Pyro program of the joint distribution.
+        args: Its arguments; they are moved to where the programs' parameters are.
+        guide: Pyro program of the posterior with the same arguments; may be left out.
+        layout: Of the pair, if it is known.
+
+    Attributes:
+        layout: How the sites lie in plates.
+        device: Of parameters and data.
+
+    Raises:
+        ValueError: If a site is scaled or subsampled, is latent in one program only, is a point
+            mass, or observes data outside its support.
+
+    Example:
+        >>> import pyro
+        >>> from pyro.distributions import Normal
+        >>> def model(y):  # a sum, which an outer plate would take over the draws as well
+        ...     w = pyro.sample("w", Normal(torch.zeros(2), 1.0).to_event(1))
+        ...     pyro.sample("y", Normal(w.sum(), 0.5), obs=y)
+        >>> joint = Joint(model, torch.tensor(4.0))
+        >>> joint.way, joint.log_joint({"w": torch.zeros(7, 2)}).shape
+        ('vmap', torch.Size([7, 1]))
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        *args: Any,
+        guide: Program | None = None,
+        layout: Layout | None = None,
+    ) -> None:
+        self.model, self.guide = model, guide
+        self.device = device_of(model, guide, args=args)
+        self.args = moved(args, self.device)
+        if layout is None:
+            with argument_checks(False):
+                layout = (
+                    read_model_layout(model, *self.args)[0]
+                    if guide is None
+                    else read_layout(model, guide, *self.args)
+                )
+        self.layout = layout
+        self._way: str | None = None
+        self._guide_way: str | None = None
+        self._ranks: dict[str, int] = {}  # dimensions of the model's latents in a run of its own
+
+    def adopt(self, other: "Joint") -> None:
+        """Evaluate draws as was found out for the same programs at less data."""
+        self._way, self._ranks, self._guide_way = other.way, other._ranks, other.guide_way
+
+    def at(self, *args: Any, num_datapoints: int | None = None) -> "Joint":
+        """The same programs at other data.
+
+        Args:
+            args: Of both programs.
+            num_datapoints: Size of their data plate, where there is one.
+        """
+        other = copy.copy(self)
+        other.args = moved(args, self.device)
+        other.layout = Layout(self.layout.nesting, num_datapoints)
+        return other
+
+    @property
+    def way(self) -> str:
+        """How several draws are evaluated: ``"plate"``, ``"vmap"`` or ``"loop"``.
+
+        Raises:
+            ValueError: If the program can be evaluated in no way, or has another density at each
+                call.
+        """
+        if self._way is None:
+            with randomness.seeded(0, self.device):
+                self._way, self._ranks = find_way(self)
+        return self._way
+
+    @property
+    def guide_way(self) -> str:
+        """How several draws of the guide are made: ``"plate"``, or one by one, ``"loop"``."""
+        if self._guide_way is None:
+            with randomness.seeded(0, self.device):
+                self._guide_way = find_guide_way(self)
+        return self._guide_way
+
+    def log_joint(self, latents: Latents) -> Tensor:
+        """Log p(x, z), ``(S, B)``, or ``(S, 1)`` for a joint posterior, float64, in nats."""
+        (total,) = self.sums(self.model, self.way, latents, _together)
+        return total
+
+    def log_parts(self, latents: Latents) -> tuple[Tensor, Tensor]:
+        """Log p(z) and log p(x|z), each as :meth:`log_joint`."""
+
+        def parts(trace: poutine.Trace) -> list[list[tuple[str, Any]]]:
+            both = sites(trace)
+            return [
+                [(name, site) for name, site in both if (name in latents) is latent]
+                for latent in (True, False)
+            ]
+
+        prior, likelihood = self.sums(self.model, self.way, latents, parts)
+        return prior, likelihood
+
+    def log_guide(self, latents: Latents) -> Tensor:
+        """Log q(z|x) of given latents, as :meth:`log_joint`.
+
+        Raises:
+            KeyError: Or NotImplementedError, if the guide can score only its own draws.
+            ValueError: If it has sites that the latents lack.
+        """
+        guide, foreign = self.given_guide(), set()
+
+        def known(trace: poutine.Trace) -> list[list[tuple[str, Any]]]:
+            foreign.update({name for name, _ in sites(trace)} - set(latents))
+            return _together(trace)
+
+        (total,) = self.sums(guide, self.guide_way, latents, known)
+        if foreign:
+            raise ValueError(
+                f"guide: its density needs the sites {sorted(foreign)} that the model lacks; "
+                "start from the prior (guide=None)"
+            )
+        return total
+
+    def draw(self, num: int) -> tuple[Latents, Tensor]:
+        """Draws of the guide from the global generator, and their log q.
+
+        Args:
+            num: S.
+
+        Returns:
+            The value of each latent site, and log q as :meth:`log_joint`.
+        """
+        guide = self.given_guide()
+        if self.guide_way == "plate":
+            return self.drawn_in_plate(guide, num)
+        return self._drawn_singly(guide, num)
+
+    def prior_draws(self, num: int) -> Latents:
+        """Draws of the model's own latents from the global generator.
+
+        Args:
+            num: S.
+        """
+        if self.way != "plate":
+            return self._drawn_singly(self.model, num)[0]
+        with torch.no_grad(), argument_checks(False), SingularAsNaN():
+            inside = in_plate(self.model, self.layout, num)
+            return latents_of(poutine.trace(inside).get_trace(*self.args), self.layout, num)
+
+    def run(self, program: Program, latents: Latents) -> poutine.Trace:
+        """The trace of a program at given latents, under the plate of draws.
+
+        Args:
+            program: The model, or what a handler made of it.
+            latents: Parts of :meth:`singly` or :meth:`chunks`.
+        """
+        if self.way == "plate":
+            conditioned = poutine.condition(program, data=latents)
+            inside = in_plate(conditioned, self.layout, _count(latents))
+        else:
+            alone = {name: value[0] for name, value in self._natural(latents).items()}
+            inside = poutine.condition(program, data=alone)
+        with argument_checks(False), SingularAsNaN():
+            return poutine.trace(inside).get_trace(*self.args)
+
+    def singly(self, latents: Latents) -> Iterator[Latents]:
+        """The draws in parts that :meth:`run` takes: all, or one by one without broadcasting."""
+        at_once = _count(latents) if self.way == "plate" else 1
+        for start in range(0, _count(latents), at_once):
+            yield {name: value[start : start + at_once] for name, value in latents.items()}
+
+    def cost(self, latents: Latents, program: Program | None = None) -> Cost:
+        """What one draw costs.
+
+        Args:
+            latents: Draws, of which the first is evaluated.
+            program: What :meth:`run` is to run; by default :meth:`log_joint`.
+        """
+        first = {name: value[:1] for name, value in latents.items()}
+        _ = self.way  # found now, and not while counting
+        with torch.no_grad(), FlopCounterMode(display=False) as flops, _BytesReturned() as made:
+            self.log_joint(first) if program is None else self.run(program, first)
+        return Cost(max(1, made.total), flops.get_total_flops())
+
+    def chunks(
+        self, latents: Latents, num_bytes: int, program: Program | None = None
+    ) -> Iterator[Latents]:
+        """The draws in parts whose evaluation stays within a memory budget.
+
+        Args:
+            latents: All of them.
+            num_bytes: The budget.
+            program: What :meth:`run` is to run; by default :meth:`log_joint`.
+        """
+        at_once = max(1, num_bytes // self.cost(latents, program).num_bytes)
+        if program is not None and self.way != "plate":
+            at_once = 1
+        for start in range(0, _count(latents), at_once):
+            yield {name: value[start : start + at_once] for name, value in latents.items()}
+
+    def same_when_cut(self, blocks: Sequence[tuple[slice, tuple[Any, ...]]]) -> bool:
+        """Whether every block of datapoints alone has the log-weights that it has among all.
+
+        It has not if a program holds a value for each datapoint, the size of the data, or
+        something that it makes of them all, such as a mean or a maximum.
+
+        Args:
+            blocks: Which datapoints, and the arguments for these alone.
+        """
+        guide = self.given_guide()
+        latents, log_q = self.draw(1)
+        log_p = self.log_joint(latents)
+        for part, args in blocks:
+            where = (slice(None),) * self.layout.nesting + (part,)  # behind draws, outer plates
+            some = {name: value[where] for name, value in latents.items()}
+            size = len(range(*part.indices(self.layout.num_datapoints or 0)))
+            alone = self.at(*args, num_datapoints=size)
+            try:
+                (q,) = alone.sums(guide, self.guide_way, some, _together)
+                pairs = ((q, log_q), (alone.log_joint(some), log_p))
+            except (ValueError, RuntimeError, IndexError):
+                return False
+            if not all(torch.allclose(a, b[:, part], rtol=1e-4, atol=1e-4) for a, b in pairs):
+                return False
+        return True
+
+    def sums(self, program: Program, way: str, latents: Latents, choose: _Choose) -> list[Tensor]:
+        """Sums of log-probabilities over chosen groups of sites, ``(S, B)`` each.
+
+        Args:
+            program: One of the two.
+            way: How.
+            latents: Draws.
+            choose: From a trace to the groups.
+        """
+        num = _count(latents)
+        with argument_checks(False), SingularAsNaN():
+            if way == "plate":
+                inside = in_plate(poutine.condition(program, data=latents), self.layout, num)
+                trace = poutine.trace(inside).get_trace(*self.args)
+                return [sum_log_prob(chosen, self.layout, num) for chosen in choose(trace)]
+
+            def one(values: Latents) -> tuple[Tensor, ...]:
+                return tuple(self.alone(program, values, choose))
+
+            natural = self._natural(latents)
+            if way == "vmap":
+                return list(torch.func.vmap(one)(natural))
+            rows = [one({name: value[i] for name, value in natural.items()}) for i in range(num)]
+            return [torch.stack(column) for column in zip(*rows, strict=True)]
+
+    def alone(self, program: Program, values: Latents, choose: _Choose) -> list[Tensor]:
+        """The same of one draw, as the program itself has it, ``(B,)`` each.
+
+        Args:
+            program: One of the two.
+            values: Of a draw, as in a run of its own.
+            choose: From a trace to the groups.
+        """
+        trace = poutine.trace(poutine.condition(program, data=values)).get_trace(*self.args)
+        return [sum_log_prob(chosen, self.layout, None) for chosen in choose(trace)]
+
+    def _natural(self, latents: Latents) -> Latents:
+        """The model's latents without the places of plates that a run of its own lacks."""
+        if not self._ranks:
+            _ = self.way
+        return {
+            name: value.reshape(len(value), *value.shape[value.ndim - self._ranks[name] :])
+            for name, value in latents.items()
+            if name in self._ranks
+        }
+
+    def given_guide(self) -> Program:
+        """The guide, which must be there."""
+        if self.guide is None:
+            raise ValueError("guide: none was given")
+        return self.guide
+
+    def drawn_in_plate(self, guide: Program, num: int) -> tuple[Latents, Tensor]:
+        """Draws of a guide under the outer plate, and their log q, whatever they are worth."""
+        with torch.no_grad(), argument_checks(False):
+            trace = poutine.trace(in_plate(guide, self.layout, num)).get_trace(*self.args)
+        refuse_nan(trace)
+        return latents_of(trace, self.layout, num), sum_log_prob(sites(trace), self.layout, num)
+
+    def _drawn_singly(self, program: Program, num: int) -> tuple[Latents, Tensor]:
+        """The same, one run after the other."""
+        drawn, sums = [], []
+        with torch.no_grad(), argument_checks(False), SingularAsNaN():
+            for _ in range(num):
+                trace = poutine.trace(program).get_trace(*self.args)
+                refuse_nan(trace)
+                drawn.append(latents_of(trace, self.layout, 1))
+                sums.append(sum_log_prob(sites(trace), self.layout, 1))
+        return {name: torch.cat([part[name] for part in drawn]) for name in drawn[0]}, torch.cat(
+            sums
+        )
+
+
+def _together(trace: poutine.Trace) -> list[list[tuple[str, Any]]]:
+    return [sites(trace)]
+
+
+def _count(latents: Latents) -> int:
+    return len(next(iter(latents.values())))
+
+
+class _BytesReturned(TorchDispatchMode):
+    """Adds up the sizes of all tensors that operations return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        result = func(*args, **(kwargs or {}))
+        for value in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(value, Tensor) and value._base is None:
+                self.total += value.numel() * value.element_size()
+        return result

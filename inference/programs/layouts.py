@@ -1,0 +1,284 @@
+"""How the sites of a Pyro program lie in plates, and their log-probabilities by datapoint."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import distributions as dist
+from pyro import poutine
+from torch import Tensor
+from torch.distributions import constraints, transform_to
+
+from aevb.inference.programs.guide_checks import (
+    NoDensityError,
+    point_masses,
+    refuse_unfit_guide,
+    sites,
+)
+
+__all__ = [
+    "Layout",
+    "NoDensityError",
+    "batch_shape",
+    "by_datapoint",
+    "float64_log_prob",
+    "in_plate",
+    "latents_of",
+    "read_layout",
+    "read_model_layout",
+    "refuse_nan",
+    "sites",
+    "sum_log_prob",
+    "value_of",
+]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the sites of a program pair lie in plates.
+
+    Attributes:
+        nesting: Plates of the deepest site; the plate of draws goes to its left.
+        num_datapoints: Size of the rightmost ``"data"`` plate if every site lies in it, so that
+            each datapoint has a posterior of its own; None for one joint posterior.
+    """
+
+    nesting: int
+    num_datapoints: int | None
+
+
+def read_layout(model: Callable[..., Any], guide: Callable[..., Any], *args: Any) -> Layout:
+    """Run both programs once and see where their sites lie.
+
+    Args:
+        model: Joint distribution.
+        guide: Posterior.
+        args: Arguments of both.
+
+    Raises:
+        ValueError: If a site is scaled or subsampled, is latent in one program only, is a point
+            mass, or observes data outside its support.
+    """
+    with torch.no_grad():
+        guide_trace = poutine.trace(guide).get_trace(*args)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+    latent = {name for name, _ in sites(guide_trace)}
+    refuse_unfit_guide(model_trace, guide_trace)
+    points = point_masses(model_trace, guide_trace)
+    if points:
+        raise NoDensityError(
+            f"guide: sites {points} are single points, and weights need a density: anneal from "
+            "the prior instead (guide=None; --estimator ais --start prior)"
+        )
+    _refuse_outside_support(model_trace)
+    unguided = [
+        name for name, site in sites(model_trace) if not site["is_observed"] and name not in latent
+    ]
+    if unguided:
+        raise ValueError(f"guide: has no site for the model's latents {unguided}")
+    return _layout([*sites(guide_trace), *sites(model_trace)])
+
+
+def read_model_layout(model: Callable[..., Any], *args: Any) -> tuple[Layout, poutine.Trace]:
+    """Run a model alone and see where its sites lie.
+
+    Args:
+        model: Joint distribution.
+        args: Its arguments.
+
+    Returns:
+        The layout, and a trace whose latents are drawn from the prior.
+
+    Raises:
+        ValueError: If a site is scaled or subsampled, or observes data outside its support.
+    """
+    with torch.no_grad():
+        trace = poutine.trace(model).get_trace(*args)
+    _refuse_outside_support(trace)
+    return _layout(sites(trace)), trace
+
+
+def _layout(all_sites: Iterable[tuple[str, Any]]) -> Layout:
+    frames: list[tuple[Any, ...]] = []
+    for name, site in all_sites:
+        if not isinstance(site["scale"], int | float) or site["scale"] != 1:
+            raise ValueError(
+                f"site {name!r} is scaled by {site['scale']}: the evidence of subsampled or "
+                "tempered programs is not defined; call them with all data and no scale"
+            )
+        if not site["infer"].get("_deterministic"):
+            frames.append(tuple(f for f in site["cond_indep_stack"] if f.vectorized))
+    nesting = max((-frame.dim for stack in frames for frame in stack), default=0)
+    sizes = {f.size if f.name == "data" and f.dim == -1 else None for s in frames for f in s}
+    own = all(any(f.name == "data" and f.dim == -1 for f in stack) for stack in frames)
+    counts = [size for size in sizes if size is not None]
+    return Layout(nesting, counts[0] if own and counts else None)
+
+
+def refuse_nan(trace: poutine.Trace) -> None:
+    """Look for the first site whose log-probability is NaN.
+
+    Raises:
+        ValueError: Names it.
+    """
+    for name, site in sites(trace):
+        if bool(torch.isnan(float64_log_prob(site["fn"], site["value"])).any()):
+            raise ValueError(f"site {name!r} has log-probability NaN")
+
+
+def _refuse_outside_support(trace: poutine.Trace) -> None:
+    for name, site in sites(trace):
+        try:
+            support = site["fn"].support
+        except NotImplementedError:
+            continue
+        if not site["is_observed"] or support is None:
+            continue
+        inside = support.check(site["value"])
+        for mask in (site["mask"], getattr(site["fn"], "_mask", None)):
+            if mask is not None:
+                inside = inside | ~torch.as_tensor(mask, device=inside.device)
+        if not bool(inside.all()):
+            kind = type(getattr(site["fn"], "base_dist", site["fn"])).__name__
+            raise ValueError(
+                f"site {name!r} observes values outside the support of {kind}: {support}"
+            )
+
+
+def value_of(trace: poutine.Trace, name: str) -> Tensor:
+    """The value of a site."""
+    value: Any = trace.nodes[name]["value"]
+    return value
+
+
+def in_plate(program: Callable[..., Any], layout: Layout, size: int) -> Callable[..., Any]:
+    """The program under an outermost plate of ``size`` independent runs."""
+
+    def vectorized(*args: Any) -> Any:
+        with pyro.plate("_draws", size, dim=-layout.nesting - 1):
+            return program(*args)
+
+    return vectorized
+
+
+def batch_shape(site: Any, layout: Layout, num_samples: int | None) -> torch.Size:
+    """The plates of a site with the draws in front, whatever its distribution left out."""
+    shape = [] if num_samples is None else [num_samples]
+    shape += [1] * layout.nesting
+    for frame in site["cond_indep_stack"]:
+        if frame.vectorized:
+            shape[frame.dim] = frame.size
+    return torch.Size(shape)
+
+
+def latents_of(trace: poutine.Trace, layout: Layout, num: int) -> dict[str, Tensor]:
+    """What a trace drew, ``(num, *plates, *event)``."""
+    return {
+        name: site["value"].expand(batch_shape(site, layout, num) + site["fn"].event_shape)
+        for name, site in sites(trace)
+        if not site["is_observed"]
+    }
+
+
+def by_datapoint(value: Tensor, layout: Layout) -> Tensor:
+    """Draws of a site, ``(S, *plates, *event)``, as vectors ``(S, B, size)``.
+
+    For a joint posterior B is 1 and the vector holds the whole site.
+    """
+    if layout.num_datapoints is not None:
+        value = value.movedim(layout.nesting, 1)
+        return value.reshape(*value.shape[:2], -1)
+    return value.reshape(len(value), 1, -1)
+
+
+def sum_log_prob(
+    chosen: Iterable[tuple[str, Any]], layout: Layout, num_samples: int | None
+) -> Tensor:
+    """Sum over sites and over all plates but those of draws and datapoints.
+
+    Args:
+        chosen: Some of a trace's :func:`sites`.
+        layout: Of the program.
+        num_samples: S, size of the plate of draws; None of a program that was run without one.
+
+    Returns:
+        ``(S, B)``, or ``(S, 1)`` for a joint posterior, float64, in nats; without S if there is
+        no plate of draws.
+    """
+    total: Tensor | None = None
+    draws = () if num_samples is None else (num_samples,)
+    for name, site in chosen:
+        if site["infer"].get("_deterministic"):
+            continue  # named for the user, and counted for nothing
+        log_prob = float64_log_prob(site["fn"], _unmasked_value(site))
+        if site["mask"] is not None:
+            log_prob = torch.where(torch.as_tensor(site["mask"]), log_prob, 0.0)
+        wanted = batch_shape(site, layout, num_samples)
+        try:
+            log_prob = log_prob.expand(wanted)
+        except RuntimeError:
+            if num_samples is None:
+                raise ValueError(
+                    f"site {name!r} has the batch shape {tuple(log_prob.shape)} in plates of "
+                    f"{tuple(wanted)}: declare what is one value by .to_event(...), or put it in "
+                    "a pyro.plate"
+                ) from None
+            raise ValueError(
+                f"site {name!r} does not broadcast under an outer plate of draws: its "
+                f"log-probability is {tuple(log_prob.shape)} in place of {tuple(wanted)}; index "
+                "from the right, and leave room for plates on the left"
+            ) from None
+        before = 0 if num_samples is None else 1
+        behind = 0 if layout.num_datapoints is None else 1
+        middle = list(range(before, log_prob.ndim - behind))
+        log_prob = log_prob.sum(middle) if middle else log_prob
+        log_prob = log_prob.reshape(*draws, -1)
+        total = log_prob if total is None else total + log_prob
+    if total is None:
+        return torch.zeros(*draws, layout.num_datapoints or 1, dtype=torch.float64)
+    return total
+
+
+def _unmasked_value(site: Any) -> Tensor:
+    """The value of a site, with a possible one where data are masked: NaN has NaN gradients."""
+    value: Tensor = site["value"]
+    if site["mask"] is None or not site["is_observed"]:
+        return value
+    fn = site["fn"]
+    try:
+        possible = feasible_like(fn.support, value)
+    except NotImplementedError:
+        return value
+    mask = torch.as_tensor(site["mask"], device=value.device)
+    return torch.where(mask.reshape(mask.shape + (1,) * len(fn.event_shape)), value, possible)
+
+
+def feasible_like(support: Any, value: Tensor) -> Tensor:
+    """Some value inside a support, of the shape of another.
+
+    Raises:
+        NotImplementedError: If no such value is known.
+    """
+    if support.is_discrete:
+        while isinstance(support, constraints.independent):
+            support = support.base_constraint
+        return torch.full_like(value, float(getattr(support, "lower_bound", 0)))
+    transform = transform_to(support)
+    shape = transform.inverse_shape(value.shape)
+    return transform(torch.zeros(shape, dtype=value.dtype, device=value.device))
+
+
+def float64_log_prob(fn: Any, value: Tensor) -> Tensor:
+    """log-probability whose sum over event dimensions is accumulated in float64."""
+    dims = 0
+    while isinstance(fn, dist.Independent | torch.distributions.Independent):
+        dims += fn.reinterpreted_batch_ndims
+        fn = fn.base_dist
+    log_prob = fn.log_prob(value)
+    if dims == 0 or math.prod(log_prob.shape[-dims:]) == 1:
+        return log_prob.double().reshape(log_prob.shape[: log_prob.ndim - dims])
+    result: Tensor = log_prob.sum(tuple(range(-dims, 0)), dtype=torch.float64)
+    return result

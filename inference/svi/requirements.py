@@ -1,0 +1,224 @@
+"""What objectives ask of a program, with the alternatives where it does not have it.
+
+Each raises ValueError, saying which site it is and which objectives would do.
+"""
+
+from contextlib import suppress
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.infer import TraceEnum_ELBO
+from torch import Tensor
+
+from aevb.inference.process.switches import argument_checks
+from aevb.inference.programs.arguments import Arguments
+from aevb.inference.programs.guide_checks import counts_for_nothing, refuse_unfit_guide
+from aevb.inference.programs.layouts import Layout, in_plate, latents_of, sum_log_prob
+from aevb.inference.programs.program import ProgramPair
+from aevb.inference.programs.ways import agree
+from aevb.inference.svi.estimators import closed_form
+from aevb.inference.svi.site_sums import latent_names, sample_sites
+
+__all__ = [
+    "check_closed_form",
+    "check_density",
+    "check_guided",
+    "check_local",
+    "check_mean_field",
+    "check_particles",
+    "check_pathwise",
+    "check_scores",
+    "check_whole",
+]
+
+# Draws at which an outer plate is compared with single runs.
+_TRIED = 2
+# Relative rounding of their float32 terms.
+_AGREEMENT = 1e-5
+
+
+def _latents(guide_trace: poutine.Trace) -> list[tuple[str, Any]]:
+    return [(name, guide_trace.nodes[name]) for name in latent_names(guide_trace)]
+
+
+def check_guided(model_trace: poutine.Trace, guide_trace: poutine.Trace, estimator: Any) -> None:
+    """Every latent of the model is drawn by the guide, or summed out; and no other is.
+
+    Pyro draws the rest from the prior at each step, whose bound is none on the evidence.
+    """
+    guided = set(sample_sites(guide_trace))
+    sums_out = isinstance(estimator, TraceEnum_ELBO)
+    for name, site in sample_sites(model_trace).items():
+        if site["is_observed"] or name in guided or counts_for_nothing(site):
+            continue
+        if sums_out and (site["infer"] or {}).get("enumerate"):
+            continue
+        kind = _family(site["fn"])
+        if getattr(site["fn"], "has_enumerate_support", False):
+            raise ValueError(
+                f"guide: has no site for the model's discrete latent {name!r} ({kind}), which is "
+                "not summed out: mark it with infer={'enumerate': 'parallel'} and use "
+                "objective=pyro.infer.TraceEnum_ELBO(max_plate_nesting=...), or write the mixture "
+                "as MixtureSameFamily"
+            )
+        raise ValueError(
+            f"guide: has no site for the model's latent {name!r} ({kind}): let the guide draw it"
+        )
+    refuse_unfit_guide(model_trace, guide_trace)
+
+
+def check_particles(
+    program: ProgramPair, arguments: Arguments, estimator: Any, nesting: int
+) -> None:
+    """Several draws in an outer plate have the log-probabilities that each has alone."""
+    if not (estimator.vectorize_particles and estimator.num_particles > 1):
+        return
+    args, kwargs = arguments.args, dict(arguments.kwargs)
+    layout = Layout(nesting, None)
+
+    def traced(program: Any) -> poutine.Trace:
+        return poutine.trace(program).get_trace(*args, **kwargs)
+
+    with torch.no_grad(), argument_checks(False):
+        drawn = [traced(program.guide) for _ in range(_TRIED)]
+        alone = [traced(poutine.replay(program.model, trace=trace)) for trace in drawn]
+        with suppress(NotImplementedError):  # of a prior that cannot be drawn from
+            alone += [traced(program.model) for _ in range(_TRIED)]
+        latents = {
+            name: torch.cat([latents_of(trace, layout, 1)[name] for trace in alone])
+            for name in latents_of(alone[0], layout, 1)
+        }
+        truth = [_sums(trace, None, nesting) for trace in alone]
+        try:
+            outer = traced(
+                in_plate(poutine.condition(program.model, data=latents), layout, len(alone))
+            )
+            found = _sums(outer, len(alone), nesting)
+            several = traced(in_plate(program.guide, layout, _TRIED))
+            _sums(several, _TRIED, nesting)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            raise _no_particles(estimator, reason) from None
+    stacked = [torch.stack(column) for column in zip(*truth, strict=True)]
+    if not agree(found, stacked, _AGREEMENT):
+        raise _no_particles(estimator, "sites have other log-probabilities there")
+
+
+def _sums(trace: poutine.Trace, num: int | None, nesting: int) -> list[Tensor]:
+    """Of each site, without the scale of a subsample."""
+    layout = Layout(nesting, None)
+    return [sum_log_prob([pair], layout, num) for pair in sample_sites(trace).items()]
+
+
+def _no_particles(estimator: Any, reason: str) -> ValueError:
+    return ValueError(
+        f"objective: {estimator.num_particles} draws at once need a program that broadcasts under "
+        f"an outer plate, and this one does not ({reason}): index from the right, or use "
+        "ELBO(num_particles=..., vectorize_particles=False)"
+    )
+
+
+def check_closed_form(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+    """The divergence of every latent has a closed form, and these add up to the whole."""
+    check_mean_field(name, model_trace, guide_trace)
+    for site_name, site in _latents(guide_trace):
+        if site_name in model_trace:
+            q, p = site["fn"], model_trace.nodes[site_name]["fn"]
+            if not closed_form(q, p):
+                raise ValueError(
+                    f"{name}: the divergence of {_family(q)} from {_family(p)} at site "
+                    f"{site_name!r} has no closed form: use ELBO(), IWAE() or "
+                    "StickingTheLanding(), which estimate it"
+                )
+
+
+def check_mean_field(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+    """Divergences of single latents add up to that of all.
+
+    They do if no latent of the guide depends on one that depends on it in the model, for which
+    the same order in both is enough.
+    """
+    latents = [site_name for site_name, _ in _latents(guide_trace)]
+    if any((site["infer"] or {}).get("is_auxiliary") for _, site in _latents(guide_trace)):
+        raise ValueError(
+            f"{name}: the guide's latents are functions of sites of its own, as an autoguide's "
+            "are, and have no divergence by themselves: use ELBO()"
+        )
+    in_model = [site_name for site_name in sample_sites(model_trace) if site_name in latents]
+    if len(latents) > 1 and in_model != latents:
+        raise ValueError(
+            f"{name}: the guide draws {latents} in another order than the model, {in_model}, so "
+            "that their divergences do not add up: use ELBO(), IWAE() or StickingTheLanding()"
+        )
+
+
+def check_local(name: str, guide_trace: poutine.Trace) -> None:
+    """Every latent belongs to one datapoint."""
+    for site_name, site in _latents(guide_trace):
+        frames = site["cond_indep_stack"]
+        if not any(frame.name == "data" and frame.dim == -1 for frame in frames):
+            raise ValueError(
+                f"{name}: the latent {site_name!r} belongs to all datapoints, and what it may use "
+                "for free is not defined: use ELBO() or BetaELBO()"
+            )
+
+
+def check_pathwise(name: str, guide_trace: poutine.Trace) -> None:
+    """Every latent can be reparameterized."""
+    for site_name, site in _latents(guide_trace):
+        if not getattr(site["fn"], "has_rsample", False):
+            raise ValueError(
+                f"{name}: draws of {_family(site['fn'])} at site {site_name!r} cannot be "
+                "reparameterized: use ELBO(), which has a score-function estimator"
+            )
+
+
+def check_density(name: str, guide_trace: poutine.Trace) -> None:
+    """No latent is a point mass, which has no density to weigh draws by."""
+    latents = _latents(guide_trace)
+    if any((site["infer"] or {}).get("is_auxiliary") for _, site in latents):
+        return  # an autoguide: its point masses are functions of sites that have densities
+    for site_name, site in latents:
+        base = getattr(site["fn"], "base_dist", site["fn"])
+        if "Delta" in (type(site["fn"]).__name__, type(base).__name__):
+            raise ValueError(
+                f"{name}: a point mass at site {site_name!r} has no density to weigh draws by: "
+                "use ELBO(), which trains an ordinary autoencoder"
+            )
+
+
+def check_scores(name: str, guide_trace: poutine.Trace) -> None:
+    """Path gradients need the density at values whose history is forgotten."""
+    check_density(name, guide_trace)
+    for site_name, site in _latents(guide_trace):
+        try:
+            with torch.no_grad():
+                site["fn"].log_prob(site["value"].clone())
+        except (KeyError, NotImplementedError):
+            raise ValueError(
+                f"{name}: {_family(site['fn'])} at site {site_name!r} can score only its own "
+                "draws, and path gradients score them again: use ELBO() or IWAE()"
+            ) from None
+
+
+def check_whole(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+    """The logarithm of a weight that is scaled up from a subsample is no bound."""
+    scales = {
+        site_name: site["scale"]
+        for trace in (model_trace, guide_trace)
+        for site_name, site in sample_sites(trace).items()
+    }
+    if len({float(scale) for scale in scales.values()}) > 1:
+        scaled = [site_name for site_name, scale in scales.items() if float(scale) != 1]
+        raise ValueError(
+            f"{name}: sites {scaled} are scaled, as by a subsampled plate beside global latents, "
+            "and the average of such weights bounds nothing: use ELBO()"
+        )
+
+
+def _family(distribution: Any) -> str:
+    base = distribution
+    while hasattr(base, "base_dist") and type(base).__name__ == "Independent":
+        base = base.base_dist
+    return type(base).__name__.lstrip("_")

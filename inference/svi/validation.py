@@ -1,0 +1,71 @@
+"""The ELBO of held-out data during training."""
+
+from contextlib import nullcontext
+
+import torch
+from pyro.infer import Trace_ELBO
+from torch import nn
+
+from aevb.inference.process import randomness
+from aevb.inference.process.switches import argument_checks
+from aevb.inference.programs.arguments import num_rows
+from aevb.inference.programs.program import ProgramPair, data_plate_size, prepare
+from aevb.inference.svi.feeds import Data, evaluation_batches
+from aevb.inference.svi.subsampling import Minibatch
+
+__all__ = ["mean_elbo"]
+
+
+def mean_elbo(
+    program: ProgramPair,
+    data: Data,
+    *,
+    batch_size: int | None = 1000,
+    seed: int = 0,
+    device: torch.device | None = None,
+    minibatch: Minibatch = Minibatch(),
+) -> float:
+    """The ELBO of the evaluation copy of ``data``, with one draw of the latents per datapoint.
+
+    Args:
+        program: Model and guide.
+        data: As for :func:`fit`.
+        batch_size: Datapoints at once; None for programs that take all data together.
+        seed: Of the draws; torch's global state outside is left as it was.
+        device: Where the program is; by default the CPU.
+        minibatch: How training counts the datapoints of one.
+
+    Returns:
+        Nats per datapoint, for programs with a ``"data"`` plate or minibatches; else nats.
+    """
+    target = device or torch.device("cpu")
+    module = program if isinstance(program, nn.Module) else None
+    training = module is not None and module.training
+    estimator = Trace_ELBO()
+    total, rows = 0.0, 0
+    plate: tuple[int, int] | None = None
+    with (
+        randomness.seeded(seed, target),
+        torch.no_grad(),
+        argument_checks(False),
+        minibatch.scaling or nullcontext(),
+    ):
+        if module is not None:
+            module.eval()
+        for arguments in evaluation_batches(data, batch_size, target):
+            if plate is None:
+                plate = data_plate_size(prepare(program, arguments)[0]) or (1, 1)
+            bound = -estimator.loss(
+                program.model, program.guide, *arguments.args, **arguments.kwargs
+            )
+            size = num_rows(arguments)
+            # a subsampled plate scales the bound to all the datapoints that it stands for
+            scaled = batch_size is None or plate[0] != plate[1]
+            number = getattr(program, "stands_for", None) or (plate[1] if scaled else size)
+            if minibatch.total is not None:
+                number = minibatch.total
+            total += bound / number * size
+            rows += size
+        if module is not None:
+            module.train(training)
+    return total / rows
