@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aevb.data.colour import read_cifar10, read_svhn
-from aevb.data.files import read_npy, read_npz
-from aevb.data.folders import read_folder
-from aevb.data.frey import frey_file, read_frey
-from aevb.data.idx import FOLDERS, image_files, read_images
 from aevb.data.locations import data_root
 from aevb.data.partitions import Partition, by_permutation, by_position, tenths
+from aevb.data.readers.arrays import read_npy, read_npz
+from aevb.data.readers.colour import read_cifar10, read_svhn
+from aevb.data.readers.folders import read_folder
+from aevb.data.readers.frey import frey_file, read_frey
+from aevb.data.readers.idx import FOLDERS, image_files, read_images
 from aevb.data.values import from_tensor, interpret
 
 __all__ = ["DATASETS", "Raw", "Source", "read"]

@@ -1,13 +1,7 @@
 """What may be believed: evidence with its errors, predictions and pictures."""
 
 from aevb.evaluation.arviz import ess_bulk, ess_tail, guide_to_arviz, rhat, to_arviz
-from aevb.evaluation.calibration import Calibration, calibrate
-from aevb.evaluation.checks import PredictiveCheck, predictive_check
-from aevb.evaluation.evidence import importance_curve, summarize
-from aevb.evaluation.gaps import Gaps, inference_gaps
-from aevb.evaluation.imputation import Imputation, denoise, impute, impute_hmc
-from aevb.evaluation.latent_use import LatentUse, latent_use
-from aevb.evaluation.latents import (
+from aevb.evaluation.latents.embedding import (
     ActiveUnits,
     Embedding,
     KLPerDimension,
@@ -15,16 +9,26 @@ from aevb.evaluation.latents import (
     embed,
     kl_per_dimension,
 )
+from aevb.evaluation.latents.use import LatentUse, latent_use
 from aevb.evaluation.plots import embedding_plot, evidence_curve, image_grid, training_curve
-from aevb.evaluation.posterior import PosteriorErrors, energy_distance_test, posterior_errors
-from aevb.evaluation.predictive import (
+from aevb.evaluation.posterior.calibration import Calibration, calibrate
+from aevb.evaluation.posterior.errors import (
+    PosteriorErrors,
+    energy_distance_test,
+    posterior_errors,
+)
+from aevb.evaluation.posterior.gaps import Gaps, inference_gaps
+from aevb.evaluation.predictive.checks import PredictiveCheck, predictive_check
+from aevb.evaluation.predictive.imputation import Imputation, denoise, impute, impute_hmc
+from aevb.evaluation.predictive.samples import (
     latent_manifold,
     prior_means,
     prior_samples,
     reconstructions,
 )
-from aevb.evaluation.report import trial_page
-from aevb.evaluation.trial import Trial, compare
+from aevb.evaluation.summaries import importance_curve, summarize
+from aevb.evaluation.trial.compare import Trial, compare
+from aevb.evaluation.trial.report import trial_page
 
 __all__ = [
     "ActiveUnits",

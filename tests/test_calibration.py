@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aevb import models
 from aevb.evaluation import Calibration, calibrate
-from aevb.evaluation.ecdf import simultaneous_band, simultaneous_p_value
+from aevb.evaluation.posterior.ecdf import simultaneous_band, simultaneous_p_value
 from aevb.inference import simulate
 
 from oracles import (

@@ -502,7 +502,9 @@ def test_one_datapoint_is_imputed_without_undefined_words(
 def test_impossible_trial_is_refused_before_the_chains_run(
     flags: list[Any], message: str, run: Path, aevb: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aevb.evaluation.trial.hmc", lambda *_, **__: pytest.fail("chains ran"))
+    monkeypatch.setattr(
+        "aevb.evaluation.trial.compare.hmc", lambda *_, **__: pytest.fail("chains ran")
+    )
     result = aevb("compare", run, *flags)
     assert (result.code, result.out) == (2, "")
     assert result.err.startswith(f"aevb: error: {message}")
@@ -546,7 +548,9 @@ def test_ordinary_autoencoder_is_embedded_and_not_put_on_trial(
     arrays = np.load(figures["array"])
     assert arrays["mean"].shape == (30, 2)
     assert "kl" not in arrays
-    monkeypatch.setattr("aevb.evaluation.trial.hmc", lambda *_, **__: pytest.fail("chains ran"))
+    monkeypatch.setattr(
+        "aevb.evaluation.trial.compare.hmc", lambda *_, **__: pytest.fail("chains ran")
+    )
     result = aevb("compare", run)
     assert (result.code, result.out) == (2, "")
     assert "guide: is a single point for each datapoint" in result.err

@@ -23,9 +23,10 @@ from PIL import Image
 from torch import Tensor
 
 from aevb import data
-from aevb.data import DATASETS, Dataset, Split, frey, load, sources, splits
+from aevb.data import DATASETS, Dataset, Split, load, sources, splits
 from aevb.data.binarization import bernoulli
 from aevb.data.partitions import by_permutation
+from aevb.data.readers import frey
 
 GREY = np.random.RandomState(0).randint(0, 256, size=(40, 6, 5)).astype(np.uint8)
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 
-from aevb.evaluation import evidence as evidence_module
 from aevb.evaluation import evidence_curve, importance_curve, summarize
+from aevb.evaluation import summaries as evidence_module
 from aevb.inference import (
     AISEvidence,
     BDMCEvidence,

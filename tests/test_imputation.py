@@ -9,7 +9,8 @@ from pyro import distributions as dist
 from torch import Tensor
 
 from aevb import models
-from aevb.evaluation import Imputation, denoise, imputation, impute, impute_hmc
+from aevb.evaluation import Imputation, denoise, impute, impute_hmc
+from aevb.evaluation.predictive import imputation
 from aevb.inference.programs.log_density import LogDensity
 from aevb.inference.programs.partly_observed import observed_site, partly_observed
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from aevb.evaluation.posterior import _thinned, energy_distance_test
+from aevb.evaluation.posterior.errors import _thinned, energy_distance_test
 
 
 @pytest.mark.parametrize(("num_chains", "length"), [(16, 500), (16, 800), (3, 1000), (1, 400)])

@@ -15,7 +15,7 @@ from pyro import distributions as dist
 from torch import Tensor
 
 from aevb import evaluation, inference, models
-from aevb.evaluation.verdict import sentences
+from aevb.evaluation.trial.verdict import sentences
 from aevb.inference import LocalPosterior, refine
 from aevb.models import posteriors
 

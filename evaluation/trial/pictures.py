@@ -7,11 +7,11 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aevb.evaluation.calibration import Calibration
-from aevb.evaluation.checks import PredictiveCheck
-from aevb.evaluation.latent_use import LatentUse
-from aevb.evaluation.posterior import PosteriorErrors
-from aevb.evaluation.verdict import KHAT_LIMIT
+from aevb.evaluation.latents.use import LatentUse
+from aevb.evaluation.posterior.calibration import Calibration
+from aevb.evaluation.posterior.errors import PosteriorErrors
+from aevb.evaluation.predictive.checks import PredictiveCheck
+from aevb.evaluation.trial.verdict import KHAT_LIMIT
 
 __all__ = [
     "calibration_pictures",

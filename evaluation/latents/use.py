@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aevb.evaluation.latents import (
+from aevb.evaluation.latents.embedding import (
     ActiveUnits,
     KLPerDimension,
     active_units,

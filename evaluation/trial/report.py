@@ -8,15 +8,15 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from aevb.evaluation.trial import Trial
-from aevb.evaluation.trial_pictures import (
+from aevb.evaluation.trial.compare import Trial
+from aevb.evaluation.trial.pictures import (
     calibration_pictures,
     check_pictures,
     data_picture,
     latents_picture,
     overview_pictures,
 )
-from aevb.evaluation.verdict import ESS_LIMIT, counted, decimal, shown_p
+from aevb.evaluation.trial.verdict import ESS_LIMIT, counted, decimal, shown_p
 from aevb.inference.mcmc.diagnostics import RHAT_LIMIT
 
 __all__ = ["trial_page"]

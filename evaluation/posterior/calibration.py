@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aevb.evaluation.ecdf import simultaneous_band, simultaneous_p_value
+from aevb.evaluation.posterior.ecdf import simultaneous_band, simultaneous_p_value
 from aevb.inference import simulate
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of, moved

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aevb.evaluation.arviz import ess_bulk, ess_tail, rhat, to_arviz
-from aevb.evaluation.calibration import Calibration, calibrate
-from aevb.evaluation.checks import PredictiveCheck, observed_data, predictive_check
-from aevb.evaluation.gaps import Gaps, inference_gaps
-from aevb.evaluation.latent_use import LatentUse, latent_use
-from aevb.evaluation.posterior import PosteriorErrors, posterior_errors
-from aevb.evaluation.trial_pictures import draws_picture
-from aevb.evaluation.verdict import (
+from aevb.evaluation.latents.use import LatentUse, latent_use
+from aevb.evaluation.posterior.calibration import Calibration, calibrate
+from aevb.evaluation.posterior.errors import PosteriorErrors, posterior_errors
+from aevb.evaluation.posterior.gaps import Gaps, inference_gaps
+from aevb.evaluation.predictive.checks import PredictiveCheck, observed_data, predictive_check
+from aevb.evaluation.trial.pictures import draws_picture
+from aevb.evaluation.trial.verdict import (
     ESS_LIMIT,
     FALSE_DISCOVERY_RATE,
     KHAT_LIMIT,

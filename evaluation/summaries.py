@@ -11,7 +11,7 @@ from scipy.optimize import OptimizeWarning, curve_fit
 from torch import Tensor
 
 from aevb.evaluation.arviz import ess_bulk, rhat
-from aevb.evaluation.verdict import ESS_LIMIT, KHAT_LIMIT, counted
+from aevb.evaluation.trial.verdict import ESS_LIMIT, KHAT_LIMIT, counted
 from aevb.inference import (
     AISEvidence,
     BDMCEvidence,

@@ -1,0 +1,1 @@
+"""What the latents hold: embeddings, active units, divergences."""

@@ -1,0 +1,1 @@
+"""A guide against chains, simulated data and its own best."""

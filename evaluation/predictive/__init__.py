@@ -1,0 +1,1 @@
+"""What a model would have us see: samples, replications, missing values."""

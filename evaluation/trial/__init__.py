@@ -1,0 +1,1 @@
+"""A guide on trial, and the report of it."""
