@@ -11,7 +11,8 @@ from scipy.optimize import OptimizeWarning, curve_fit
 from torch import Tensor
 
 from aevb.evaluation.arviz import ess_bulk, rhat
-from aevb.evaluation.trial.verdict import ESS_LIMIT, KHAT_LIMIT, counted
+from aevb.evaluation.limits import ESS_LIMIT, KHAT_LIMIT, RHAT_LIMIT
+from aevb.evaluation.trial.verdict import counted
 from aevb.inference import (
     AISEvidence,
     BDMCEvidence,
@@ -19,7 +20,6 @@ from aevb.inference import (
     ImportanceEvidence,
     importance_evidence,
 )
-from aevb.inference.mcmc.diagnostics import RHAT_LIMIT
 
 __all__ = ["importance_curve", "summarize"]
 

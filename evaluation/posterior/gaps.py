@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aevb.evaluation.limits import KHAT_LIMIT
 from aevb.inference import (
     AISEvidence,
     ImportanceEvidence,
@@ -191,7 +192,10 @@ def _chosen(
     errors = torch.stack([estimate.standard_error for estimate in estimates])
     errors = torch.where(torch.isnan(errors), torch.inf, errors)
     trusted = torch.stack(
-        [e.khat <= 0.7 if isinstance(e, ImportanceEvidence) else e.is_converged for e in estimates]
+        [
+            e.khat <= KHAT_LIMIT if isinstance(e, ImportanceEvidence) else e.is_converged
+            for e in estimates
+        ]
     )
     # an unknown error is worse than any other, but better than no trust
     largest = torch.finfo(errors.dtype).max

@@ -10,19 +10,18 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
 from torch import Tensor
 
 from aevb.evaluation.arviz import ess_bulk, ess_tail, rhat, to_arviz
 from aevb.evaluation.latents.use import LatentUse, latent_use
+from aevb.evaluation.limits import ESS_LIMIT, FALSE_DISCOVERY_RATE, KHAT_LIMIT, RHAT_LIMIT
 from aevb.evaluation.posterior.calibration import Calibration, calibrate
 from aevb.evaluation.posterior.errors import PosteriorErrors, posterior_errors
 from aevb.evaluation.posterior.gaps import Gaps, inference_gaps
 from aevb.evaluation.predictive.checks import PredictiveCheck, observed_data, predictive_check
 from aevb.evaluation.trial.pictures import draws_picture
 from aevb.evaluation.trial.verdict import (
-    ESS_LIMIT,
-    FALSE_DISCOVERY_RATE,
-    KHAT_LIMIT,
     sentences,
     table,
 )
@@ -36,7 +35,6 @@ from aevb.inference import (
     importance_evidence,
     seeded,
 )
-from aevb.inference.mcmc.diagnostics import RHAT_LIMIT
 from aevb.inference.process.devices import device_of, moved
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.layouts import read_layout
@@ -99,14 +97,11 @@ class Trial:
     @property
     def differs(self) -> NDArray[np.bool_]:
         """Where the two sets of draws differ, by Benjamini and Hochberg's rule, ``(B,)``."""
-        p = self.errors.p_value.numpy()
-        places = np.flatnonzero(self.judged)
-        ordered = places[np.argsort(p[places])]
-        allowed = FALSE_DISCOVERY_RATE * np.arange(1, len(ordered) + 1) / max(1, len(ordered))
-        below = np.flatnonzero(p[ordered] <= allowed)
-        result = np.zeros(len(p), dtype=bool)
-        if len(below):
-            result[ordered[: below[-1] + 1]] = True
+        judged = self.judged
+        result = np.zeros(len(judged), dtype=bool)
+        if judged.any():
+            p = self.errors.p_value.numpy()[judged]
+            result[judged] = false_discovery_control(p) <= FALSE_DISCOVERY_RATE
         return result
 
     def summary(self) -> dict[str, Any]:

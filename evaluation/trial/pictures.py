@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aevb.evaluation.latents.use import LatentUse
+from aevb.evaluation.limits import KHAT_LIMIT
 from aevb.evaluation.posterior.calibration import Calibration
 from aevb.evaluation.posterior.errors import PosteriorErrors
 from aevb.evaluation.predictive.checks import PredictiveCheck
-from aevb.evaluation.trial.verdict import KHAT_LIMIT
 
 __all__ = [
     "calibration_pictures",

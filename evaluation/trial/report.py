@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from aevb.evaluation.limits import ESS_LIMIT, RHAT_LIMIT
 from aevb.evaluation.trial.compare import Trial
 from aevb.evaluation.trial.pictures import (
     calibration_pictures,
@@ -16,8 +17,7 @@ from aevb.evaluation.trial.pictures import (
     latents_picture,
     overview_pictures,
 )
-from aevb.evaluation.trial.verdict import ESS_LIMIT, counted, decimal, shown_p
-from aevb.inference.mcmc.diagnostics import RHAT_LIMIT
+from aevb.evaluation.trial.verdict import counted, decimal, shown_p
 
 __all__ = ["trial_page"]
 

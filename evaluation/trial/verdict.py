@@ -3,16 +3,10 @@
 import math
 from typing import Any
 
-from aevb.inference.mcmc.diagnostics import RHAT_LIMIT
+from aevb.evaluation.limits import ESS_LIMIT, FALSE_DISCOVERY_RATE, KHAT_LIMIT, RHAT_LIMIT
 
 __all__ = ["counted", "decimal", "sentences", "shown_p", "table"]
 
-# Vehtari et al. (2021): chains with fewer, or beyond RHAT_LIMIT, are not to be used.
-ESS_LIMIT = 400.0
-# Vehtari et al. (2024), section 3.2.4: above 0.7 the sample size needed is impractical.
-KHAT_LIMIT = 0.7
-# Share of false ones among the datapoints whose draws are called different.
-FALSE_DISCOVERY_RATE = 0.05
 
 _FAULTS = {
     "too narrow": "too narrow for its errors (the truth lies in its tails too often)",
