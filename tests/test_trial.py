@@ -72,7 +72,7 @@ def test_without_refinement_the_approximation_gap_is_wrong(
     fa, x = oracle
     guide = mean_field_guide(fa, 1.3)
     monkeypatch.setattr(
-        evaluation.gaps,
+        evaluation.posterior.gaps,
         "refine",
         lambda model, guide, *args, **kwargs: refine(model, guide, *args, max_steps=1),
     )
@@ -423,7 +423,7 @@ def test_estimate_with_an_unknown_error_is_the_last_resort() -> None:
         ([untrusted, unknown], 2.0, math.inf, True),
         ([untrusted, estimate(math.nan, 0.1, math.nan)], 3.0, 0.1, False),
     ):
-        chosen = evaluation.gaps._chosen(list(estimates))
+        chosen = evaluation.posterior.gaps._chosen(list(estimates))
         assert [part[0].item() for part in chosen] == [value, error, trusted]
 
 
