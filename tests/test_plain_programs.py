@@ -317,19 +317,9 @@ def test_steps_of_another_seed_are_found_out() -> None:
 # A guide on trial
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "reducing",
-        "pPCA by hand",
-        *(
-            pytest.param(n, marks=pytest.mark.slow)
-            for n in ("group intercepts", "GP of pyro.contrib")
-        ),
-    ],
-)
-def test_compare_takes_the_tuple_of_all_arguments(name: str) -> None:
-    record = named(name)
+@some(KNOWN, BRIEFEST)
+@pytest.mark.filterwarnings("ignore:HMC. trajectories:UserWarning")
+def test_compare_takes_the_tuple_of_all_arguments(record: PlainProgram) -> None:
     trial = evaluation.compare(
         fitted(record), record.args, num_chains=8, num_samples=200, num_warmup=200,
         num_importance_samples=200, num_temperatures=20, max_steps=50, num_simulations=20,
@@ -338,8 +328,11 @@ def test_compare_takes_the_tuple_of_all_arguments(name: str) -> None:
     verdict = trial.verdict()
     assert verdict
     assert all(isinstance(sentence, str) and sentence.endswith(".") for sentence in verdict)
-    means, _ = worst_errors(trial.draws.samples, record.truth())
-    assert means < STANDARD_ERRORS
+    if trial.judged.all():
+        means, _ = worst_errors(trial.draws.samples, record.truth())
+        assert means < STANDARD_ERRORS
+    else:
+        assert "cannot be judged" in verdict[0]
 
 
 def test_compare_takes_a_tensor_as_before() -> None:
