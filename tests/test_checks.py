@@ -10,6 +10,7 @@ from torch import Tensor
 
 from aevb import models
 from aevb.evaluation import predictive_check
+from aevb.inference import simulate as simulation
 
 from oracles import FALSE_ALARM_RATE, STANDARD_ERRORS, linear_gaussian, simulate
 
@@ -220,3 +221,26 @@ def test_data_at_several_sites_are_told_by_the_first_argument() -> None:
     assert check.observed["value"].tolist() == [0.0] * 4
     with pytest.raises(ValueError, match="observed at one site"):
         predictive_check(lambda x, y: model(x + 1, y + 1), lambda x, y: guide(x + 1, y + 1), x, y)
+
+
+def test_replications_leave_deterministic_sites_as_they_are() -> None:
+    """Pyro would draw such a site once for each entry of its plate."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            shown = pyro.deterministic("shown", 2 * z)
+            pyro.sample("x", dist.Normal(shown, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(2 * x / 5, 5**-0.5))
+
+    x = torch.tensor([0.5, -1.0, 2.0])
+    statistics = {"value": lambda x: x}
+    check = predictive_check(model, guide, x, statistics=statistics, discrepancies={})
+    # replications of x given x: N(4x/5, 1 + 4/5)
+    exact = 1 - dist.Normal(4 * x / 5, 1.8**0.5).cdf(x)
+    error = (exact * (1 - exact) / check.num_draws).sqrt()
+    assert bool(((check.p_values["value"] - exact).abs() < STANDARD_ERRORS * error).all())
+    assert simulation(model, x).data["x"].shape == (3,)

@@ -15,6 +15,7 @@ from aevb.inference.process.devices import device_of
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.joint import Joint
 from aevb.inference.programs.layouts import float64_log_prob, sites
+from aevb.inference.programs.simulate import unobserved
 
 __all__ = ["DISCREPANCIES", "STATISTICS", "PredictiveCheck", "observed_data", "predictive_check"]
 
@@ -183,7 +184,7 @@ def predictive_check(
     """
     _check(statistics, discrepancies, num_draws)
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    free = poutine.uncondition(model)
+    free = unobserved(model)
     device = device_of(model, guide, args=args)
     with torch.no_grad(), randomness.seeded(seed, device), argument_checks(False):
         joint = Joint(model, *args, guide=guide)

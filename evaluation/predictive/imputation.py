@@ -14,6 +14,7 @@ from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.joint import Joint
 from aevb.inference.programs.layouts import batch_shape, read_model_layout, value_of
 from aevb.inference.programs.partly_observed import observed_site, partly_observed
+from aevb.inference.programs.simulate import unobserved
 
 __all__ = ["Imputation", "denoise", "impute", "impute_hmc"]
 
@@ -227,7 +228,7 @@ def _chain(
             raise ValueError(f"{name}: must be at least 1; got {value}")
     # chains lie beside each other in the data plate
     tiled, known = (value.repeat(num_chains, *[1] * (x.ndim - 1)) for value in (x, observed))
-    free = poutine.uncondition(model)
+    free = unobserved(model)
     with torch.no_grad(), randomness.seeded(seed, x.device), argument_checks(False):
         site = observed_site(model, x)
         filled = _clamped(tiled, known, _prior_draw(model, tiled)) if start is None else tiled
@@ -253,7 +254,7 @@ def _clamped(x: Tensor, observed: Tensor, decoded: Tensor) -> Tensor:
 
 def _prior_draw(model: Program, x: Tensor) -> Tensor:
     """Data of the model's own, like ``x``: in the likelihood's support."""
-    trace = poutine.trace(poutine.uncondition(model)).get_trace(x)
+    trace = poutine.trace(unobserved(model)).get_trace(x)
     return value_of(trace, observed_site(model, x)).to(x.dtype)
 
 
@@ -269,7 +270,7 @@ def _expectation(likelihood: Any, draw: Tensor) -> Tensor:
 def _predictions(model: Program, x: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
     """Mean of E[x|z] of each chain, and a draw at its end, ``(chains, N, *shape)`` each."""
     layout, trace = read_model_layout(model, x)
-    site, free = observed_site(model, x), poutine.uncondition(model)
+    site, free = observed_site(model, x), unobserved(model)
     num_chains, num_draws = draws.unconstrained.shape[:2]
     latents = {}
     for name, value in draws.samples.items():

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.layouts import float64_log_prob, sites, value_of
 
-__all__ = ["Simulation", "simulate"]
+__all__ = ["Simulation", "simulate", "unobserved"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,32 @@ class Simulation:
     data: dict[str, Tensor]
     args: tuple[Any, ...]
     hidden: tuple[str, ...]
+
+
+def unobserved(model: Callable[..., Any]) -> Callable[..., Any]:
+    """The program with its data drawn anew.
+
+    Unlike :func:`pyro.poutine.uncondition` it leaves ``pyro.deterministic`` sites alone, which
+    Pyro would draw once for each entry of the plates that they lie in.
+
+    Args:
+        model: Pyro program.
+
+    Returns:
+        A Pyro program of the same arguments, without observations.
+
+    Example:
+        >>> from aevb.models import FactorAnalysis
+        >>> free = unobserved(FactorAnalysis((5,), 2).model)
+        >>> poutine.trace(free).get_trace(torch.zeros(3, 5)).nodes["x"]["is_observed"]
+        False
+    """
+
+    def free(*args: Any, **kwargs: Any) -> Any:
+        with _Unobserved():
+            return model(*args, **kwargs)
+
+    return free
 
 
 def simulate(model: Callable[..., Any], *args: Any) -> Simulation:
@@ -71,13 +98,19 @@ def simulate(model: Callable[..., Any], *args: Any) -> Simulation:
     """
     with torch.no_grad(), argument_checks(False):
         given = poutine.trace(model).get_trace(*args)
-        free = poutine.trace(poutine.uncondition(model)).get_trace(*args)
-    observed = [name for name, site in sites(given) if site["is_observed"]]
+        free = poutine.trace(unobserved(model)).get_trace(*args)
+    observed = [
+        name
+        for name, site in sites(given)
+        if site["is_observed"] and not site["infer"].get("_deterministic")
+    ]
     if not observed:
         raise ValueError("model: observes nothing, so there is nothing to simulate")
     data = {name: value_of(free, name) for name in observed}
-    latents = {name: value_of(free, name) for name, _ in sites(given) if name not in data}
-    conditioned = poutine.condition(poutine.uncondition(model), data=data)
+    latents = {
+        name: value_of(free, name) for name, site in sites(given) if not site["is_observed"]
+    }
+    conditioned = poutine.condition(unobserved(model), data=data)
     sources = _sources(args, given, observed)
     new_args = tuple(
         value if name is None else data[name].to(value.dtype)
@@ -133,3 +166,11 @@ def _refuse_other_readers(
                 f"model: site {name!r} depends on observed arguments in another way than by "
                 "observing them, so that there is no drawing such data from it"
             )
+
+
+class _Unobserved(Messenger):
+    """Draws what a program observes, but not what it merely names."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] and not msg["infer"].get("_deterministic"):
+            msg["is_observed"], msg["value"], msg["done"] = False, None, False
