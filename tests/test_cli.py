@@ -514,7 +514,7 @@ def test_impossible_trial_is_refused_before_the_chains_run(
 def test_folder_that_cannot_be_written_to_is_refused_before_the_work(
     command: str, run: Path, aevb: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("trial.hmc", "embed"):
+    for name in ("trial.compare.hmc", "embed"):
         monkeypatch.setattr(f"aevb.evaluation.{name}", lambda *_, **__: pytest.fail("work"))
     for name in ("evaluation.prior_means", "evaluation.impute", "inference.importance_evidence"):
         monkeypatch.setattr(f"aevb.{name}", lambda *_, **__: pytest.fail("work"))
@@ -1001,19 +1001,18 @@ def test_runs_with_own_classes_are_evaluated_by_another_process(tmp_path: Path) 
         "from aevb.models import StandardNormal\n\n\n"
         "@dataclass(frozen=True)\nclass Wide(StandardNormal):\n    scale: float = 2.0\n"
     )
-    for words in (
-        ["train", "--data", "digits", "--model.prior", "wide.Wide", "--epochs", "1",
-         "--model.hidden", "[5]", "--num_samples", "5", "--limit", "5", "--out", "run"],
-        ["evaluate", "run", "--num_samples", "5", "--limit", "5"],
-    ):  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "-m", "aevb", *words], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
+    words = [
+        "train", "--data", "digits", "--model.prior", "wide.Wide", "--epochs", "1",
+        "--model.hidden", "[5]", "--num_samples", "5", "--limit", "5", "--out", "run",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "aevb", *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
     (tmp_path / "elsewhere").mkdir()
     for state, code in ((os.environ["AEVB_STATE"], 0), (str(tmp_path / "of another user"), 2)):
         done = subprocess.run(
-            [sys.executable, "-m", "aevb", "evaluate", "../run", "--limit", "5"],
+            [sys.executable, "-m", "aevb", "evaluate", "../run", "--limit", "5", "--num_samples", "5"],
             cwd=tmp_path / "elsewhere", capture_output=True, text=True,
             env={**os.environ, "AEVB_STATE": state},
         )  # fmt: skip

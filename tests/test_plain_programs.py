@@ -37,7 +37,6 @@ BRIEF = frozenset(
         "sum over a plate",
         "GP of pyro.contrib",
         "linear regression",
-        "ordinal regression",
         "crossed effects",
         "coin by coin",
         "Dirichlet and multinomial",
