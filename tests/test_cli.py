@@ -1012,7 +1012,7 @@ def test_runs_with_own_classes_are_evaluated_by_another_process(tmp_path: Path) 
     (tmp_path / "elsewhere").mkdir()
     for state, code in ((os.environ["AEVB_STATE"], 0), (str(tmp_path / "of another user"), 2)):
         done = subprocess.run(
-            [sys.executable, "-m", "aevb", "evaluate", "../run", "--limit", "5", "--num_samples", "5"],
+            [sys.executable, "-m", "aevb", "evaluate", "../run", "--limit", "5"],
             cwd=tmp_path / "elsewhere", capture_output=True, text=True,
             env={**os.environ, "AEVB_STATE": state},
         )  # fmt: skip
