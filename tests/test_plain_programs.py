@@ -155,8 +155,9 @@ def chains(name: str) -> dict[str, Tensor]:
 @some(KNOWN)
 def test_hmc_finds_the_exact_moments(record: PlainProgram) -> None:
     if record.name in STUCK:
-        with pytest.warns(UserWarning, match="HMC: .*R̂"):
+        with pytest.warns(UserWarning, match="HMC: ") as caught:
             chains(record.name)
+        assert any("R̂" in str(warning.message) for warning in caught)
         return
     means, sds = worst_errors(chains(record.name), record.truth())
     assert means < STANDARD_ERRORS
