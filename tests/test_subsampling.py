@@ -460,3 +460,24 @@ def test_guides_with_parameters_for_places_of_a_minibatch_are_refused(family: An
     program = inference.Program(mean_and_local, family(mean_and_local))
     with pytest.raises(ValueError, match="guide: takes minibatches of 100 datapoints only"):
         inference.fit(program, (data(),), batch_size=100, steps=1)
+
+
+def subsampled(y: Tensor) -> None:
+    mean = pyro.sample("mean", dist.Normal(0.0, 10.0))
+    with pyro.plate("obs", len(y), subsample_size=10) as chosen:
+        pyro.sample("y", dist.Normal(mean, 1.0), obs=y[chosen])
+
+
+def subsampled_sum(y: Tensor) -> None:
+    w = pyro.sample("mean", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    with pyro.plate("obs", len(y), subsample_size=10) as chosen:
+        pyro.sample("y", dist.Normal(w.sum(), 1.0), obs=y[chosen])
+
+
+def test_random_subsamples_are_not_taken_for_particles_that_do_not_broadcast() -> None:
+    y, objective = torch.randn(100), inference.ELBO(num_particles=4)
+    program = inference.Program(subsampled, AutoNormal(subsampled))
+    assert inference.fit(program, (y,), steps=2, objective=objective).step == 2
+    mixed = inference.Program(subsampled_sum, AutoNormal(subsampled_sum))
+    with pytest.raises(ValueError, match="4 draws at once"):
+        inference.fit(mixed, (y,), steps=2, objective=objective)

@@ -81,21 +81,23 @@ def check_particles(
         return poutine.trace(program).get_trace(*args, **kwargs)
 
     with torch.no_grad(), argument_checks(False):
-        drawn = [traced(program.guide) for _ in range(_TRIED)]
-        alone = [traced(poutine.replay(program.model, trace=trace)) for trace in drawn]
+        first = traced(program.guide)
+        chosen = _subsamples(traced(poutine.replay(program.model, trace=first)))
+        # one subsample for all runs, without which their sites hold other data
+        model, guide = (poutine.condition(p, chosen) for p in (program.model, program.guide))
+        drawn = [traced(guide) for _ in range(_TRIED)]
+        alone = [traced(poutine.replay(model, trace=trace)) for trace in drawn]
         with suppress(NotImplementedError):  # of a prior that cannot be drawn from
-            alone += [traced(program.model) for _ in range(_TRIED)]
+            alone += [traced(model) for _ in range(_TRIED)]
         latents = {
             name: torch.cat([latents_of(trace, layout, 1)[name] for trace in alone])
             for name in latents_of(alone[0], layout, 1)
         }
         truth = [_sums(trace, None, nesting) for trace in alone]
         try:
-            outer = traced(
-                in_plate(poutine.condition(program.model, data=latents), layout, len(alone))
-            )
+            outer = traced(in_plate(poutine.condition(model, data=latents), layout, len(alone)))
             found = _sums(outer, len(alone), nesting)
-            several = traced(in_plate(program.guide, layout, _TRIED))
+            several = traced(in_plate(guide, layout, _TRIED))
             _sums(several, _TRIED, nesting)
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
@@ -103,6 +105,15 @@ def check_particles(
     stacked = [torch.stack(column) for column in zip(*truth, strict=True)]
     if not agree(found, stacked, _AGREEMENT):
         raise _no_particles(estimator, "sites have other log-probabilities there")
+
+
+def _subsamples(trace: poutine.Trace) -> dict[str, Tensor]:
+    """What the plates of a program chose, by name."""
+    return {
+        name: site["value"]
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and type(site["fn"]).__name__ == "_Subsample"
+    }
 
 
 def _sums(trace: poutine.Trace, num: int | None, nesting: int) -> list[Tensor]:
