@@ -107,7 +107,7 @@ def check_particles(
         raise _no_particles(estimator, "sites have other log-probabilities there")
 
 
-def _subsamples(trace: poutine.Trace) -> dict[str, Tensor]:
+def _subsamples(trace: poutine.Trace) -> Any:
     """What the plates of a program chose, by name."""
     return {
         name: site["value"]
