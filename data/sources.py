@@ -13,7 +13,7 @@ from torch import Tensor
 from aevb.data.locations import data_root
 from aevb.data.partitions import Partition, by_permutation, by_position, tenths
 from aevb.data.readers.arrays import read_npy, read_npz
-from aevb.data.readers.colour import read_cifar10, read_svhn
+from aevb.data.readers.torchvision_sets import read_cifar10, read_svhn
 from aevb.data.readers.folders import read_folder
 from aevb.data.readers.frey import frey_file, read_frey
 from aevb.data.readers.idx import FOLDERS, image_files, read_images
