@@ -1,4 +1,4 @@
-"""CIFAR-10 and SVHN: colour 3 x 32 x 32 images, read by torchvision."""
+"""MNIST and its kin, CIFAR-10 and SVHN: fetched, checked and decoded by torchvision."""
 
 from __future__ import annotations
 
@@ -11,86 +11,115 @@ from numpy.typing import NDArray
 
 from aevb.data.locations import not_found
 
-__all__ = ["read_cifar10", "read_svhn"]
+__all__ = ["TORCHVISION_SETS", "read_set"]
+
+Images = NDArray[np.uint8]
+
+# torchvision's class of each; after those of the grey ones it names their folders too
+TORCHVISION_SETS = {
+    "mnist": "MNIST",
+    "fashion-mnist": "FashionMNIST",
+    "kmnist": "KMNIST",
+    "cifar10": "CIFAR10",
+    "svhn": "SVHN",
+}
+
+_SVHN = ("train", "test")
+
+# torchvision reads an idx file whole before it looks at it; the largest of these has 47 MB
+_MOST_BYTES = 2**28
 
 
-def read_cifar10(root: Path, *, download: bool) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Reads CIFAR-10 from torchvision's folder `cifar-10-batches-py`, with its checksums.
+def read_set(name: str, root: Path, *, download: bool) -> tuple[str, Images, Images]:
+    """Read the images of a dataset from the files where torchvision keeps them.
+
+    torchvision checks the MD5 of what it downloads, and of the files of CIFAR-10 and SVHN whenever
+    they are read. Those of the grey sets are kept unpacked: their headers are held against their
+    sizes. Of these no labels are needed.
 
     References:
-        | Learning multiple layers of features from tiny images (Krizhevsky, 2009)
-        | https://www.cs.toronto.edu/~kriz/cifar.html
+        Gradient-based learning applied to document recognition (LeCun et al., 1998), for MNIST,
+        http://yann.lecun.com/exdb/mnist/; Learning multiple layers of features from tiny images
+        (Krizhevsky, 2009), for CIFAR-10, https://www.cs.toronto.edu/~kriz/cifar.html; Reading
+        digits in natural images with unsupervised feature learning (Netzer et al., 2011), for
+        SVHN, http://ufldl.stanford.edu/housenumbers/
 
     Args:
-        root: The folder that holds `cifar-10-batches-py`.
+        name: A key of ``TORCHVISION_SETS``.
+        root: The folder that torchvision calls ``root``.
         download: Whether to download missing files.
 
     Returns:
-        The training and the test images, levels 0..255 with shape `(N, 3, 32, 32)`.
+        The folder, and the training and the test images, levels 0..255, ``(N, 28, 28)`` or
+        ``(N, 3, 32, 32)``.
 
     Raises:
         FileNotFoundError: If a file is missing and was not, or could not be, downloaded.
         ValueError: If a file has another checksum or cannot be decoded.
 
     Example:
-        >>> read_cifar10(Path("no-such-folder"), download=False)
+        >>> read_set("svhn", Path("no-such-folder"), download=False)
         Traceback (most recent call last):
-        FileNotFoundError: cifar10 is not in root=no-such-folder: expected ...
+        FileNotFoundError: svhn: not in root=no-such-folder; expected train_32x32.mat, test_32x...
     """
-    from torchvision.datasets import CIFAR10
+    from torchvision import datasets
 
-    meta = (CIFAR10.meta["filename"], CIFAR10.meta["md5"])
-    files = {
-        root / CIFAR10.base_folder / name: md5
-        for name, md5 in [*CIFAR10.train_list, *CIFAR10.test_list, meta]
-    }
+    kind = getattr(datasets, TORCHVISION_SETS[name])
+    return (_colour if name in ("cifar10", "svhn") else _grey)(name, kind, root, download)
+
+
+def _grey(name: str, kind: Any, root: Path, download: bool) -> tuple[str, Images, Images]:
+    folder = root / kind.__name__ / "raw"
+    files = [folder / f"{part}-images-idx3-ubyte" for part in ("train", "t10k")]
+    failure = None
+    if download and not all(map(Path.is_file, files)):
+        try:
+            kind(root, download=True)
+        except Exception as error:  # network, checksum and decoding share no error type
+            failure = error  # labels may have failed alone: the images on disk are judged below
+    if not all(map(Path.is_file, files)):
+        raise not_found(name, root, files, failure) from failure
+    return str(folder), _decoded(files[0]), _decoded(files[1])
+
+
+def _decoded(path: Path) -> Images:
+    from torchvision.datasets.mnist import read_image_file
+
+    size = path.stat().st_size
     try:
-        parts = [CIFAR10(root, train=train, download=download).data for train in (True, False)]
-    except Exception as error:  # torchvision, tarfile and pickle share no error type
-        raise _diagnosis("cifar10", root, files, error, download) from error
-    training, test = (np.ascontiguousarray(part.transpose(0, 3, 1, 2)) for part in parts)
-    return training, test
+        if size > _MOST_BYTES:
+            raise ValueError(f"more than {_MOST_BYTES:,} are not read")
+        images: Images = read_image_file(str(path)).numpy()
+    except Exception as error:  # asserts, lookups and views of the wrong size among them
+        raise ValueError(
+            f"{path}: {size:,} bytes that cannot be decoded ({error!r}); expected idx images: "
+            "delete the file and load it again"
+        ) from error
+    return images
 
 
-def read_svhn(root: Path, *, download: bool) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Reads SVHN's cropped digits from torchvision's `.mat` files, with their checksums.
-
-    References:
-        | Reading digits in natural images with unsupervised feature learning (Netzer et al., 2011)
-        | http://ufldl.stanford.edu/housenumbers/
-
-    Args:
-        root: The folder that holds `train_32x32.mat` and `test_32x32.mat`.
-        download: Whether to download missing files.
-
-    Returns:
-        The training and the test images, levels 0..255 with shape `(N, 3, 32, 32)`.
-
-    Raises:
-        FileNotFoundError: If a file is missing and was not, or could not be, downloaded.
-        ValueError: If a file has another checksum or cannot be decoded.
-
-    Example:
-        >>> read_svhn(Path("no-such-folder"), download=False)
-        Traceback (most recent call last):
-        FileNotFoundError: svhn is not in root=no-such-folder: expected ...
-    """
-    from torchvision.datasets import SVHN
-
-    splits = ("train", "test")
-    files = {root / SVHN.split_list[split][1]: SVHN.split_list[split][2] for split in splits}
+def _colour(name: str, kind: Any, root: Path, download: bool) -> tuple[str, Images, Images]:
+    if name == "cifar10":
+        listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
+        files = {root / kind.base_folder / file: md5 for file, md5 in listed}
+        halves: list[dict[str, Any]] = [{"train": True}, {"train": False}]
+    else:
+        files = {root / kind.split_list[part][1]: kind.split_list[part][2] for part in _SVHN}
+        halves = [{"split": part} for part in _SVHN]
     try:
-        parts = [SVHN(root, split=split, download=download).data for split in splits]
-    except Exception as error:  # torchvision, urllib and scipy share no error type
-        raise _diagnosis("svhn", root, files, error, download) from error
-    training, test = (np.ascontiguousarray(part) for part in parts)
-    return training, test
+        parts = [kind(root, download=download, **half).data for half in halves]
+    except Exception as error:  # torchvision, tarfile, pickle and scipy share no error type
+        raise _diagnosis(name, root, files, error, download) from error
+    if name == "cifar10":
+        parts = [part.transpose(0, 3, 1, 2) for part in parts]
+    training, test = map(np.ascontiguousarray, parts)
+    return str(root), training, test
 
 
 def _diagnosis(
-    name: str, root: Path, files: dict[Path, str], error: Exception, download: bool
+    name: str, root: Path, files: dict[Path, Any], error: Exception, download: bool
 ) -> Exception:
-    """Names the file behind torchvision's error: the missing one, or the one that differs."""
+    """The file behind torchvision's error: the missing one, or the one that differs."""
     missing = [path for path in files if not path.is_file()]
     if missing:
         return not_found(name, root, missing, error if download else None)
@@ -98,6 +127,6 @@ def _diagnosis(
         found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
         if found != expected:
             return ValueError(
-                f"{path} has MD5 {found}; expected {expected}: delete the file and load it again"
+                f"{path}: MD5 {found}; expected {expected}: delete the file and load it again"
             )
-    return ValueError(f"{name} in root={root} cannot be decoded ({error}); expected its own files")
+    return ValueError(f"{name}: cannot be decoded in {root} ({error}); expected its own files")
