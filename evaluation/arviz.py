@@ -8,7 +8,6 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from aevb.inference import AISEvidence, Draws, HMCEvidence, ImportanceEvidence
@@ -16,7 +15,7 @@ from aevb.inference import AISEvidence, Draws, HMCEvidence, ImportanceEvidence
 if TYPE_CHECKING:
     from xarray import Dataset
 
-__all__ = ["ess_bulk", "ess_tail", "guide_to_arviz", "rhat", "to_arviz"]
+__all__ = ["guide_to_arviz", "to_arviz"]
 
 Evidence = Tensor | ImportanceEvidence | AISEvidence | HMCEvidence
 Sites = Mapping[str, Tensor]
@@ -153,85 +152,6 @@ def _statistics(draws: Draws) -> dict[str, Tensor]:
     }
     of_each = {f"{name}_of_datapoint": draws.stats[name] for name in together}
     return {**draws.stats, **together, **of_each}
-
-
-def rhat(draws: Draws) -> NDArray[np.float64]:
-    """R-hat of each posterior, the largest over its dimensions; above 1.01 it did not converge.
-
-    It is that of ranks and of ranks of distances from the median, in unconstrained coordinates.
-
-    References:
-        Rank-Normalization, Folding, and Localization: An Improved R-hat (Vehtari, Gelman, Simpson,
-        Carpenter & Bürkner, 2021), https://arxiv.org/abs/1903.08008
-
-    Args:
-        draws: Of :func:`aevb.inference.hmc`.
-
-    Returns:
-        ``(batch,)``, or ``()`` for a joint posterior; NaN with fewer than two chains or four
-        draws, and where all draws are equal.
-
-    Example:
-        >>> import torch
-        >>> from aevb import inference, models
-        >>> fa = models.FactorAnalysis((5,), 2)
-        >>> draws = inference.hmc(fa.model, torch.zeros(3, 5), num_samples=100, num_warmup=100)
-        >>> rhat(draws).shape, bool((rhat(draws) < 1.1).all())
-        ((3,), True)
-    """
-    return _array(draws.rhat)
-
-
-def ess_bulk(draws: Draws) -> NDArray[np.float64]:
-    """Effective number of draws for the middle of each posterior, the least over its dimensions.
-
-    References:
-        As of :func:`rhat`
-
-    Args:
-        draws: Of :func:`aevb.inference.hmc`.
-
-    Returns:
-        ``(batch,)``, or ``()`` for a joint posterior; NaN with fewer than four draws, and where
-        all draws are equal, which ArviZ takes to be independent.
-
-    Example:
-        >>> import torch
-        >>> from aevb import inference, models
-        >>> fa = models.FactorAnalysis((5,), 2)
-        >>> draws = inference.hmc(fa.model, torch.zeros(3, 5), num_samples=100, num_warmup=100)
-        >>> bool((ess_bulk(draws) > 100).all())
-        True
-    """
-    return _array(draws.ess_bulk)
-
-
-def ess_tail(draws: Draws) -> NDArray[np.float64]:
-    """Effective number of draws for the 5 and 95 % quantiles, the least over dimensions.
-
-    References:
-        As of :func:`rhat`
-
-    Args:
-        draws: Of :func:`aevb.inference.hmc`.
-
-    Returns:
-        ``(batch,)``, or ``()`` for a joint posterior; NaN with fewer than four draws, and where
-        no draw is beyond a quantile because a chain stands still there.
-
-    Example:
-        >>> import torch
-        >>> from aevb import inference, models
-        >>> fa = models.FactorAnalysis((5,), 2)
-        >>> draws = inference.hmc(fa.model, torch.zeros(3, 5), num_samples=100, num_warmup=100)
-        >>> bool((ess_tail(draws) > 100).all())
-        True
-    """
-    return _array(draws.ess_tail)
-
-
-def _array(values: Tensor) -> NDArray[np.float64]:
-    return np.asarray(values.cpu().numpy(), dtype=np.float64)
 
 
 @dataclass(frozen=True)

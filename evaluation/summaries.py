@@ -11,7 +11,7 @@ from scipy.optimize import OptimizeWarning, curve_fit
 from torch import Tensor
 
 from aevb.data.seeds import stream_seed
-from aevb.evaluation.arviz import ess_bulk, rhat
+from aevb.evaluation.diagnostics import ess_bulk, rhat
 from aevb.evaluation.limits import ESS_LIMIT, KHAT_LIMIT, RHAT_LIMIT
 from aevb.evaluation.trial.verdict import counted
 from aevb.inference import (

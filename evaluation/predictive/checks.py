@@ -10,6 +10,7 @@ from pyro import poutine
 from scipy.stats import binom
 from torch import Tensor
 
+from aevb.evaluation.limits import BYTES_AT_ONCE
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of
 from aevb.inference.process.switches import argument_checks
@@ -21,8 +22,6 @@ __all__ = ["DISCREPANCIES", "STATISTICS", "PredictiveCheck", "observed_data", "p
 
 Statistic = Callable[[Tensor], Tensor]
 Discrepancy = Callable[[Tensor, Any], Tensor]
-
-_BYTES_AT_ONCE = 128 * 2**20  # of one evaluation of the model
 
 
 def _values(x: Tensor) -> Tensor:
@@ -192,7 +191,7 @@ def predictive_check(
         is_local = joint.layout.num_datapoints is not None
         points = x if is_local else x.unsqueeze(0)
         latents, _ = joint.draw(num_draws)
-        for part in joint.chunks(latents, _BYTES_AT_ONCE, free):
+        for part in joint.chunks(latents, BYTES_AT_ONCE, free):
             size = len(next(iter(part.values())))
             node: Any = joint.run(free, part).nodes[site]
             copies = node["value"].reshape(size, *points.shape)
@@ -256,7 +255,9 @@ def observed_data(model: Callable[..., Any], *args: Any) -> tuple[str, Tensor]:
         >>> name, x.shape
         ('x', torch.Size([3, 5]))
     """
-    with torch.no_grad(), argument_checks(False):
+    # the program draws its latents, which nobody looks at
+    device = device_of(model, args=args)
+    with torch.no_grad(), randomness.stream(0, "observed", device), argument_checks(False):
         trace = poutine.trace(model).get_trace(*args)
     found = {
         name: site["value"]
