@@ -13,12 +13,12 @@ import os
 import time
 from pathlib import Path
 
-from benchmarks.competitors import COMPETITORS
-from benchmarks.machine import commit, describe_cpu, slug
-from benchmarks.publish import measure_and_publish
-from benchmarks.report import GPU_COLUMNS
-from benchmarks.runs import Plan
-from benchmarks.workloads import find_workload
+from benchmarks.common.machine import commit, describe_cpu, slug
+from benchmarks.common.publish import measure_and_publish
+from benchmarks.common.runs import Plan
+from benchmarks.steps.competitors import COMPETITORS
+from benchmarks.steps.report import GPU_COLUMNS
+from benchmarks.steps.workloads import find_workload
 
 __all__ = ["main"]
 

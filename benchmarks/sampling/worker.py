@@ -1,6 +1,6 @@
 """One sampler in a process of its own; prints one line of JSON.
 
-    python -m benchmarks.sampling --sampler pyro --trained FILE --threads 2
+    python -m benchmarks.sampling.worker --sampler pyro --trained FILE --threads 2
 
 A call draws one posterior or all, one chain or all, as the sampler's row says; where it takes
 many calls to draw everything, few are made and the time of the others is that of these.
@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.device import peak_memory
-from benchmarks.machine import installed_versions
-from benchmarks.samplers import SAMPLERS, Array, Sample, Sampler, Settings
-from benchmarks.trained import read
+from benchmarks.common.machine import installed_versions
+from benchmarks.common.trained import read
+from benchmarks.sampling.samplers import SAMPLERS, Array, Sample, Sampler, Settings
+from benchmarks.steps.device import peak_memory
 
 _SHOWN = 2  # posteriors whose moments are compared
 
@@ -41,7 +41,7 @@ def main() -> None:
     # JAX has no setting for its threads, but makes one for each processor it may run on
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     sampler = SAMPLERS[options.sampler]
-    module = importlib.import_module(f"benchmarks.samplers.{sampler.module}")
+    module = importlib.import_module(f"benchmarks.sampling.samplers.{sampler.module}")
     settings = Settings(options.num_warmup, options.num_samples, options.trajectory_length)
     trained = read(options.trained)
     images = trained.images[: options.datapoints]

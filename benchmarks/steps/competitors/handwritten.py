@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.competitors import Run
-from benchmarks.competitors.on_torch import Loaded, load, loop
-from benchmarks.pyro_programs import Heads, networks
-from benchmarks.workloads import LEARNING_RATE, Workload
+from benchmarks.steps.competitors import Run
+from benchmarks.steps.competitors.on_torch import Loaded, load, loop
+from benchmarks.steps.pyro_programs import Heads, networks
+from benchmarks.steps.workloads import LEARNING_RATE, Workload
 
 __all__ = ["build", "load"]
 

@@ -1,6 +1,6 @@
 """One estimator of log p(x) in a process of its own; prints one line of JSON.
 
-python -m benchmarks.weighing --estimator importance --size 5000 --trained FILE --threads 2
+python -m benchmarks.evidence.worker --estimator importance --size 5000 --trained FILE --threads 2
 """
 
 import argparse
@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.device import peak_memory
-from benchmarks.machine import installed_versions
-from benchmarks.trained import LATENT_DIM, Trained, read
+from benchmarks.common.machine import installed_versions
+from benchmarks.common.trained import LATENT_DIM, Trained, read
+from benchmarks.steps.device import peak_memory
 
 _PRODUCT_ROWS = 5_000
 _MIB = 2**20
@@ -39,7 +39,7 @@ def main() -> None:
 
 def products(trained: Trained) -> dict[str, Any]:
     """The machine's rate at the decoder's largest product."""
-    from benchmarks.products import measured_rates
+    from benchmarks.common.products import measured_rates
 
     rates = measured_rates((_PRODUCT_ROWS, *trained.largest_product), "cpu", 1.0)
     brief = ", ".join(f"{name} {rate / 1e9:.1f} G/s" for name, rate in rates.items())

@@ -14,9 +14,9 @@ import numpyro
 import numpyro.infer
 from jax import lax
 
-from benchmarks.competitors import Run
-from benchmarks.numpyro_programs import programs
-from benchmarks.workloads import LEARNING_RATE, Workload, make_data, make_order
+from benchmarks.steps.competitors import Run
+from benchmarks.steps.numpyro_programs import programs
+from benchmarks.steps.workloads import LEARNING_RATE, Workload, make_data, make_order
 
 __all__ = ["build", "load"]
 

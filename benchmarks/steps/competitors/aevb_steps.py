@@ -13,10 +13,10 @@ from aevb.inference.graphs.step_definition import StepDefinition
 from aevb.inference.programs.arguments import Arguments
 from aevb.inference.programs.program import prepare
 from aevb.inference.svi.steps import EagerStep, Stepper
-from benchmarks.competitors import Run
-from benchmarks.competitors.on_torch import Loaded, load
-from benchmarks.pyro_programs import programs
-from benchmarks.workloads import LEARNING_RATE, Workload, initial_weights
+from benchmarks.steps.competitors import Run
+from benchmarks.steps.competitors.on_torch import Loaded, load
+from benchmarks.steps.pyro_programs import programs
+from benchmarks.steps.workloads import LEARNING_RATE, Workload, initial_weights
 
 __all__ = ["build", "load"]
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.machine import ROOT
-from benchmarks.report import Column, page
-from benchmarks.runs import Plan, Result, alternate
-from benchmarks.summary import summarize
-from benchmarks.workloads import find_workload
+from benchmarks.common.machine import ROOT
+from benchmarks.common.runs import Plan, Result, alternate
+from benchmarks.steps.report import Column, page
+from benchmarks.steps.summary import summarize
+from benchmarks.steps.workloads import find_workload
 
 __all__ = ["DRAFTS", "facts_of", "measure_and_publish", "place", "versions"]
 

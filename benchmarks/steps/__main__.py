@@ -1,6 +1,6 @@
 """Time a training step of aevb beside Pyro, PyTorch and NumPyro on this machine's CPU.
 
-    uv run --group benchmark python -m benchmarks.svi_step
+    uv run --group benchmark python -m benchmarks.steps
 
 Writes ``benchmarks/results/<machine>.md``; with ``--quick``, a draft under ``runs/``.
 """
@@ -9,12 +9,12 @@ import argparse
 import os
 from pathlib import Path
 
-from benchmarks.competitors import COMPETITORS
-from benchmarks.machine import commit, describe_cpu, slug
-from benchmarks.publish import measure_and_publish
-from benchmarks.report import CPU_COLUMNS
-from benchmarks.runs import Plan
-from benchmarks.workloads import PROGRAMS
+from benchmarks.common.machine import commit, describe_cpu, slug
+from benchmarks.common.publish import measure_and_publish
+from benchmarks.common.runs import Plan
+from benchmarks.steps.competitors import COMPETITORS
+from benchmarks.steps.report import CPU_COLUMNS
+from benchmarks.steps.workloads import PROGRAMS
 
 __all__ = ["main"]
 
@@ -42,7 +42,7 @@ def main() -> None:
     machine = describe_cpu()
     measure_and_publish(
         plan,
-        module="benchmarks.svi_step",
+        module="benchmarks.steps",
         machine=machine,
         commit=commit(),
         columns=CPU_COLUMNS,

@@ -12,11 +12,11 @@ import statistics
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.machine import commit, describe_cpu, slug
-from benchmarks.publish import DRAFTS, facts_of, place, versions
-from benchmarks.report import markdown, number
-from benchmarks.runs import Job, Result, alternate_jobs
-from benchmarks.trained import job_arguments
+from benchmarks.common.machine import commit, describe_cpu, slug
+from benchmarks.common.publish import DRAFTS, facts_of, place, versions
+from benchmarks.common.runs import Job, Result, alternate_jobs
+from benchmarks.common.trained import job_arguments
+from benchmarks.steps.report import markdown, number
 
 __all__ = ["main"]
 
@@ -47,7 +47,7 @@ def main() -> None:
     dataset = options.data or ("digits" if quick else "mnist")
     trained, arguments = job_arguments(dataset, _HIDDEN, 200 if quick else 10_000, DRAFTS)
     if not trained.exists():
-        made = alternate_jobs([Job("training", "benchmarks.trained", arguments)], 1, 1, log)
+        made = alternate_jobs([Job("training", "benchmarks.common.trained", arguments)], 1, 1, log)
         if "failure" in made[0]:
             raise SystemExit(f"no VAE to estimate with: {made[0]['failure']}")
     datapoints = {
@@ -60,12 +60,16 @@ def main() -> None:
         "importance": options.samples or ([50, 500] if quick else [500, 5_000]),
         "ais": options.temperatures or ([10] if quick else [100, 1_000]),
     }
-    jobs = [Job("products", "benchmarks.weighing", [*shared, "--estimator", "products"], "torch")]
+    jobs = [
+        Job(
+            "products", "benchmarks.evidence.worker", [*shared, "--estimator", "products"], "torch"
+        )
+    ]
     for estimator, numbers in sizes.items():
         for size in numbers:
             mine = [*shared, "--estimator", estimator, "--size", str(size)]
             mine += ["--datapoints", str(datapoints[estimator])]
-            jobs.append(Job(_title(estimator, size), "benchmarks.weighing", mine))
+            jobs.append(Job(_title(estimator, size), "benchmarks.evidence.worker", mine))
     results = alternate_jobs(jobs, repeats, options.threads, log)
     facts["load average at the end"] = f"{os.getloadavg()[0]:.2f} (with the runs' own)"
     facts["versions"] = versions(results)

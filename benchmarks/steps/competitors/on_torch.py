@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.competitors import Run
-from benchmarks.workloads import Workload, make_data, make_order
+from benchmarks.steps.competitors import Run
+from benchmarks.steps.workloads import Workload, make_data, make_order
 
 __all__ = ["Loaded", "load", "loop"]
 

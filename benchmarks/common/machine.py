@@ -9,7 +9,7 @@ from pathlib import Path
 
 __all__ = ["ROOT", "commit", "describe_cpu", "installed_versions", "slug"]
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 _PACKAGES = ("torch", "pyro-ppl", "numpyro", "jax", "jaxlib", "numpy", "triton")
 
 

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Callable, Sequence
 
-from benchmarks.competitors import COMPETITORS
-from benchmarks.summary import NUMPYRO, Row, Table, break_even
+from benchmarks.steps.competitors import COMPETITORS
+from benchmarks.steps.summary import NUMPYRO, Row, Table, break_even
 
 __all__ = ["CPU_COLUMNS", "GPU_COLUMNS", "Column", "markdown", "number", "page"]
 

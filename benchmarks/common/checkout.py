@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from benchmarks.machine import ROOT
+from benchmarks.common.machine import ROOT
 
 __all__ = ["make_importable"]
 

@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from benchmarks.competitors import COMPETITORS, takes_part
-from benchmarks.runs import Result
-from benchmarks.workloads import Workload
+from benchmarks.common.runs import Result
+from benchmarks.steps.competitors import COMPETITORS, takes_part
+from benchmarks.steps.workloads import Workload
 
 __all__ = ["Row", "Table", "break_even", "summarize"]
 

@@ -9,7 +9,7 @@ returns their mean loss in nats.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.workloads import Workload
+from benchmarks.steps.workloads import Workload
 
 __all__ = ["COMPETITORS", "Competitor", "Run", "takes_part"]
 

@@ -1,6 +1,6 @@
 """One competitor on one program in a process of its own; prints one line of JSON.
 
-    python -m benchmarks.worker --program vae-100 --competitor torch --threads 2
+    python -m benchmarks.steps.worker --program vae-100 --competitor torch --threads 2
 
 The clock of the first step starts when everything is imported and the data are in place, and stops
 when the first step is done: building the model, tracing and compiling lie in between.
@@ -14,16 +14,16 @@ import statistics
 import time
 from typing import Any
 
-from benchmarks.competitors import COMPETITORS, Run
-from benchmarks.device import (
+from benchmarks.common.machine import installed_versions
+from benchmarks.steps.competitors import COMPETITORS, Run
+from benchmarks.steps.device import (
     backend,
     gap_between_kernels,
     peak_device_memory,
     peak_memory,
     start_device,
 )
-from benchmarks.machine import installed_versions
-from benchmarks.workloads import Workload, find_workload
+from benchmarks.steps.workloads import Workload, find_workload
 
 _MIN_BLOCKS, _MAX_BLOCKS = 3, 200
 
@@ -55,7 +55,7 @@ def main() -> None:
 
 def products(workload: Workload, options: argparse.Namespace) -> dict[str, Any]:
     """The machine's rate of multiplication at the workload's largest product."""
-    from benchmarks.products import measured_rates
+    from benchmarks.common.products import measured_rates
 
     shape = workload.largest_product
     if shape is None:
@@ -66,7 +66,7 @@ def products(workload: Workload, options: argparse.Namespace) -> dict[str, Any]:
 def measure(workload: Workload, options: argparse.Namespace) -> dict[str, Any]:
     """Time the first step and then many, in blocks."""
     competitor = COMPETITORS[options.competitor]
-    module = importlib.import_module(f"benchmarks.competitors.{competitor.module}")
+    module = importlib.import_module(f"benchmarks.steps.competitors.{competitor.module}")
     start_device(options.device, competitor.module)
     loaded = module.load(workload, options.device)
     memory_before = peak_memory()

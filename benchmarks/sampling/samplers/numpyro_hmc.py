@@ -7,8 +7,8 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro.infer import HMC, MCMC
 
-from benchmarks.samplers import Array, Sample, Settings
-from benchmarks.trained import LATENT_DIM, Trained
+from benchmarks.common.trained import LATENT_DIM, Trained
+from benchmarks.sampling.samplers import Array, Sample, Settings
 
 __all__ = ["build"]
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.checkout import make_importable
-from benchmarks.competitors import COMPETITORS, takes_part
-from benchmarks.machine import ROOT
-from benchmarks.workloads import find_workload
+from benchmarks.common.checkout import make_importable
+from benchmarks.common.machine import ROOT
+from benchmarks.steps.competitors import COMPETITORS, takes_part
+from benchmarks.steps.workloads import find_workload
 
 __all__ = ["Job", "Plan", "Result", "alternate", "alternate_jobs", "run_module"]
 
@@ -146,7 +146,9 @@ def _process(plan: Plan, program: str, competitor: str, path: str | None) -> Res
     arguments += ["--threads", str(plan.threads), "--datapoints", str(plan.datapoints)]
     arguments += plan.options.get(program, [])
     seconds = min(left, _LONGEST_PROCESS)
-    return run_module("benchmarks.worker", arguments, path, plan.threads, plan.device, seconds)
+    return run_module(
+        "benchmarks.steps.worker", arguments, path, plan.threads, plan.device, seconds
+    )
 
 
 def run_module(

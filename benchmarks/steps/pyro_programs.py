@@ -9,7 +9,7 @@ import torch
 from pyro.infer.autoguide import AutoNormal, init_to_value
 from torch import Tensor, nn
 
-from benchmarks.workloads import Network, Workload, initial_weights
+from benchmarks.steps.workloads import Network, Workload, initial_weights
 
 __all__ = ["Heads", "networks", "programs"]
 

@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 from numpyro.infer import init_to_value
 from numpyro.infer.autoguide import AutoNormal
 
-from benchmarks.workloads import Network, Workload, initial_weights
+from benchmarks.steps.workloads import Network, Workload, initial_weights
 
 __all__ = ["programs"]
 

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from benchmarks.competitors import Run
+from benchmarks.steps.competitors import Run
 
 __all__ = ["backend", "gap_between_kernels", "peak_device_memory", "peak_memory", "start_device"]
 

@@ -9,8 +9,8 @@ from pyro import distributions as dist
 from pyro.infer import HMC, MCMC
 from torch import Tensor
 
-from benchmarks.samplers import Array, Sample, Settings
-from benchmarks.trained import LATENT_DIM, Trained
+from benchmarks.common.trained import LATENT_DIM, Trained
+from benchmarks.sampling.samplers import Array, Sample, Settings
 
 __all__ = ["build", "program"]
 

@@ -1,6 +1,6 @@
 """Effective samples per second of aevb's HMC beside NumPyro's and Pyro's, on this machine's CPU.
 
-    uv run --group benchmark python -m benchmarks.hmc
+    uv run --group benchmark python -m benchmarks.sampling
 
 Writes ``benchmarks/results/hmc-<machine>.md``; with ``--quick``, a draft under ``runs/``. Images
 come from the folder in ``$AEVB_DATA``.
@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import commit, describe_cpu, slug
-from benchmarks.publish import DRAFTS, facts_of, place, versions
-from benchmarks.report import markdown, number
-from benchmarks.runs import Job, Result, alternate_jobs
-from benchmarks.samplers import SAMPLERS
-from benchmarks.trained import job_arguments
+from benchmarks.common.machine import commit, describe_cpu, slug
+from benchmarks.common.publish import DRAFTS, facts_of, place, versions
+from benchmarks.common.runs import Job, Result, alternate_jobs
+from benchmarks.common.trained import job_arguments
+from benchmarks.sampling.samplers import SAMPLERS
+from benchmarks.steps.report import markdown, number
 
 __all__ = ["main"]
 
@@ -46,7 +46,7 @@ def main() -> None:
     target = place(options.out, quick)
     started = datetime.now(UTC)
     machine = describe_cpu()
-    facts = facts_of("benchmarks.hmc", machine, commit(), options.threads, started)
+    facts = facts_of("benchmarks.sampling", machine, commit(), options.threads, started)
     repeats = options.repeats or (1 if quick else 3)
     facts["measured"] = f"{repeats} × each row, each in a process, in turn; medians"
     name = f"hmc-{slug(machine)}"
@@ -54,7 +54,7 @@ def main() -> None:
     dataset = options.data or ("digits" if quick else "mnist")
     trained, arguments = job_arguments(dataset, _HIDDEN, 200 if quick else 10_000, DRAFTS)
     if not trained.exists():
-        made = alternate_jobs([Job("training", "benchmarks.trained", arguments)], 1, 1, log)
+        made = alternate_jobs([Job("training", "benchmarks.common.trained", arguments)], 1, 1, log)
         if "failure" in made[0]:
             raise SystemExit(f"no VAE to sample from: {made[0]['failure']}")
     sizes = _sizes(options)
@@ -63,7 +63,7 @@ def main() -> None:
     jobs = [
         Job(
             sampler,
-            "benchmarks.sampling",
+            "benchmarks.sampling.worker",
             [*shared, "--sampler", sampler],
             SAMPLERS[sampler].needs,
         )

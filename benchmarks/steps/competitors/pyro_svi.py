@@ -5,10 +5,10 @@ import torch
 from pyro.infer import SVI, JitTrace_ELBO, Trace_ELBO
 from torch import Tensor
 
-from benchmarks.competitors import Run
-from benchmarks.competitors.on_torch import Loaded, load, loop
-from benchmarks.pyro_programs import programs
-from benchmarks.workloads import LEARNING_RATE, Workload
+from benchmarks.steps.competitors import Run
+from benchmarks.steps.competitors.on_torch import Loaded, load, loop
+from benchmarks.steps.pyro_programs import programs
+from benchmarks.steps.workloads import LEARNING_RATE, Workload
 
 __all__ = ["build", "load"]
 

@@ -1,6 +1,6 @@
 """A trained VAE and test images, made once and read by every competitor.
 
-python -m benchmarks.trained --data mnist --hidden 200 --steps 10000 --out FILE
+python -m benchmarks.common.trained --data mnist --hidden 200 --steps 10000 --out FILE
 """
 
 import argparse

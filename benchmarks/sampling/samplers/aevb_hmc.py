@@ -3,9 +3,9 @@
 import torch
 
 from aevb import inference
-from benchmarks.samplers import Array, Sample, Settings
-from benchmarks.samplers.pyro_hmc import program
-from benchmarks.trained import Trained
+from benchmarks.common.trained import Trained
+from benchmarks.sampling.samplers import Array, Sample, Settings
+from benchmarks.sampling.samplers.pyro_hmc import program
 
 __all__ = ["build"]
 
