@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -81,11 +80,10 @@ def to_arviz(
     """
     batch = draws.unconstrained.shape[2] if draws.is_local else None
     sampler = {"tuning_steps": draws.num_warmup, "seed": draws.seed}
-    groups = _Groups(_Dims(batch, dims or {}))
-    groups.add("posterior", draws.samples, _CHAINS, "latent", sampler)
-    groups.add("sample_stats", _statistics(draws), _CHAINS, None, sampler)
-    groups.add_common(posterior_predictive, observed_data, log_evidence, _CHAINS)
-    return groups.assembled()
+    groups = _Groups(_CHAINS, batch, dims)
+    groups.add("posterior", draws.samples, event="latent", attrs=sampler)
+    groups.add("sample_stats", _statistics(draws), attrs=sampler)
+    return groups.assembled(posterior_predictive, observed_data, log_evidence)
 
 
 def guide_to_arviz(
@@ -131,15 +129,17 @@ def guide_to_arviz(
         raise ValueError(
             f"samples: expected (samples, *plates, *event); got shape {tuple(first.shape)}"
         )
-    groups = _Groups(_Dims(first.shape[1] if is_local else None, dims or {}))
     sample_dims: tuple[str, ...] = ("sample",)
+    predictive = posterior_predictive or {}
     if not _has_trees():
         sample_dims = _CHAINS
-        samples = _one_chain(samples)
-        posterior_predictive = _one_chain(posterior_predictive or {})
-    groups.add("posterior", samples, sample_dims, "latent")
-    groups.add_common(posterior_predictive, observed_data, log_evidence, sample_dims)
-    return groups.assembled()
+        samples, predictive = (
+            {name: value.unsqueeze(0) for name, value in sites.items()}
+            for sites in (samples, predictive)
+        )
+    groups = _Groups(sample_dims, first.shape[1] if is_local else None, dims)
+    groups.add("posterior", samples, event="latent")
+    return groups.assembled(predictive, observed_data, log_evidence)
 
 
 def _statistics(draws: Draws) -> dict[str, Tensor]:
@@ -154,64 +154,34 @@ def _statistics(draws: Draws) -> dict[str, Tensor]:
     return {**draws.stats, **together, **of_each}
 
 
-@dataclass(frozen=True)
-class _Dims:
-    """Names of dimensions.
+class _Groups:
+    """Datasets by group.
 
-    Attributes:
+    Args:
+        sample_dims: Dimensions that draws begin with.
         batch: Size of the data plate; None for a joint posterior.
-        given: Names that the caller chose, by site.
+        names: Of dimensions behind them that the caller chose, by site.
     """
 
-    batch: int | None
-    given: Mapping[str, Sequence[str]]
-
-    def of(
-        self, name: str, shape: tuple[int, ...], event: str | None, taken: set[str]
-    ) -> tuple[str, ...]:
-        """Of a site behind the draws.
-
-        Args:
-            name: Of the site.
-            shape: Behind the draws.
-            event: Name of a single event dimension, if it has one.
-            taken: Names of variables, which are not free for dimensions.
-        """
-        if name in self.given:
-            if len(self.given[name]) != len(shape):
-                raise ValueError(
-                    f"dims: expected {len(shape)} names for {name!r} of shape {shape}; got "
-                    f"{tuple(self.given[name])}"
-                )
-            return tuple(self.given[name])
-        place = shape.index(self.batch) if self.batch in shape else None
-        others = [number for number in range(len(shape)) if number != place]
-        found = {number: f"{name}_dim_{count}" for count, number in enumerate(others)}
-        if event is not None and len(others) == 1:
-            found[others[0]] = event
-        if place is not None:
-            found[place] = "datapoint"
-        return tuple(
-            found[number] + "_dim" * (found[number] in taken) for number in range(len(shape))
-        )
-
-
-class _Groups:
-    """Datasets by group."""
-
-    def __init__(self, dims: _Dims) -> None:
-        self._dims = dims
+    def __init__(
+        self,
+        sample_dims: tuple[str, ...],
+        batch: int | None,
+        names: Mapping[str, Sequence[str]] | None,
+    ) -> None:
+        self._sample_dims, self._batch, self._names = sample_dims, batch, names or {}
         self._groups: dict[str, Dataset] = {}
 
     def add(
         self,
         group: str,
         values: Sites,
-        sample_dims: tuple[str, ...],
+        *,
+        are_draws: bool = True,
         event: str | None = None,
         attrs: Mapping[str, Any] | None = None,
     ) -> None:
-        """A group whose variables begin with the given dimensions."""
+        """A group of variables; ``event`` names the one event dimension of a single variable."""
         from xarray import Dataset  # half a second, which importing this library does not take
 
         arrays = {
@@ -222,43 +192,46 @@ class _Groups:
             raise ValueError(
                 f"{group}: {', '.join(refused)} is a dimension of ArviZ's; name the site otherwise"
             )
-        if len(arrays) != 1:
-            event = None
+        first = self._sample_dims if are_draws else ()
         variables = {}
         for name, array in arrays.items():
-            if array.ndim < len(sample_dims):
+            if array.ndim < len(first):
                 raise ValueError(
-                    f"{group}: expected {name!r} to begin with ({', '.join(sample_dims)}); got "
+                    f"{group}: expected {name!r} to begin with ({', '.join(first)}); got "
                     f"shape {array.shape}"
                 )
-            behind = self._dims.of(name, array.shape[len(sample_dims) :], event, set(arrays))
-            variables[name] = ((*sample_dims, *behind), array)
+            behind = self._behind(name, array.shape[len(first) :], event, set(arrays))
+            variables[name] = ((*first, *behind), array)
         # plots of ArviZ 1.x select by coordinate
         coords = {
             dim: np.arange(size)
             for dims, array in variables.values()
             for dim, size in zip(dims, array.shape, strict=True)
         }
-        self._groups[group] = Dataset(
-            variables, coords, {**_attributes(sample_dims), **(attrs or {})}
-        )
+        self._groups[group] = Dataset(variables, coords, {**_attributes(first), **(attrs or {})})
 
-    def add_common(
-        self,
-        predictive: Sites | None,
-        observed: Sites | None,
-        evidence: Evidence | None,
-        sample_dims: tuple[str, ...],
-    ) -> None:
-        """What draws of every kind may come with."""
-        if predictive:
-            self.add("posterior_predictive", predictive, sample_dims)
-        if observed:
-            self.add("observed_data", observed, ())
-        if evidence is not None:
-            self._add_evidence(evidence)
+    def _behind(
+        self, name: str, shape: tuple[int, ...], event: str | None, variables: set[str]
+    ) -> tuple[str, ...]:
+        """Dimensions of a site behind the draws; names of variables are not free for them."""
+        if name in self._names:
+            if len(self._names[name]) != len(shape):
+                raise ValueError(
+                    f"dims: expected {len(shape)} names for {name!r} of shape {shape}; got "
+                    f"{tuple(self._names[name])}"
+                )
+            return tuple(self._names[name])
+        place = shape.index(self._batch) if self._batch in shape else None
+        others = [number for number in range(len(shape)) if number != place]
+        found = {number: f"{name}_dim_{count}" for count, number in enumerate(others)}
+        if event is not None and len(others) == len(variables) == 1:
+            found[others[0]] = event
+        if place is not None:
+            found[place] = "datapoint"
+        return tuple(dim + "_dim" * (dim in variables) for _, dim in sorted(found.items()))
 
-    def _add_evidence(self, evidence: Evidence) -> None:
+    def add_evidence(self, evidence: Evidence) -> None:
+        """The group ``constant_data``."""
         if isinstance(evidence, Tensor):
             values, attrs = {"log_evidence": evidence}, {}
         else:
@@ -267,49 +240,46 @@ class _Groups:
                 "log_evidence_standard_error": evidence.standard_error,
             }
             attrs = {"log_evidence_estimator": type(evidence).__name__}
-        batch = self._dims.batch
-        count = values["log_evidence"].numel()
-        if count != (batch or 1):
-            raise ValueError(f"log_evidence: expected {batch or 1} values; got {count}")
-        shape = () if batch is None else (batch,)
+        count, wanted = values["log_evidence"].numel(), self._batch or 1
+        if count != wanted:
+            raise ValueError(f"log_evidence: expected {wanted} values; got {count}")
+        shape = () if self._batch is None else (self._batch,)
         shaped = {name: value.reshape(shape) for name, value in values.items()}
-        self.add("constant_data", shaped, (), attrs=attrs)
+        self.add("constant_data", shaped, are_draws=False, attrs=attrs)
 
-    def assembled(self) -> Any:
-        """As the installed ArviZ has it."""
+    def assembled(
+        self, predictive: Sites | None, observed: Sites | None, evidence: Evidence | None
+    ) -> Any:
+        """With what draws of every kind may come with, as the installed ArviZ has it."""
+        if predictive:
+            self.add("posterior_predictive", predictive)
+        if observed:
+            self.add("observed_data", observed, are_draws=False)
+        if evidence is not None:
+            self.add_evidence(evidence)
         if _has_trees():
             from xarray import DataTree
 
             return DataTree.from_dict(self._groups)
-        return _arviz().InferenceData(**self._groups)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ArviZ 0.x announces its refactoring at import
+            from arviz import InferenceData
+        return InferenceData(**self._groups)
 
 
 def _attributes(sample_dims: tuple[str, ...]) -> dict[str, Any]:
     """As ArviZ's converters write them."""
     version = metadata.version("aevb")
-    attrs: dict[str, Any] = {
+    return {
         "created_at": datetime.now(UTC).isoformat(),
         "creation_library": "aevb",
         "creation_library_version": version,
         "creation_library_language": "Python",
         "inference_library": "aevb",
         "inference_library_version": version,
+        **({"sample_dims": list(sample_dims)} if sample_dims else {}),
     }
-    if sample_dims:
-        attrs["sample_dims"] = list(sample_dims)
-    return attrs
-
-
-def _one_chain(samples: Sites) -> Sites:
-    return {name: value.unsqueeze(0) for name, value in samples.items()}
 
 
 def _has_trees() -> bool:
     return int(metadata.version("arviz").split(".")[0]) >= _FIRST_WITH_TREES
-
-
-def _arviz() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ArviZ 0.x announces its refactoring at import
-        import arviz
-    return arviz

@@ -7,7 +7,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["ROOT", "commit", "describe_cpu", "installed_versions", "slug"]
+__all__ = ["ROOT", "commit", "describe_cpu", "installed_versions", "peak_memory", "slug"]
 
 ROOT = Path(__file__).parent.parent.parent
 _PACKAGES = ("torch", "pyro-ppl", "numpyro", "jax", "jaxlib", "numpy", "triton")
@@ -41,6 +41,15 @@ def installed_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def peak_memory() -> float:
+    """Largest resident size of this process so far, in MiB.
+
+    Not from ``getrusage``, whose maximum a process inherits from the one that started it.
+    """
+    status = Path("/proc/self/status").read_text()
+    return float(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def commit() -> str:

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-__all__ = ["measured_rates"]
+__all__ = ["measure_products"]
 
 _BATCHES = 7
 
 
-def measured_rates(shape: tuple[int, int, int], device: str, seconds: float) -> dict[str, float]:
+def measure_products(shape: tuple[int, int, int], device: str, seconds: float) -> dict[str, Any]:
     """Multiply-adds per second in float32, by each library that PyTorch has for it.
 
     Args:
@@ -21,7 +21,7 @@ def measured_rates(shape: tuple[int, int, int], device: str, seconds: float) -> 
         seconds: Time for each library.
 
     Returns:
-        Rate of each library, by its name.
+        ``rates`` of each library by its name, and a ``brief`` line on them.
     """
     rows, inner, columns = shape
     generator = torch.Generator(device).manual_seed(0)
@@ -38,10 +38,9 @@ def measured_rates(shape: tuple[int, int, int], device: str, seconds: float) -> 
             )
     work = rows * inner * columns
     with torch.no_grad():
-        return {
-            name: work / _seconds(function, device, seconds)
-            for name, function in libraries.items()
-        }
+        rates = {name: work / _seconds(call, device, seconds) for name, call in libraries.items()}
+    brief = ", ".join(f"{name} {rate / 1e9:.1f} G/s" for name, rate in rates.items())
+    return {"rates": rates, "brief": brief}
 
 
 def _seconds(function: Callable[[], Any], device: str, budget: float) -> float:

@@ -7,180 +7,86 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common.checkout import make_importable
 from benchmarks.common.machine import ROOT
-from benchmarks.steps.competitors import COMPETITORS, takes_part
-from benchmarks.steps.workloads import find_workload
 
-__all__ = ["Job", "Plan", "Result", "alternate", "alternate_jobs", "run_module"]
+__all__ = ["Job", "Result", "run_jobs"]
 
 Result = dict[str, Any]
-_LONGEST_PROCESS = 600.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to run.
-
-    Attributes:
-        programs: Names of the workloads.
-        competitors: Names of the competitors.
-        repeats: Processes of each pair.
-        threads: For every competitor.
-        device: ``"cpu"`` or ``"cuda"``.
-        datapoints: Of the image models.
-        options: More options of the worker, by program.
-        deadline: ``time.monotonic()`` after which no process is started or left running.
-        rounds_outside: Repeat the whole list, not program by program: then an early end costs
-            repeats and no rows.
-    """
-
-    programs: Sequence[str]
-    competitors: Sequence[str]
-    repeats: int
-    threads: int
-    device: str
-    datapoints: int
-    options: dict[str, list[str]] = field(default_factory=dict)
-    deadline: float = float("inf")
-    rounds_outside: bool = False
-
-    def pairs(self) -> Iterator[tuple[str, str]]:
-        """Program and competitor of each process, in order."""
-        rounds = [self.programs] if self.rounds_outside else [[name] for name in self.programs]
-        for programs in rounds:
-            for _ in range(self.repeats):
-                for program in programs:
-                    workload = find_workload(program, self.datapoints)
-                    if workload.largest_product is not None:
-                        yield program, "products"
-                    for name in self.competitors:
-                        if takes_part(name, workload):
-                            yield program, name
+_LONGEST_PROCESS = 600.0  # seconds
 
 
 @dataclass(frozen=True)
 class Job:
-    """One row of a table, run in processes of its own.
+    """A process of its own.
 
     Attributes:
-        row: Its name.
-        module: As ``python -m`` takes it.
-        arguments: Of the command line.
+        names: What its result is found by: the row of a table, or program and competitor.
+        module: As ``python -m`` takes it; prints its result as a last line of JSON.
+        arguments: Of its command line.
         needs: Package that must be installed.
     """
 
-    row: str
+    names: dict[str, str]
     module: str
     arguments: Sequence[str]
     needs: str = "aevb"
 
 
-def alternate_jobs(jobs: Sequence[Job], repeats: int, threads: int, log: Path) -> list[Result]:
-    """Run jobs in turn, each as often as the others; results as those of :func:`alternate`.
+def run_jobs(
+    jobs: Sequence[Job],
+    threads: int,
+    log: Path,
+    device: str = "cpu",
+    deadline: float = float("inf"),
+) -> list[Result]:
+    """Run jobs in their order.
 
     Args:
         jobs: What to run.
-        repeats: Processes of each.
-        threads: For every job.
+        threads: That every library may use.
         log: Each result is appended to it as a line of JSON.
-    """
-    results = []
-    with tempfile.TemporaryDirectory() as folder, log.open("a") as lines:
-        path = make_importable(Path(folder) / "package")
-        for number in range(repeats * len(jobs)):
-            job = jobs[number % len(jobs)]
-            from_checkout = job.needs == "aevb" and path is not None
-            if from_checkout or importlib.util.find_spec(job.needs) is not None:
-                found = run_module(job.module, job.arguments, path, threads)
-            else:
-                found = {"absent": job.needs}
-            result = {"row": job.row} | found
-            results.append(result)
-            lines.write(json.dumps(result) + "\n")
-            lines.flush()
-            brief = result.get("brief") or result.get("failure") or f"{job.needs} is not installed"
-            print(f"[{number + 1}/{repeats * len(jobs)}] {job.row}: {brief}", flush=True)
-    return results
-
-
-def alternate(plan: Plan, log: Path) -> list[Result]:
-    """Run all processes of a plan.
-
-    Args:
-        plan: What to run.
-        log: Each result is appended to it as a line of JSON.
+        device: ``"cpu"`` or ``"cuda"``.
+        deadline: ``time.monotonic()`` after which no process is started or left running.
 
     Returns:
-        One result per process; those of absent competitors say ``{"absent": package}``, those of
-        failed ones ``{"failure": message}``.
+        One result per job: its names, and what it printed; ``{"absent": package}`` if that is not
+        installed, ``{"failure": message}`` if it failed.
     """
-    pairs = list(plan.pairs())
     results = []
     with tempfile.TemporaryDirectory() as folder, log.open("a") as lines:
         path = make_importable(Path(folder) / "package")
-        for number, (program, competitor) in enumerate(pairs, 1):
-            result = {"program": program, "competitor": competitor}
-            result |= _process(plan, program, competitor, path)
-            results.append(result)
-            lines.write(json.dumps(result) + "\n")
+        for number, job in enumerate(jobs, 1):
+            found = _outcome(job, path, threads, device, deadline)
+            results.append(job.names | found)
+            lines.write(json.dumps(results[-1]) + "\n")
             lines.flush()
-            print(f"[{number}/{len(pairs)}] {program} {competitor}: {_brief(result)}", flush=True)
+            brief = found.get("brief") or found.get("failure") or f"{job.needs} is not installed"
+            print(f"[{number}/{len(jobs)}] {' '.join(job.names.values())}: {brief}", flush=True)
     return results
 
 
-def _process(plan: Plan, program: str, competitor: str, path: str | None) -> Result:
-    needed = "torch" if competitor == "products" else COMPETITORS[competitor].needs
-    from_checkout = needed == "aevb" and path is not None
-    if not from_checkout and importlib.util.find_spec(needed) is None:
-        return {"absent": needed}
-    left = plan.deadline - time.monotonic()
+def _outcome(job: Job, path: str | None, threads: int, device: str, deadline: float) -> Result:
+    from_checkout = job.needs == "aevb" and path is not None
+    if not from_checkout and importlib.util.find_spec(job.needs) is None:
+        return {"absent": job.needs}
+    left = deadline - time.monotonic()
     if left < 5:
         return {"failure": "time ran out"}
-    arguments = ["--program", program, "--competitor", competitor, "--device", plan.device]
-    arguments += ["--threads", str(plan.threads), "--datapoints", str(plan.datapoints)]
-    arguments += plan.options.get(program, [])
-    seconds = min(left, _LONGEST_PROCESS)
-    return run_module(
-        "benchmarks.steps.worker", arguments, path, plan.threads, plan.device, seconds
-    )
-
-
-def run_module(
-    module: str,
-    arguments: Sequence[str],
-    path: str | None,
-    threads: int,
-    device: str = "cpu",
-    seconds: float = _LONGEST_PROCESS,
-) -> Result:
-    """Run a module in a process of its own.
-
-    Args:
-        module: As ``python -m`` takes it; prints its result as a last line of JSON.
-        arguments: Of its command line.
-        path: What belongs on ``PYTHONPATH``.
-        threads: That every library may use.
-        device: ``"cpu"`` or ``"cuda"``.
-        seconds: After which it is stopped.
-
-    Returns:
-        What it printed, or ``{"failure": message}``.
-    """
     with tempfile.TemporaryDirectory() as cache:
         try:
             done = subprocess.run(
-                [sys.executable, "-m", module, *arguments],
+                [sys.executable, "-m", job.module, *job.arguments],
                 env=_environment(threads, device, path, cache),
                 cwd=ROOT,
                 capture_output=True,
                 text=True,
-                timeout=seconds,
+                timeout=min(left, _LONGEST_PROCESS),
             )
         except subprocess.TimeoutExpired:
             return {"failure": "time ran out"}
@@ -195,27 +101,15 @@ def run_module(
 def _environment(threads: int, device: str, path: str | None, cache: str) -> dict[str, str]:
     """Equal threads for all, and no kernels compiled by an earlier process."""
     paths = [entry for entry in (path, os.environ.get("PYTHONPATH")) if entry]
-    platforms = {"JAX_PLATFORMS": "cpu"} if device == "cpu" else {}
-    return (
-        os.environ
-        | platforms
-        | {
-            "OMP_NUM_THREADS": str(threads),
-            "MKL_NUM_THREADS": str(threads),
-            "NPROC": str(threads),  # of XLA's pools
-            "PYTHONPATH": os.pathsep.join(paths),
-            "PYTHONWARNINGS": "ignore",
-            "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor",
-            "TRITON_CACHE_DIR": f"{cache}/triton",
-            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        }
-    )
-
-
-def _brief(result: Result) -> str:
-    if "milliseconds" in result:
-        first, loss = result["first_step_seconds"], result["loss"]
-        return f"{result['milliseconds']:.3f} ms, first step {first:.2f} s, loss {loss:.3f}"
-    if "rates" in result:
-        return ", ".join(f"{name} {rate / 1e9:.1f} G/s" for name, rate in result["rates"].items())
-    return str(result.get("failure") or f"{result['absent']} is not installed")
+    return {
+        **os.environ,
+        **({"JAX_PLATFORMS": "cpu"} if device == "cpu" else {}),
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "NPROC": str(threads),  # of XLA's pools
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONWARNINGS": "ignore",
+        "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor",
+        "TRITON_CACHE_DIR": f"{cache}/triton",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    }

@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LATENT_DIM", "Trained", "job_arguments", "read"]
+from benchmarks.common.publish import DRAFTS
+from benchmarks.common.runs import Job, run_jobs
+
+__all__ = ["LATENT_DIM", "Trained", "made", "read"]
 
 Array = np.ndarray[Any, Any]
 
@@ -63,11 +66,18 @@ def read(path: Path) -> Trained:
     return Trained(images.reshape(len(images), -1), images.shape[1:], arrays)
 
 
-def job_arguments(data: str, hidden: int, steps: int, folder: Path) -> tuple[Path, list[str]]:
-    """The file, named by what it depends on, and the command line that makes it."""
-    path = folder / f"vae-{data}-{hidden}-{steps}.npz"
-    arguments = ["--data", data, "--hidden", str(hidden), "--steps", str(steps)]
-    return path, [*arguments, "--out", str(path)]
+def made(data: str, hidden: int, steps: int) -> Path:
+    """The file of a VAE, named by what it depends on, and made in a process if it is not there."""
+    path = DRAFTS / f"vae-{data}-{hidden}-{steps}.npz"
+    if not path.exists():
+        DRAFTS.mkdir(parents=True, exist_ok=True)
+        arguments = ["--data", data, "--hidden", str(hidden), "--steps", str(steps)]
+        arguments += ["--out", str(path)]
+        job = Job({"row": "training"}, "benchmarks.common.trained", arguments)
+        (result,) = run_jobs([job], 1, path.with_suffix(".jsonl"))
+        if "failure" in result:
+            raise SystemExit(f"no VAE: {result['failure']}")
+    return path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

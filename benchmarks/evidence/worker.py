@@ -12,9 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.machine import installed_versions
+from benchmarks.common.machine import installed_versions, peak_memory
 from benchmarks.common.trained import LATENT_DIM, Trained, read
-from benchmarks.steps.device import peak_memory
 
 _PRODUCT_ROWS = 5_000
 _MIB = 2**20
@@ -33,17 +32,13 @@ def main() -> None:
     options = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     trained = read(options.trained)
-    result = products(trained) if options.estimator == "products" else measure(trained, options)
+    if options.estimator == "products":
+        from benchmarks.common.products import measure_products  # threads are settled by now
+
+        result = measure_products((_PRODUCT_ROWS, *trained.largest_product), "cpu", 1.0)
+    else:
+        result = measure(trained, options)
     print(json.dumps(result | {"versions": installed_versions()}), flush=True)
-
-
-def products(trained: Trained) -> dict[str, Any]:
-    """The machine's rate at the decoder's largest product."""
-    from benchmarks.common.products import measured_rates
-
-    rates = measured_rates((_PRODUCT_ROWS, *trained.largest_product), "cpu", 1.0)
-    brief = ", ".join(f"{name} {rate / 1e9:.1f} G/s" for name, rate in rates.items())
-    return {"rates": rates, "brief": brief}
 
 
 def measure(trained: Trained, options: argparse.Namespace) -> dict[str, Any]:

@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common.machine import installed_versions
+from benchmarks.common.machine import installed_versions, peak_memory
 from benchmarks.common.trained import read
 from benchmarks.sampling.samplers import SAMPLERS, Array, Sample, Sampler, Settings
-from benchmarks.steps.device import peak_memory
 
 _SHOWN = 2  # posteriors whose moments are compared
 

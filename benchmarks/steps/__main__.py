@@ -6,17 +6,12 @@ Writes ``benchmarks/results/<machine>.md``; with ``--quick``, a draft under ``ru
 """
 
 import argparse
-import os
-from pathlib import Path
 
-from benchmarks.common.machine import commit, describe_cpu, slug
-from benchmarks.common.publish import measure_and_publish
-from benchmarks.common.runs import Plan
+from benchmarks.common.publish import shared_options
 from benchmarks.steps.competitors import COMPETITORS
+from benchmarks.steps.plan import one_round, publish_steps
 from benchmarks.steps.report import CPU_COLUMNS
 from benchmarks.steps.workloads import PROGRAMS
-
-__all__ = ["main"]
 
 _QUICK_PROGRAMS = ("vae-100", "eight-schools")
 
@@ -30,33 +25,23 @@ def main() -> None:
     worker = ["--seconds", str(seconds)]
     worker += ["--check-steps", str(check_steps), "--blocks", "3"] if quick else []
     programs = options.programs or (_QUICK_PROGRAMS if quick else PROGRAMS)
-    plan = Plan(
+    repeats = options.repeats or (1 if quick else 5)
+    datapoints = 2_000 if quick else 20_000
+    rounds = [one_round(name, datapoints, options, worker) * repeats for name in programs]
+    publish_steps(
+        [job for jobs in rounds for job in jobs],
+        options,
+        command="benchmarks.steps",
         programs=programs,
-        competitors=options.competitors,
-        repeats=options.repeats or (1 if quick else 5),
-        threads=options.threads,
-        device="cpu",
-        datapoints=2_000 if quick else 20_000,
-        options=dict.fromkeys(programs, worker),
-    )
-    machine = describe_cpu()
-    measure_and_publish(
-        plan,
-        module="benchmarks.steps",
-        machine=machine,
-        commit=commit(),
+        datapoints=datapoints,
         columns=CPU_COLUMNS,
-        name=slug(machine),
-        folder=options.out,
         check_steps=check_steps,
-        seconds=seconds,
-        quick=quick,
+        measured=f"{repeats} × {seconds:g} s of steps per row, each in a process, in turn",
     )
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, help="processes of each row (5; quick: 1)")
+    parser = shared_options(__doc__, "5; quick: 1")
     parser.add_argument(
         "--steps-seconds", type=float, help="timed steps of each process (3; quick: 0.3)"
     )
@@ -70,9 +55,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--competitors", nargs="+", default=list(COMPETITORS), choices=list(COMPETITORS)
     )
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--out", type=Path, help="folder of the page")
-    parser.add_argument("--quick", action="store_true", help="a minute or two, to see it work")
     return parser.parse_args()
 
 

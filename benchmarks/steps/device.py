@@ -1,23 +1,13 @@
-"""What is read off the device and the process: memory, and the time in which no kernel runs."""
+"""What is read off the device: its memory, and the time in which no kernel runs."""
 
 import sys
 from typing import Any
 
 from benchmarks.steps.competitors import Run
 
-__all__ = ["backend", "gap_between_kernels", "peak_device_memory", "peak_memory", "start_device"]
+__all__ = ["backend", "gap_between_kernels", "peak_device_memory", "start_device"]
 
 _PROFILED_STEPS = 50
-
-
-def peak_memory() -> float:
-    """Largest resident size of this process so far, in MiB.
-
-    Not from ``getrusage``, whose maximum a process inherits from the one that started it.
-    """
-    with open("/proc/self/status") as status:
-        line = next(line for line in status if line.startswith("VmHWM"))
-    return float(line.split()[1]) / 1024
 
 
 def start_device(device: str, module: str) -> None:

@@ -1,38 +1,20 @@
-"""The measurements as a page of Markdown."""
+"""The tables of the page."""
 
 import math
 from collections.abc import Callable, Sequence
 
+from benchmarks.common.tables import ABSENT, markdown, number
 from benchmarks.steps.competitors import COMPETITORS
 from benchmarks.steps.summary import NUMPYRO, Row, Table, break_even
 
-__all__ = ["CPU_COLUMNS", "GPU_COLUMNS", "Column", "markdown", "number", "page"]
+__all__ = ["CPU_COLUMNS", "GPU_COLUMNS", "Column", "break_even_grid", "program_section"]
 
 Column = tuple[str, Callable[[Table, Row], str]]
-ABSENT = "not measured"
 
 
-def page(
-    title: str,
-    facts: dict[str, str],
-    notes: str,
-    tables: list[Table],
-    columns: Sequence[Column],
-) -> str:
-    """The whole page.
-
-    Args:
-        title: Heading.
-        facts: Machine, versions, commit, command, date and whatever else fixes the measurement.
-        notes: How to read the tables.
-        tables: One per program.
-        columns: Of the tables.
-    """
-    parts = [f"# {title}", "\n".join(f"- {key}: {value}" for key, value in facts.items()), notes]
-    for table in tables:
-        parts += [f"## {table.workload.title}", _arithmetic(table), _grid(table, columns)]
-    parts += ["## First step and break-even of aevb's levels", _break_even_grid(tables)]
-    return "\n\n".join(parts) + "\n"
+def program_section(table: Table, columns: Sequence[Column]) -> list[str]:
+    """What the page says of one program."""
+    return [f"## {table.workload.title}", _arithmetic(table), _grid(table, columns)]
 
 
 def _arithmetic(table: Table) -> str:
@@ -57,14 +39,15 @@ def _grid(table: Table, columns: Sequence[Column]) -> str:
     for row in table.rows:
         cells = [value(table, row) if row.results else "–" for _, value in columns]
         if not row.results:
-            cells[0] = row.problem.replace("|", "/")
+            cells[0] = row.problem
         runs = f" ({len(row.results)} of {row.attempts} runs)"
         incomplete = 0 < len(row.results) < row.attempts
         rows.append([COMPETITORS[row.name].title + runs * incomplete, *cells])
     return markdown(["competitor", *(name for name, _ in columns)], rows)
 
 
-def _break_even_grid(tables: list[Table]) -> str:
+def break_even_grid(tables: list[Table]) -> list[str]:
+    """After how many steps a level with a dearer first step has caught up, by program."""
     pairs = [("eager", "traced"), ("eager", "compiled"), ("traced", "compiled")]
     levels = ("eager", "traced", "compiled")
     header = ["program", *(f"first step, {level}" for level in levels)]
@@ -78,13 +61,7 @@ def _break_even_grid(tables: list[Table]) -> str:
         for slow, fast in pairs:
             cells.append(_steps(break_even(table, f"aevb-{slow}", f"aevb-{fast}")))
         rows.append(cells)
-    return markdown(header, rows)
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; all columns but the first are numbers."""
-    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return ["## First step and break-even of aevb's levels", markdown(header, rows)]
 
 
 def _median(key: str, digits: int = 3) -> Callable[[Table, Row], str]:
@@ -124,15 +101,6 @@ def _epoch(table: Table, row: Row) -> str:
     time = row.median("milliseconds")
     steps = table.workload.num_data / table.workload.batch
     return _unit(None if time is None else time * steps / 1e3, "s")
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """With so many digits; None is what was not measured."""
-    if value is None or math.isnan(value):
-        return ABSENT if value is None else "NaN"
-    if abs(value) >= 10 ** (digits - 1):
-        return f"{value:,.0f}"
-    return format(value, f"#.{digits}g")
 
 
 def _unit(value: float | None, unit: str) -> str:

@@ -1,10 +1,10 @@
 """Repeated runs become one row: medians, spread, ratios, distance to the arithmetic limit."""
 
-import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from benchmarks.common.runs import Result
+from benchmarks.common.tables import median, median_rates, problem
 from benchmarks.steps.competitors import COMPETITORS, takes_part
 from benchmarks.steps.workloads import Workload
 
@@ -31,16 +31,12 @@ class Row:
 
     def median(self, key: str) -> float | None:
         """Over the repeats; None where it was not measured."""
-        values = self._values(key)
-        return statistics.median(values) if values else None
+        return median(self.results, key)
 
     def spread(self, key: str) -> tuple[float, float] | None:
         """Smallest and largest over the repeats."""
-        values = self._values(key)
+        values = [result[key] for result in self.results if result.get(key) is not None]
         return (min(values), max(values)) if values else None
-
-    def _values(self, key: str) -> list[float]:
-        return [result[key] for result in self.results if result.get(key) is not None]
 
 
 @dataclass(frozen=True)
@@ -89,24 +85,13 @@ def summarize(workload: Workload, results: list[Result]) -> Table:
         results: Of all programs.
     """
     own = [result for result in results if result["program"] == workload.name]
-    measured = {result["competitor"] for result in own}
     rows = []
     for name in COMPETITORS:
-        if not takes_part(name, workload):
-            continue
-        mine = [result for result in own if result["competitor"] == name]
-        failures = [result["failure"] for result in mine if "failure" in result]
-        problem = "not measured"
-        if name in measured and failures:
-            problem = f"not measured: {failures[0]}"
-        elif any("absent" in result for result in mine):
-            problem = f"not measured: {COMPETITORS[name].needs} is not installed"
-        finished = [result for result in mine if "milliseconds" in result]
-        rows.append(Row(name, finished, len(mine), problem))
-    found = [result["rates"] for result in own if result.get("rates")]
-    libraries = found[0] if found else {}
-    rates = {name: statistics.median(rate[name] for rate in found) for name in libraries}
-    return Table(workload, rows, rates)
+        if takes_part(name, workload):
+            mine = [result for result in own if result["competitor"] == name]
+            finished = [result for result in mine if "milliseconds" in result]
+            rows.append(Row(name, finished, len(mine), problem(mine)))
+    return Table(workload, rows, median_rates(own))
 
 
 def break_even(table: Table, slow: str, fast: str) -> float | None:
@@ -120,14 +105,16 @@ def break_even(table: Table, slow: str, fast: str) -> float | None:
     Returns:
         The number of steps; infinity if ``fast`` is not faster; None if either was not measured.
     """
-    values = []
-    for name in (slow, fast):
-        row = table.row(name)
-        for key in ("first_step_seconds", "milliseconds"):
-            values.append(row.median(key) if row else None)
-    first_slow, step_slow, first_fast, step_fast = values
-    if first_slow is None or step_slow is None or first_fast is None or step_fast is None:
+    values = [
+        row.median(key)
+        for name in (slow, fast)
+        if (row := table.row(name))
+        for key in ("first_step_seconds", "milliseconds")
+    ]
+    measured = [value for value in values if value is not None]
+    if len(measured) < 4:
         return None
+    first_slow, step_slow, first_fast, step_fast = measured
     extra = max(0.0, first_fast - first_slow)
     saved = (step_slow - step_fast) / 1e3
     return extra / saved if saved > 0 else float("inf")

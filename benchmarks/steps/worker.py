@@ -14,13 +14,12 @@ import statistics
 import time
 from typing import Any
 
-from benchmarks.common.machine import installed_versions
+from benchmarks.common.machine import installed_versions, peak_memory
 from benchmarks.steps.competitors import COMPETITORS, Run
 from benchmarks.steps.device import (
     backend,
     gap_between_kernels,
     peak_device_memory,
-    peak_memory,
     start_device,
 )
 from benchmarks.steps.workloads import Workload, find_workload
@@ -44,23 +43,15 @@ def main() -> None:
     # JAX has no setting for its threads, but makes one for each processor it may run on
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     workload = find_workload(options.program, options.datapoints)
-    result = (
-        products(workload, options)
-        if options.competitor == "products"
-        else measure(workload, options)
-    )
-    names = {"program": options.program, "competitor": options.competitor}
-    print(json.dumps(names | result | {"versions": installed_versions()}), flush=True)
+    if options.competitor == "products":
+        from benchmarks.common.products import measure_products  # not in a process of JAX's
 
-
-def products(workload: Workload, options: argparse.Namespace) -> dict[str, Any]:
-    """The machine's rate of multiplication at the workload's largest product."""
-    from benchmarks.common.products import measured_rates
-
-    shape = workload.largest_product
-    if shape is None:
-        raise ValueError(f"{workload.name} has no matrix product")
-    return {"rates": measured_rates(shape, options.device, options.seconds / 3)}
+        if workload.largest_product is None:
+            raise ValueError(f"{workload.name} has no matrix product")
+        result = measure_products(workload.largest_product, options.device, options.seconds / 3)
+    else:
+        result = measure(workload, options)
+    print(json.dumps(result | {"versions": installed_versions()}), flush=True)
 
 
 def measure(workload: Workload, options: argparse.Namespace) -> dict[str, Any]:
@@ -78,6 +69,7 @@ def measure(workload: Workload, options: argparse.Namespace) -> dict[str, Any]:
 
     check_steps = options.check_steps or workload.check_steps
     done, loss, seconds_per_step = check(run, check_steps)
+    loss /= workload.loss_unit
     share = options.seconds / options.blocks
     size = options.block_steps or max(1, round(share / seconds_per_step))
     blocks = round(options.seconds / (size * seconds_per_step))
@@ -95,13 +87,14 @@ def measure(workload: Workload, options: argparse.Namespace) -> dict[str, Any]:
         "blocks": len(times),
         "block_steps": size,
         "first_step_seconds": first_step,
-        "loss": loss / workload.loss_unit,
+        "loss": loss,
         "loss_step": check_steps,
         "memory_before_mib": memory_before,
         "memory_mib": peak_memory(),
         "device_memory_mib": peak_device_memory(options.device, competitor.module),
         "backend": backend(options.device, competitor.module),
         "gap": gap_between_kernels(options.device, run, done, size, milliseconds),
+        "brief": f"{milliseconds:.3f} ms, first step {first_step:.2f} s, loss {loss:.3f}",
     }
 
 

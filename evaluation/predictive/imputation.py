@@ -150,7 +150,7 @@ def denoise(
         torch.Size([3, 8, 8])
     """
     nothing = _checked_mask(x, torch.zeros(x.shape, dtype=torch.bool, device=x.device), truth)
-    return _chain(model, guide, x, nothing, num_steps, num_chains, seed, truth, start=x)
+    return _chain(model, guide, x, nothing, num_steps, num_chains, seed, truth, from_data=True)
 
 
 def impute_hmc(
@@ -220,7 +220,7 @@ def _chain(
     num_chains: int,
     seed: int,
     truth: Tensor | None,
-    start: Tensor | None = None,
+    from_data: bool = False,
 ) -> Imputation:
     for name, value in (("num_steps", num_steps), ("num_chains", num_chains)):
         if value < 1:
@@ -230,7 +230,7 @@ def _chain(
     free = unobserved(model)
     with torch.no_grad(), randomness.stream(seed, "imputation", x.device), argument_checks(False):
         site = observed_site(model, x)
-        filled = _clamped(tiled, known, _prior_draw(model, tiled)) if start is None else tiled
+        filled = tiled if from_data else torch.where(known, tiled, _prior_draw(model, tiled))
         total = torch.zeros(tiled.shape, dtype=torch.float64, device=x.device)
         first = num_steps // 2
         for number in range(num_steps):
@@ -240,15 +240,10 @@ def _chain(
             likelihood, draw = node["fn"], node["value"]
             if number >= first:
                 total += _expectation(likelihood, draw)
-            filled = _clamped(tiled, known, draw.to(x.dtype))
+            filled = torch.where(known, tiled, draw.to(x.dtype))
     means = (total / (num_steps - first)).unflatten(0, (num_chains, len(x)))
     last = filled.unflatten(0, (num_chains, len(x)))
     return _imputation(x, observed, means, last, truth, num_steps, seed)
-
-
-def _clamped(x: Tensor, observed: Tensor, decoded: Tensor) -> Tensor:
-    """Observed values as they are, the others as decoded."""
-    return torch.where(observed, x, decoded)
 
 
 def _prior_draw(model: Program, x: Tensor) -> Tensor:
