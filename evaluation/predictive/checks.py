@@ -187,7 +187,7 @@ def predictive_check(
     device = device_of(model, guide, args=args)
     with torch.no_grad(), randomness.stream(seed, "replications", device), argument_checks(False):
         joint = Joint(model, *args, guide=guide)
-        site, x = observed_data(model, *joint.args)
+        site, x = _observed(model, *joint.args)
         is_local = joint.layout.num_datapoints is not None
         points = x if is_local else x.unsqueeze(0)
         latents, _ = joint.draw(num_draws)
@@ -255,10 +255,14 @@ def observed_data(model: Callable[..., Any], *args: Any) -> tuple[str, Tensor]:
         >>> name, x.shape
         ('x', torch.Size([3, 5]))
     """
-    # the program draws its latents, which nobody looks at
     device = device_of(model, args=args)
     with torch.no_grad(), randomness.stream(0, "observed", device), argument_checks(False):
-        trace = poutine.trace(model).get_trace(*args)
+        return _observed(model, *args)
+
+
+def _observed(model: Callable[..., Any], *args: Any) -> tuple[str, Tensor]:
+    """As :func:`observed_data`; the program draws its latents, which nobody looks at."""
+    trace = poutine.trace(model).get_trace(*args)
     found = {
         name: site["value"]
         for name, site in sites(trace)

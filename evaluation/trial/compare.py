@@ -104,8 +104,7 @@ class Trial:
 
     def summary(self) -> dict[str, Any]:
         """Everything as JSON-able numbers; moments over judged datapoints, in posterior sds."""
-        judged = torch.from_numpy(self.judged)
-        errors = self.errors
+        judged, errors = torch.from_numpy(self.judged), self.errors
         count = int(judged.sum())
         figures: dict[str, Any] = {
             "num_datapoints": len(judged),
@@ -277,8 +276,7 @@ def compare(
     weighed = gaps.amortized if gaps else importance_evidence(
         *programs, *args, num_samples=num_importance_samples, seed=seed
     )  # fmt: skip
-    # of a joint guide of local latents there is one
-    khat = weighed.khat.expand(draws.unconstrained.shape[2])
+    khat = weighed.khat.expand(draws.unconstrained.shape[2])  # of a joint guide there is one
     rhats, bulk, tail = (np.atleast_1d(figure(draws)) for figure in (rhat, ess_bulk, ess_tail))
     return Trial(
         _observed(program, args, draws.is_local), draws, errors, rhats, bulk, tail, khat.numpy(),
