@@ -264,7 +264,8 @@ class _Groups:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # ArviZ 0.x announces its refactoring at import
             from arviz import InferenceData
-        return InferenceData(**self._groups)
+        datasets: dict[str, Any] = {**self._groups}
+        return InferenceData(**datasets)
 
 
 def _attributes(sample_dims: tuple[str, ...]) -> dict[str, Any]:

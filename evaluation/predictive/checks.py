@@ -205,21 +205,13 @@ def predictive_check(
                     values = [value.reshape(size, -1).sum(1, keepdim=True) for value in values]
                 copy, own = (_shaped(name, value, (size, len(points))) for value in values)
                 pairs.setdefault(name, []).append((copy, own))
-    joined = {
-        name: tuple(torch.cat(side).cpu() for side in zip(*blocks, strict=True))
-        for name, blocks in pairs.items()
-    }
-    return PredictiveCheck(
-        {name: _share_above(copy, own) for name, (copy, own) in joined.items()},
-        {
-            name: float(_share_above(copy.mean(-1), own.mean(-1)))
-            for name, (copy, own) in joined.items()
-        },
-        {name: own.mean(0) for name, (_, own) in joined.items()},
-        {name: copy.mean(0) for name, (copy, _) in joined.items()},
-        num_draws,
-        seed,
-    )
+    check = PredictiveCheck({}, {}, {}, {}, num_draws, seed)
+    for name, blocks in pairs.items():
+        copy, own = (torch.cat(side).cpu() for side in zip(*blocks, strict=True))
+        check.p_values[name] = _share_above(copy, own)
+        check.overall[name] = float(_share_above(copy.mean(-1), own.mean(-1)))
+        check.observed[name], check.replicated[name] = own.mean(0), copy.mean(0)
+    return check
 
 
 def _share_above(copies: Tensor, own: Tensor) -> Tensor:
