@@ -12,7 +12,11 @@ FORBIDDEN = {
     "inference": {"models", "evaluation"},
     "evaluation": set[str](),
 }
-SHELL = {path.stem for path in (ROOT / "src" / "aevb").glob("*.py")} - {"__init__"}
+SHELL = {
+    path.stem
+    for path in (ROOT / "src" / "aevb").iterdir()
+    if path.suffix == ".py" or path.is_dir()
+} - {"__init__", "__pycache__"}
 # Rooms of `inference`, each with those that it may look into.
 ROOMS: dict[str, set[str]] = {
     "process": set(),
@@ -106,9 +110,11 @@ def test_packaging_lists_every_package_folder() -> None:
     import tomllib
 
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    homes = [(ROOT, layer) for layer in FORBIDDEN] + [(ROOT / "src", "aevb")]
     folders = {
-        f"aevb.{path.parent.relative_to(ROOT).as_posix().replace('/', '.')}"
-        for layer in FORBIDDEN
-        for path in (ROOT / layer).rglob("__init__.py")
+        path.parent.relative_to(root).as_posix().replace("/", ".").removeprefix("aevb.")
+        for root, home in homes
+        for path in (root / home).rglob("__init__.py")
     }
-    assert folders | {"aevb"} == set(setup["packages"])
+    assert {f"aevb.{folder}" for folder in folders - {"aevb"}} | {"aevb"} == set(setup["packages"])
+    assert setup["packages"] == list(setup["package-dir"])

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from aevb import evaluation
-from aevb.estimates import check, plain, weights_record
-from aevb.runs import REPORT, SavedRun, refuse_read_only, replace_whole, write_json, write_text
+from aevb.cli.evaluate import check, plain, weights_record
+from aevb.cli.runs import REPORT, SavedRun, refuse_read_only, replace_whole, write_json, write_text
 
 __all__ = ["try_posterior"]
 

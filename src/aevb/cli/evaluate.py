@@ -7,10 +7,10 @@ from typing import Any, Literal
 import torch
 
 from aevb import evaluation, inference
+from aevb.cli.runs import SavedRun, refuse_read_only, write_json
 from aevb.models import LatentVariableModel, Likelihood
 from aevb.models.composed import ComposedModel
 from aevb.models.likelihoods import Grid
-from aevb.runs import SavedRun, refuse_read_only, write_json
 
 __all__ = ["Estimator", "Schedule", "check", "estimate", "plain", "weights_record"]
 

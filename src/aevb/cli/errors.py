@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser
 
-from aevb.parts import FAMILIES, members
-from aevb.trust import TrustError
+from aevb.cli.parts import FAMILIES, members
+from aevb.cli.trust import TrustError
 
 __all__ = ["explain"]
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from aevb import evaluation
-from aevb.estimates import check, plain, weights_record
-from aevb.runs import SavedRun, destination
+from aevb.cli.evaluate import check, plain, weights_record
+from aevb.cli.runs import SavedRun, destination
 
 __all__ = ["embed_split"]
 

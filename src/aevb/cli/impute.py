@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from aevb import evaluation
-from aevb.estimates import check, plain, weights_record
-from aevb.runs import PICTURES, SavedRun, destination, refuse_read_only, write_json
+from aevb.cli.evaluate import check, plain, weights_record
+from aevb.cli.runs import PICTURES, SavedRun, destination, refuse_read_only, write_json
 
 __all__ = ["Pattern", "impute_split"]
 

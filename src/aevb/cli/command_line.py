@@ -18,12 +18,12 @@ from jsonargparse import (
 )
 
 import aevb
-from aevb import commands
+from aevb.cli import train as commands
+from aevb.cli.errors import explain
+from aevb.cli.runs import CONFIG, as_json, write_text
+from aevb.cli.trust import TrustError, guarded, read_config, refuse_links, remember
 from aevb.data.locations import data_root
 from aevb.data.sources import DATASETS
-from aevb.explanations import explain
-from aevb.runs import CONFIG, as_json, write_text
-from aevb.trust import TrustError, guarded, read_config, refuse_links, remember
 
 __all__ = ["main"]
 
@@ -35,7 +35,6 @@ _HELP = {
     "impute": "hide values of the data of a run and fill them in",
     "sample": "draw from the model of a run",
     "parts": "list what models can be made of",
-    "sweep": "try every combination of parts on a dozen numbers",
 }
 # Arguments that the commands get from here and not from the user.
 _WIRED = {"write_config", "reopen"}

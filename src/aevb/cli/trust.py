@@ -19,8 +19,8 @@ from jsonargparse import _util, get_loader
 from platformdirs import user_state_path
 from torch import nn, optim
 
-from aevb.parts import FAMILIES
-from aevb.runs import write_json
+from aevb.cli.parts import FAMILIES
+from aevb.cli.runs import write_json
 
 __all__ = ["Config", "TrustError", "guarded", "read_config", "refuse_links", "remember"]
 
@@ -75,7 +75,7 @@ def read_config(path: Path, trusted: Sequence[str] = ()) -> Config:
         >>> _ = path.write_text("model: {class_path: os.system, init_args: {command: date}}")
         >>> read_config(path)
         Traceback (most recent call last):
-        aevb.trust.TrustError: ...config.yaml names os.system, which is of none of aevb, ...
+        aevb.cli.trust.TrustError: ...config.yaml names os.system, which is of none of aevb, ...
     """
     if not path.is_file():  # nor a pipe or a device, which might never end
         raise FileNotFoundError(f"{path}: no such configuration file")

@@ -10,19 +10,16 @@ from typing import Any, Literal
 import torch
 from torch.distributions import constraints
 from torch.optim.lr_scheduler import LRScheduler
-from tqdm import tqdm
 
 from aevb import data as datasets
 from aevb import evaluation, inference
-from aevb import sweep as sweeps
-from aevb.embeddings import embed_split
-from aevb.estimates import Estimator, Schedule, check, estimate, plain, weights_record
-from aevb.imputations import Pattern, impute_split
-from aevb.inference import ELBO, Objective
-from aevb.models import VAE, LatentVariableModel, Likelihood
-from aevb.parts import FAMILIES
-from aevb.parts import parts as list_parts
-from aevb.runs import (
+from aevb.cli.compare import try_posterior
+from aevb.cli.embed import embed_split
+from aevb.cli.evaluate import Estimator, Schedule, check, estimate, plain, weights_record
+from aevb.cli.impute import Pattern, impute_split
+from aevb.cli.parts import FAMILIES
+from aevb.cli.parts import parts as list_parts
+from aevb.cli.runs import (
     CONFIG,
     PICTURES,
     SavedRun,
@@ -32,11 +29,11 @@ from aevb.runs import (
     save_weights,
     set_reports_aside,
     write_record,
-    write_text,
 )
-from aevb.trials import try_posterior
+from aevb.inference import ELBO, Objective
+from aevb.models import VAE, LatentVariableModel, Likelihood
 
-__all__ = ["compare", "embed", "evaluate", "impute", "parts", "sample", "sweep", "train"]
+__all__ = ["compare", "embed", "evaluate", "impute", "parts", "sample", "train"]
 
 Reopen = Callable[[Path], Any]
 
@@ -384,29 +381,6 @@ def parts(family: str | None = None) -> list[dict[str, str]]:
     if family is not None and family not in FAMILIES:
         raise ValueError(f"family: unknown name {family!r}; valid: {', '.join(FAMILIES)}")
     return [row for row in list_parts() if family in (None, row["family"])]
-
-
-def sweep(quick: bool = False, seed: int = 0, out: Path | None = None) -> dict[str, Any]:
-    """Try every prior with every likelihood, posterior and objective, three steps each.
-
-    Args:
-        quick: Only so many that any two parts meet: seconds in place of a quarter of an hour.
-        seed: Of data, weights and draws.
-        out: Table to write, .md.
-
-    Returns:
-        The table, and how many combinations train, are refused and fail.
-    """
-    if out is not None:
-        out = destination(out, ".md")
-    chosen = sweeps.covering() if quick else list(sweeps.combinations())
-    outcomes = [sweeps.examine(parts, seed) for parts in tqdm(chosen, leave=False)]
-    table = sweeps.summary(outcomes)
-    if out is not None:
-        write_text(out, f"# Every combination of parts\n\n{table}\n")
-    verdicts = [outcome.verdict for outcome in outcomes]
-    counts = {verdict: verdicts.count(verdict) for verdict in ("trains", "refused", "fails")}
-    return {"table": table, **counts, "seed": seed}
 
 
 def _progress(folder: Path) -> tuple[int, int]:
