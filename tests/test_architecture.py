@@ -95,6 +95,18 @@ def test_a_forbidden_import_would_be_found(tmp_path: Path) -> None:
     assert violations("models", imported(file)) >= {"aevb.inference", "models"}
 
 
+def test_the_shell_is_out_of_bounds_with_all_that_lies_in_it() -> None:
+    assert SHELL == {"__main__", "cli"}
+    assert violations("evaluation", {"aevb.cli.runs"}) == {"aevb.cli.runs"}
+
+
+def test_every_command_has_a_file_of_its_name() -> None:
+    from aevb.cli.parser import COMMANDS
+
+    for name, (command, _) in COMMANDS.items():
+        assert (command.__module__, command.__name__) == (f"aevb.cli.{name}", name)
+
+
 def test_every_public_name_is_exported_and_documented() -> None:
     import aevb
 

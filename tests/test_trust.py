@@ -18,7 +18,7 @@ from jsonargparse import ArgumentParser
 from safetensors.torch import save_file
 
 from aevb.cli import main, trust
-from aevb.cli.command_line import _NEEDED
+from aevb.cli.configurations import NEEDED
 from aevb.cli.errors import _FAMILIES
 from aevb.cli.parts import members
 from aevb.cli.trust import TrustError, _Remembered, read_config
@@ -308,8 +308,8 @@ def test_evaluation_builds_model_and_data_alone(
 
     monkeypatch.setattr(ArgumentParser, "instantiate", spy)
     assert aevb("evaluate", run, "--limit", 2, "--num_samples", 2)[0] == 0
-    assert next(keys for keys in made if "model" in keys) == set(_NEEDED)
-    assert set(_NEEDED) == {"data", "data_root", "binarize", "model", "seed"}
+    assert next(keys for keys in made if "model" in keys) == set(NEEDED)
+    assert set(NEEDED) == {"data", "data_root", "binarize", "model", "seed"}
 
 
 # Modules of one's own

@@ -8,73 +8,82 @@ from typing import Any
 import torch
 
 from aevb import evaluation
-from aevb.cli.evaluate import check, plain, weights_record
-from aevb.cli.runs import REPORT, SavedRun, refuse_read_only, replace_whole, write_json, write_text
+from aevb.cli.files import refuse_read_only, replace_whole, write_json, write_text
+from aevb.cli.runs import REPORT, SavedRun, Split, check
 
-__all__ = ["try_posterior"]
+__all__ = ["compare"]
 
 
-def try_posterior(
+def compare(
     saved: SavedRun,
-    split: str,
-    datapoints: int,
-    population: int | None,
-    seed: int,
-    device: torch.device,
-    **settings: Any,
+    datapoints: int = 64,
+    split: Split = "test",
+    num_chains: int = 16,
+    num_samples: int = 500,
+    num_warmup: int = 500,
+    num_importance_samples: int = 2000,
+    num_temperatures: int = 200,
+    max_steps: int = 5000,
+    num_simulations: int = 1000,
+    num_replications: int = 1000,
+    population: int | None = 1000,
+    chain_batch_size: int | None = None,
 ) -> dict[str, Any]:
-    """Compare, and write ``report.html``, ``report.json`` and ``draws.nc`` into the run folder.
+    """Put a posterior on trial; report.html, report.json and draws.nc go into the run's folder.
 
     Args:
         saved: The run.
-        split: Of its data.
-        datapoints: The first so many.
-        population: The first so many for active units and KL; None for all.
-        seed: Of everything random.
-        device: Where to compute.
-        settings: Others of :func:`aevb.evaluation.compare`.
+        datapoints: The first so many of the split.
+        split: train, validation or test.
+        num_chains: Chains of each datapoint.
+        num_samples: Draws that each chain keeps.
+        num_warmup: Iterations before.
+        num_importance_samples: Of each importance estimate.
+        num_temperatures: Of annealing from the refined posterior; 0 for none.
+        max_steps: Of refinement.
+        num_simulations: Datapoints simulated from the model for calibration; 0 for none.
+        num_replications: Of each datapoint for predictive checks; 0 for none.
+        population: The first so many of the split for active units and KL; null for all.
+        chain_batch_size: Chains evaluated at once, to bound the memory.
 
     Returns:
-        What is printed: the table and the verdict.
+        The verdict and the figures behind it.
     """
     check(datapoints=datapoints, population=population)
     refuse_read_only(saved.folder)
-    data = getattr(saved.dataset, split)
-    x, many = (data.evaluation(count).to(device) for count in (datapoints, population))
+    x, many = (saved.values(split, count) for count in (datapoints, population))
+    settings: dict[str, Any] = {
+        "num_chains": num_chains, "num_samples": num_samples, "num_warmup": num_warmup,
+        "num_importance_samples": num_importance_samples, "num_temperatures": num_temperatures,
+        "max_steps": max_steps, "num_simulations": num_simulations,
+        "num_replications": num_replications, "chain_batch_size": chain_batch_size,
+    }  # fmt: skip
     began = time.perf_counter()
-    trial = evaluation.compare(plain(saved.model), x, population=many, seed=seed, **settings)
+    trial = evaluation.compare(saved.at_means, x, population=many, seed=saved.seed, **settings)
     record = {
         "run": str(saved.folder),
         "model": " ".join(repr(saved.model).split()),
-        **weights_record(saved),
+        **saved.weights,
         "data": saved.dataset.name,
         "binarize": saved.dataset.train.binarize,
         "split": split,
         "datapoints": len(x),
         "population": len(many),
         "epoch": saved.epoch,
-        "seed": seed,
+        "seed": saved.seed,
         **settings,
         "seconds": round(time.perf_counter() - began, 1),
-        "device": str(device),
+        "device": str(saved.device),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in ("aevb", "torch", "pyro-ppl", "arviz")},
     }
     page, figures, draws = (saved.folder / name for name in REPORT)
     write_text(page, evaluation.trial_page(trial, record))
-    each: dict[str, Any] = {
-        "judged": trial.judged.tolist(),
-        "differs": trial.differs.tolist(),
-        "rhat": trial.rhat.tolist(),
-        "ess_bulk": trial.ess_bulk.tolist(),
-        "ess_tail": trial.ess_tail.tolist(),
-        "khat": trial.khat.tolist(),
-        "mean_error": trial.errors.mean_error.tolist(),
-        "log_scale_ratio": trial.errors.log_scale_ratio.tolist(),
-        "energy_distance": trial.errors.energy_distance.tolist(),
-        "p_value": trial.errors.p_value.tolist(),
-    }
+    own = ("judged", "differs", "rhat", "ess_bulk", "ess_tail", "khat")
+    errors = ("mean_error", "log_scale_ratio", "energy_distance", "p_value")
+    each: dict[str, Any] = {name: getattr(trial, name).tolist() for name in own}
+    each |= {name: getattr(trial.errors, name).tolist() for name in errors}
     if trial.gaps is not None:
         each |= {
             "log_evidence": trial.gaps.log_evidence.tolist(),

@@ -1,6 +1,5 @@
-"""What the commands do."""
+"""Training a model on data, its evaluation and its pictures."""
 
-import math
 import warnings
 from collections.abc import Callable
 from datetime import datetime
@@ -8,34 +7,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import save_file
 from torch.distributions import constraints
 from torch.optim.lr_scheduler import LRScheduler
 
 from aevb import data as datasets
 from aevb import evaluation, inference
-from aevb.cli.compare import try_posterior
-from aevb.cli.embed import embed_split
-from aevb.cli.evaluate import Estimator, Schedule, check, estimate, plain, weights_record
-from aevb.cli.impute import Pattern, impute_split
-from aevb.cli.parts import FAMILIES
-from aevb.cli.parts import parts as list_parts
-from aevb.cli.runs import (
-    CONFIG,
-    PICTURES,
-    SavedRun,
-    build_model,
-    destination,
-    open_run,
-    save_weights,
-    set_reports_aside,
-    write_record,
-)
+from aevb.cli.evaluate import evaluate
+from aevb.cli.runs import CONFIG, REPORT, Device, SavedRun, build_model, check, write_record
 from aevb.inference import ELBO, Objective
 from aevb.models import VAE, Initializer, LatentVariableModel, Likelihood
 
-__all__ = ["compare", "embed", "evaluate", "impute", "parts", "sample", "train"]
+__all__ = ["train"]
 
-Reopen = Callable[[Path], Any]
+WEIGHTS = "weights.safetensors"
 
 
 def train(
@@ -60,7 +45,7 @@ def train(
     num_samples: int = 1000,
     limit: int | None = 1000,
     seed: int = 0,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     compile: Literal["auto", "eager", "traced", "compiled"] = "auto",
     precision: Literal["float32", "tf32", "bf16"] = "float32",
     out: Path | None = None,
@@ -137,7 +122,7 @@ def train(
         log_every=log_every,
     )
     if run.step > before[0]:
-        set_reports_aside(folder, before[1])
+        _set_reports_aside(folder, before[1])
     summary = {
         "run": str(folder),
         "epochs": run.epoch,
@@ -148,250 +133,14 @@ def train(
     }
     if run.stopped.startswith("SIG"):
         return summary
-    save_weights(folder, built)
-    saved = SavedRun(folder, None, built.eval(), dataset, run.epoch, run.stopped)
+    _save_weights(folder, built)
+    saved = SavedRun(folder, built.eval(), dataset, run.epoch, target, seed)
     try:
-        figures = estimate(saved, "test", num_samples, limit, seed, target)
+        figures = evaluate(saved, num_samples, limit=limit)
     except inference.NoDensityError as error:
         figures = {"evidence": None, "why": str(error)}  # an ordinary autoencoder
-    _draw(saved, run.history, target)
+    _draw(saved, run.history)
     return {**summary, **figures}
-
-
-def evaluate(
-    run: Path,
-    reopen: Reopen,
-    num_samples: int | None = None,
-    split: Literal["train", "validation", "test"] = "test",
-    limit: int | None = None,
-    estimator: Estimator = "importance",
-    num_chains: int = 16,
-    num_temperatures: int = 1000,
-    schedule: Schedule = "sigmoid",
-    start: Literal["prior", "guide"] = "guide",
-    chain_batch_size: int | None = None,
-    curve: bool = False,
-    seed: int = 0,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    data_root: Path | None = None,
-) -> dict[str, Any]:
-    """Estimate the evidence of a trained model.
-
-    Args:
-        run: Run folder.
-        reopen: Reads the configuration of a run folder.
-        num_samples: Importance samples for each datapoint, 5,000 by default; for hmc draws of each
-            chain, 500 by default.
-        split: train, validation or test; of bdmc only the number of datapoints is taken.
-        limit: Only the first so many datapoints.
-        estimator: importance; ais, annealing; bdmc, bounds from both sides on simulated data; or
-            hmc, posterior draws (AEVB, appendix D).
-        num_chains: Chains of each datapoint, for all but importance.
-        num_temperatures: Steps of annealing.
-        schedule: How temperatures lie: sigmoid, linear or adaptive.
-        start: Where annealing starts: prior or guide.
-        chain_batch_size: Chains evaluated at once, to bound the memory.
-        curve: Also the importance bound against its number of samples, with a picture.
-        seed: Of the draws.
-        device: Where to compute.
-        data_root: Folder with the data, if it has moved.
-
-    Returns:
-        Means in nats per datapoint, with their errors and settings.
-    """
-    if num_samples is None:
-        num_samples = 500 if estimator == "hmc" else 5000
-    target = inference.pick_device(device)
-    saved = open_run(run, reopen(run), data_root, target)
-    return estimate(
-        saved, split, num_samples, limit, seed, target, estimator, num_chains, num_temperatures,
-        schedule, start, chain_batch_size, curve,
-    )  # fmt: skip
-
-
-def compare(
-    run: Path,
-    reopen: Reopen,
-    datapoints: int = 64,
-    split: Literal["train", "validation", "test"] = "test",
-    num_chains: int = 16,
-    num_samples: int = 500,
-    num_warmup: int = 500,
-    num_importance_samples: int = 2000,
-    num_temperatures: int = 200,
-    max_steps: int = 5000,
-    num_simulations: int = 1000,
-    num_replications: int = 1000,
-    population: int | None = 1000,
-    chain_batch_size: int | None = None,
-    seed: int = 0,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    data_root: Path | None = None,
-) -> dict[str, Any]:
-    """Put the posterior of a run on trial: chains, gaps, calibration and predictive checks.
-
-    Args:
-        run: Run folder; report.html, report.json and draws.nc are written into it.
-        reopen: Reads the configuration of a run folder.
-        datapoints: The first so many of the split.
-        split: train, validation or test.
-        num_chains: Chains of each datapoint.
-        num_samples: Draws that each chain keeps.
-        num_warmup: Iterations before.
-        num_importance_samples: Of each importance estimate.
-        num_temperatures: Of annealing from the refined posterior; 0 for none.
-        max_steps: Of refinement.
-        num_simulations: Datapoints simulated from the model for calibration; 0 for none.
-        num_replications: Of each datapoint for predictive checks; 0 for none.
-        population: The first so many of the split for active units and KL; null for all.
-        chain_batch_size: Chains evaluated at once, to bound the memory.
-        seed: Of everything random.
-        device: Where to compute.
-        data_root: Folder with the data, if it has moved.
-
-    Returns:
-        The verdict and the figures behind it.
-    """
-    target = inference.pick_device(device)
-    saved = open_run(run, reopen(run), data_root, target)
-    return try_posterior(
-        saved, split, datapoints, population, seed, target,
-        num_chains=num_chains, num_samples=num_samples, num_warmup=num_warmup,
-        num_importance_samples=num_importance_samples, num_temperatures=num_temperatures,
-        max_steps=max_steps, num_simulations=num_simulations,
-        num_replications=num_replications, chain_batch_size=chain_batch_size,
-    )  # fmt: skip
-
-
-def embed(
-    run: Path,
-    reopen: Reopen,
-    split: Literal["train", "validation", "test"] = "test",
-    limit: int | None = None,
-    seed: int = 0,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    data_root: Path | None = None,
-    out: Path | None = None,
-) -> dict[str, Any]:
-    """Embed a split: posterior means and scales, active units, and the KL of each latent.
-
-    Args:
-        run: Run folder.
-        reopen: Reads the configuration of a run folder.
-        split: train, validation or test.
-        limit: Only the first so many datapoints.
-        seed: Of Monte Carlo, where there is no closed form.
-        device: Where to compute.
-        data_root: Folder with the data, if it has moved.
-        out: Array to write, .npz; a picture goes beside it. By default in the run.
-
-    Returns:
-        Figures, and the files written.
-    """
-    target = inference.pick_device(device)
-    saved = open_run(run, reopen(run), data_root, target)
-    return embed_split(saved, split, limit, seed, target, out)
-
-
-def impute(
-    run: Path,
-    reopen: Reopen,
-    missing: float = 0.6,
-    pattern: Pattern = "random",
-    datapoints: int = 64,
-    split: Literal["train", "validation", "test"] = "test",
-    num_steps: int = 100,
-    num_chains: int = 4,
-    num_samples: int = 300,
-    seed: int = 0,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    data_root: Path | None = None,
-    out: Path | None = None,
-) -> dict[str, Any]:
-    """Hide values and fill them in: by the DLGM paper's Markov chain, and by HMC.
-
-    Args:
-        run: Run folder.
-        reopen: Reads the configuration of a run folder.
-        missing: Share of the values that is hidden.
-        pattern: random, or square: one in the middle.
-        datapoints: The first so many of the split.
-        split: train, validation or test.
-        num_steps: Of the Markov chain, whose second half counts.
-        num_chains: Of both methods, for each datapoint.
-        num_samples: Draws, and warm-up, of each chain of HMC; 0 for none.
-        seed: Of everything random.
-        device: Where to compute.
-        data_root: Folder with the data, if it has moved.
-        out: Picture to write, .png. By default in the run.
-
-    Returns:
-        Errors over the hidden values, and the picture.
-    """
-    target = inference.pick_device(device)
-    saved = open_run(run, reopen(run), data_root, target)
-    return impute_split(
-        saved, split, missing, pattern, datapoints, num_steps, num_chains, num_samples, seed,
-        target, out,
-    )  # fmt: skip
-
-
-def sample(
-    run: Path,
-    reopen: Reopen,
-    num: int = 64,
-    seed: int = 0,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    data_root: Path | None = None,
-    out: Path | None = None,
-) -> dict[str, Any]:
-    """Draw from the model: a picture of E[x|z] at z from the prior, and the array of it.
-
-    Args:
-        run: Run folder.
-        reopen: Reads the configuration of a run folder.
-        num: Number of draws.
-        seed: Of the draws.
-        device: Where to compute.
-        data_root: Folder with the data, if it has moved.
-        out: Picture to write, .png; the array goes beside it as .npy. By default in the run.
-
-    Returns:
-        The files written.
-    """
-    if num < 1:
-        raise ValueError(f"num: must be at least 1; got {num}")
-    target = inference.pick_device(device)
-    saved = open_run(run, reopen(run), data_root, target)
-    picture = destination(out or run / f"samples-{num}-seed{seed}.png", *PICTURES)
-    torch.manual_seed(seed)
-    means = evaluation.prior_means(plain(saved.model).model, num).cpu()
-    evaluation.image_grid(means, picture, _columns(num), f"{num} samples, seed {seed}")
-    array = picture.with_suffix(".npy")
-    _save_array(array, means)
-    return {
-        "run": str(run),
-        "num": num,
-        **weights_record(saved),
-        "seed": seed,
-        "picture": str(picture),
-        "array": str(array),
-    }
-
-
-def parts(family: str | None = None) -> list[dict[str, str]]:
-    """List every part: its family, one line on it, its parameters and its source.
-
-    Args:
-        family: One of model, prior, likelihood, posterior, network, input_noise, weights, scale
-            or objective; by default all.
-
-    Returns:
-        A row for each part.
-    """
-    if family is not None and family not in FAMILIES:
-        raise ValueError(f"family: unknown name {family!r}; valid: {', '.join(FAMILIES)}")
-    return [row for row in list_parts() if family in (None, row["family"])]
 
 
 def _progress(folder: Path) -> tuple[int, int]:
@@ -402,6 +151,21 @@ def _progress(folder: Path) -> tuple[int, int]:
     state = inference.load_checkpoint(path)
     rows = state["history"]
     return state["counters"]["step"], rows[-1]["epoch"] if rows else 0
+
+
+def _set_reports_aside(folder: Path, epoch: int) -> None:
+    """Rename the report on the weights of an epoch, which training has changed since."""
+    for name in REPORT:
+        path = folder / name
+        if path.exists():
+            path.replace(path.with_name(f"{path.stem}-epoch{epoch}{path.suffix}"))
+
+
+def _save_weights(folder: Path, model: torch.nn.Module) -> None:
+    """Write the weights alone, for other programs to load."""
+    # cloned, because safetensors refuses weights that share memory
+    tensors = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS)
 
 
 def _splits(
@@ -423,14 +187,14 @@ def _splits(
     return training.first(num_train), watched if watched is not None and len(watched) else None
 
 
-def _draw(saved: SavedRun, history: list[dict[str, Any]], device: torch.device) -> None:
+def _draw(saved: SavedRun, history: list[dict[str, Any]]) -> None:
     """The pictures of a run."""
-    folder, model = saved.folder, plain(saved.model)
+    folder, model = saved.folder, saved.at_means
     evaluation.training_curve(history, folder / "loss.png")
     torch.manual_seed(0)
     samples = evaluation.prior_means(model.model, 64)
     evaluation.image_grid(samples, folder / "samples.png", 8, "E[x|z], z from the prior")
-    x = saved.dataset.test.evaluation(40).to(device)
+    x = saved.values("test", 40)
     pairs = torch.stack([x, evaluation.reconstructions(model.model, model.guide, x)], dim=1)
     evaluation.image_grid(
         pairs.flatten(0, 1), folder / "reconstructions.png", 10, "test data and reconstructions"
@@ -438,16 +202,6 @@ def _draw(saved: SavedRun, history: list[dict[str, Any]], device: torch.device) 
     if getattr(model, "latent_dim", None) == 2:
         plane = evaluation.latent_manifold(model.model)
         evaluation.image_grid(plane, folder / "manifold.png", 20, "E[x|z] over the latent plane")
-
-
-def _columns(num: int) -> int:
-    return max(1, math.isqrt(num))
-
-
-def _save_array(path: Path, values: torch.Tensor) -> None:
-    import numpy as np
-
-    np.save(path, values.numpy(), allow_pickle=False)
 
 
 def _warn_of_binary_data(model: LatentVariableModel, dataset: datasets.Dataset) -> None:
