@@ -5,7 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
+from jsonargparse import (
+    ActionConfigFile,  # type: ignore[attr-defined] # documented, but not in its __all__
+    ArgumentParser,
+    set_parsing_settings,
+)
 
 import aevb
 from aevb.cli.compare import compare
@@ -31,7 +35,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "parts": (parts, "list what models can be made of"),
 }
 # Arguments that functions get from the command line itself and not from the user.
-_WIRED = {"write_config", "saved", "settings"}
+_WIRED: set[str | int] = {"write_config", "saved", "settings"}
 
 # A class that stands where any value may stand is left as text: nothing asks for it.
 set_parsing_settings(instantiate_subclass_spec_in_any=False)
