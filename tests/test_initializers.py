@@ -15,7 +15,7 @@ INITIALIZERS: list[tuple[Initializer, float]] = [  # with the standard deviation
 ]
 
 
-@pytest.mark.parametrize("initializer, scale", INITIALIZERS)
+@pytest.mark.parametrize(("initializer", "scale"), INITIALIZERS)
 def test_spread_of_weights(initializer: Initializer, scale: float) -> None:
     torch.manual_seed(0)
     layer = torch.nn.Linear(100, 50)
