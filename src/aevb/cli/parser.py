@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import (
-    ActionConfigFile,  # type: ignore[attr-defined] # documented, but not in its __all__
+from jsonargparse import (  # type: ignore[attr-defined] # one is not in its __all__
+    ActionConfigFile,
     ArgumentParser,
     set_parsing_settings,
 )
