@@ -22,11 +22,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from aevb import data
+from aevb.cli.runs import write_json
 from aevb.data.seeds import stream_seed
 from aevb.evaluation import inference_gaps
 from aevb.inference import ais_evidence, bdmc_evidence, importance_evidence
 from aevb.models import VAE
-from aevb.runs import write_json
 
 __all__ = ["main", "table"]
 
