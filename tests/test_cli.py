@@ -407,7 +407,7 @@ def test_trial_writes_its_report(run: Path, aevb: Any) -> None:
     assert figures["gaps"]["inference_gap"]["mean"] > 0
     page = (run / "report.html").read_text()
     assert all(escape(line) in page for line in figures["verdict"])
-    assert "<img alt='' src='data:image/png" in page
+    assert '<img alt="" src="data:image/png' in page
     assert "http" not in page  # it opens from disk, and asks for nothing
     written = json.loads((run / "report.json").read_text())
     assert written["verdict"] == figures["verdict"]

@@ -32,8 +32,9 @@ def trial_page(trial: Trial, settings: dict[str, Any], num_worst: int = 9) -> st
         HTML, with all pictures inside.
     """
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )  # fmt: skip
     environment.filters |= {
         "counted": counted, "decimal": decimal, "png": _png, "shown_p": shown_p, "words": words
     }  # fmt: skip
