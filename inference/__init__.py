@@ -9,7 +9,8 @@ from aevb.inference.process.devices import pick_device
 from aevb.inference.process.randomness import seeded
 from aevb.inference.programs.layouts import NoDensityError
 from aevb.inference.programs.log_density import LogDensity, guide_draws
-from aevb.inference.programs.program import Program, ProgramPair
+from aevb.inference.programs.program import Program
+from aevb.inference.programs.protocol import ProgramPair
 from aevb.inference.programs.simulate import Simulation, simulate
 from aevb.inference.svi.checkpoint import load_checkpoint, save_checkpoint
 from aevb.inference.svi.diagnosis import NonFiniteLossError

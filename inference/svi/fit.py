@@ -9,9 +9,10 @@ from torch import nn
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import pick_device
 from aevb.inference.process.precision import PRECISIONS
-from aevb.inference.programs.program import ProgramPair
+from aevb.inference.programs.protocol import ProgramPair
 from aevb.inference.svi.feeds import Data, Feed
 from aevb.inference.svi.objectives import ELBO, Objective, PyroLoss
+from aevb.inference.svi.preparation import prepare_training
 from aevb.inference.svi.steps import LEVELS
 from aevb.inference.svi.training import Optimizer, Run, Schedule, Training
 
@@ -123,38 +124,59 @@ def fit(
         raise ValueError(f"compile: expected one of {', '.join(LEVELS)}; got {compile!r}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}")
+    if not isinstance(program, nn.Module):
+        raise ValueError(
+            "program: expected one of our models or Program(model, guide); got "
+            f"{type(program).__name__}"
+        )
     target = pick_device(device)
     folder = None if out is None else Path(out)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
+    goal = objective if isinstance(objective, Objective) else PyroLoss(objective)
     with randomness.seeded(seed, target):
-        if isinstance(program, nn.Module):
-            program.to(target).eval()  # while prepared, lest batch statistics count it as training
+        program.to(target).eval()  # while prepared, lest batch statistics count it as training
+        feed = Feed(data, batch_size, seed, target)
+        loss, reading = prepare_training(
+            program, feed, validation, goal, weight_prior_scale, precision, seed
+        )
+        program.train()
+        made = optimizer(loss.parameters, lr=learning_rate)
+        scheduled = None if schedule is None else schedule(made)
+        if folder is not None and scheduled is not None and not hasattr(scheduled, "state_dict"):
+            raise ValueError(
+                f"schedule: {type(scheduled).__name__} has no state_dict, so that a run in a "
+                "folder could not be resumed; give it one, or no folder"
+            )
+        settings = {
+            "objective": repr(goal),
+            "optimizer": type(made).__name__,
+            "learning_rate": learning_rate,
+            "precision": precision,
+            "schedule": type(scheduled).__name__,
+            "batch_size": batch_size,
+            "num_datapoints": feed.num_datapoints,
+            "weight_prior_scale": weight_prior_scale,
+            "seed": seed,
+            "parameters": {name: list(p.shape) for name, p in program.named_parameters()},
+        }
         training = Training(
-            program=program,
-            feed=Feed(data, batch_size, seed, target),
+            loss,
+            reading,
+            feed,
+            made,
+            scheduled,
+            settings,
             validation=validation,
-            objective=objective if isinstance(objective, Objective) else PyroLoss(objective),
-            weight_prior_scale=weight_prior_scale,
             patience=patience,
             seed=seed,
-            device=target,
             folder=folder,
+            resume=resume,
             log_every=log_every or (1 if batch_size else 100),
-            compile=compile,
-            precision=precision,
+            level=compile,
         )
-        try:
-            training.prepare(data, batch_size)
-            if isinstance(program, nn.Module):
-                program.train()
-            training.set_optimizer(optimizer, learning_rate, schedule)
-            training.begin(resume)
-            run = training.run(epochs, steps, checkpoint_seconds, progress)
-        finally:
-            training.tell_num_datapoints(None)
-        if isinstance(program, nn.Module):
-            program.eval()
+        run = training.run(epochs, steps, checkpoint_seconds, progress)
+        program.eval()
         return run
 
 

@@ -15,7 +15,7 @@ from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.arguments import Arguments
 from aevb.inference.programs.guide_checks import counts_for_nothing, refuse_unfit_guide
 from aevb.inference.programs.layouts import Layout, in_plate, latents_of, sum_log_prob
-from aevb.inference.programs.program import ProgramPair
+from aevb.inference.programs.protocol import ProgramPair
 from aevb.inference.programs.ways import agree
 from aevb.inference.svi.estimators import closed_form
 from aevb.inference.svi.site_sums import latent_names, sample_sites
