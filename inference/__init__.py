@@ -13,6 +13,7 @@ from aevb.inference.programs.program import Program
 from aevb.inference.programs.protocol import ProgramPair
 from aevb.inference.programs.simulate import Simulation, simulate
 from aevb.inference.svi.checkpoint import load_checkpoint, save_checkpoint
+from aevb.inference.svi.compiled_step import CompiledStep, compiled_step
 from aevb.inference.svi.diagnosis import NonFiniteLossError
 from aevb.inference.svi.fit import fit
 from aevb.inference.svi.objectives import (
@@ -33,6 +34,7 @@ __all__ = [
     "BDMCEvidence",
     "BetaELBO",
     "CHECKPOINT",
+    "CompiledStep",
     "DReG",
     "Draws",
     "ELBO",
@@ -54,6 +56,7 @@ __all__ = [
     "StickingTheLanding",
     "ais_evidence",
     "bdmc_evidence",
+    "compiled_step",
     "fit",
     "guide_draws",
     "hmc",

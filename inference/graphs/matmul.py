@@ -24,8 +24,8 @@ _ACTIVATIONS: dict[Any, str] = {
     _ATEN.sigmoid.default: "sigmoid",
 }
 _LIBRARY: list[torch.library.Library] = []
-# AMD's first family with vector units 512 bits wide, of which MKL fills half. oneDNN is about twice
-# as fast there (201 against 104 GFLOP/s on one thread), and equal to within 10 % before it.
+# AMD's first family with vector units 512 bits wide, of which MKL fills half. oneDNN is about
+# twice as fast there (201 against 104 GFLOP/s on one thread), and equal to within 10 % before it.
 _WIDE_AMD = 26
 
 

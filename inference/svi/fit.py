@@ -4,16 +4,15 @@ from pathlib import Path
 
 import torch
 from pyro.infer.elbo import ELBO as Estimator
-from torch import nn
 
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import pick_device
 from aevb.inference.process.precision import PRECISIONS
 from aevb.inference.programs.protocol import ProgramPair
 from aevb.inference.svi.feeds import Data, Feed
-from aevb.inference.svi.objectives import ELBO, Objective, PyroLoss
-from aevb.inference.svi.preparation import prepare_training
-from aevb.inference.svi.steps import LEVELS
+from aevb.inference.svi.objectives import ELBO, Objective, as_objective
+from aevb.inference.svi.preparation import prepare_training, refuse_other_programs
+from aevb.inference.svi.steps import check_level
 from aevb.inference.svi.training import Optimizer, Run, Schedule, Training
 
 __all__ = ["fit"]
@@ -120,25 +119,20 @@ def fit(
     _check_arguments(epochs, steps, patience, validation, resume, out)
     if log_every is not None and log_every < 1:
         raise ValueError(f"log_every: must be at least 1; got {log_every}")
-    if compile not in LEVELS:
-        raise ValueError(f"compile: expected one of {', '.join(LEVELS)}; got {compile!r}")
+    check_level(compile)
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}")
-    if not isinstance(program, nn.Module):
-        raise ValueError(
-            "program: expected one of our models or Program(model, guide); got "
-            f"{type(program).__name__}"
-        )
+    refuse_other_programs(program)
     target = pick_device(device)
     folder = None if out is None else Path(out)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    goal = objective if isinstance(objective, Objective) else PyroLoss(objective)
+    objective = as_objective(objective)
     with randomness.seeded(seed, target):
         program.to(target).eval()  # while prepared, lest batch statistics count it as training
         feed = Feed(data, batch_size, seed, target)
         loss, reading = prepare_training(
-            program, feed, validation, goal, weight_prior_scale, precision, seed
+            program, feed, validation, objective, weight_prior_scale, precision, seed
         )
         program.train()
         made = optimizer(loss.parameters, lr=learning_rate)
@@ -149,7 +143,7 @@ def fit(
                 "folder could not be resumed; give it one, or no folder"
             )
         settings = {
-            "objective": repr(goal),
+            "objective": repr(objective),
             "optimizer": type(made).__name__,
             "learning_rate": learning_rate,
             "precision": precision,

@@ -32,6 +32,7 @@ __all__ = [
     "Objective",
     "PyroLoss",
     "StickingTheLanding",
+    "as_objective",
 ]
 
 
@@ -365,6 +366,11 @@ class FreeBits(Objective):
         check_pathwise("FreeBits", guide_trace)
         check_local("FreeBits", guide_trace)
         check_mean_field("FreeBits", model_trace, guide_trace)
+
+
+def as_objective(objective: Objective | Estimator) -> Objective:
+    """An objective itself; a loss of ``pyro.infer`` as one."""
+    return objective if isinstance(objective, Objective) else PyroLoss(objective)
 
 
 def _check_particles(num_particles: int) -> None:

@@ -13,14 +13,19 @@ from aevb.inference.process import randomness
 from aevb.inference.programs.arguments import Arguments, num_rows
 from aevb.inference.programs.guide_checks import point_masses
 from aevb.inference.programs.program import data_plate_size, prepare
-from aevb.inference.programs.protocol import has_latent_weights, own_check, standing_for
+from aevb.inference.programs.protocol import (
+    ProgramPair,
+    has_latent_weights,
+    own_check,
+    standing_for,
+)
 from aevb.inference.svi.feeds import Data, Feed, evaluation_batches
 from aevb.inference.svi.loss import StepLoss, WeightPenalty
 from aevb.inference.svi.objectives import Objective
 from aevb.inference.svi.requirements import check_guided, check_particles
 from aevb.inference.svi.subsampling import Minibatch, read_minibatch, refuse_overridden_subsamples
 
-__all__ = ["Reading", "prepare_training", "read_program"]
+__all__ = ["Reading", "prepare_training", "read_program", "refuse_other_programs"]
 
 Traces = tuple[poutine.Trace, poutine.Trace]
 
@@ -38,6 +43,15 @@ class Reading:
     plate: tuple[int, int] | None
     is_point: bool
     refusal: NotTraceableError | None
+
+
+def refuse_other_programs(program: Any) -> None:
+    """Refuse what is no module with two programs."""
+    if not isinstance(program, nn.Module) or not isinstance(program, ProgramPair):
+        raise ValueError(
+            "program: expected one of our models or Program(model, guide); got "
+            f"{type(program).__name__}"
+        )
 
 
 def read_program(
