@@ -1,9 +1,10 @@
 """One training step at the speed of a graph, for a loop of one's own."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -137,7 +138,7 @@ class CompiledStep:
         loss = replace(self._loss, arguments=form.arguments)
         return EagerStep(loss.step(self.optimizer))(*inputs)
 
-    def many(self, batches: Sequence[tuple[Any, ...]]) -> Tensor:
+    def many(self, batches: Iterable[tuple[Any, ...]]) -> Tensor:
         """Make several steps, on a GPU in few launches.
 
         Args:
@@ -147,17 +148,18 @@ class CompiledStep:
             Sum of their bounds, float64.
         """
         total = torch.zeros((), dtype=torch.float64, device=self._loss.parameters[0].device)
-        while batches:
-            block = self._stepper.block
-            taken = [_taken_apart(batch, {}) for batch in batches[:block]]
-            if 1 < block == len(taken) and all(self._is_like_example(*step) for step in taken):
-                self._made += block
+        left = iter(batches)
+        while block := list(islice(left, self._stepper.block)):
+            steps = [_taken_apart(batch, {}) for batch in block]
+            if 1 < len(block) == self._stepper.block and all(
+                self._is_like_example(*step) for step in steps
+            ):
+                total += self._stepper.many([inputs for _, inputs in steps])
+                self._made += len(block)
                 self._stepper.look_at_python(self._made)
-                total += self._stepper.many([inputs for _, inputs in taken])
-                batches = batches[block:]
             else:
-                total += self(*batches[0])
-                batches = batches[1:]
+                for batch in block:
+                    total += self(*batch)
         return total
 
     def _is_like_example(self, form: "_Form", inputs: Sequence[Tensor]) -> bool:
