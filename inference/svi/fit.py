@@ -128,7 +128,7 @@ def fit(
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     objective = as_objective(objective)
-    with randomness.seeded(seed, target):
+    with randomness.stream(seed, "fit", target):
         program.to(target).eval()  # while prepared, lest batch statistics count it as training
         feed = Feed(data, batch_size, seed, target)
         loss, reading = prepare_training(

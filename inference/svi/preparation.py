@@ -81,7 +81,7 @@ def read_program(
     nesting = max(map(_plate_nesting, traces))
     check_guided(model, guide, estimator)
     objective.check(model, guide)
-    with randomness.seeded(seed, device):
+    with randomness.stream(seed, "checks", device):
         refuse_overridden_subsamples(program, arguments)
         check_particles(program, arguments, estimator, nesting)
     if estimator.max_plate_nesting == math.inf:
@@ -141,7 +141,7 @@ def prepare_training(
                 if feed.batch_size is not None:
                     num = num_rows(arguments)
                     other = next(batches(feed.data, num // 2 or 2))
-                    with randomness.seeded(seed, feed.device):
+                    with randomness.stream(seed, "checks", feed.device):
                         minibatch = read_minibatch(
                             program, traces, num, (other, num_rows(other)), feed.num_datapoints
                         )

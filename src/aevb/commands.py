@@ -19,7 +19,7 @@ from aevb.embeddings import embed_split
 from aevb.estimates import Estimator, Schedule, check, estimate, plain, weights_record
 from aevb.imputations import Pattern, impute_split
 from aevb.inference import ELBO, Objective
-from aevb.models import VAE, LatentVariableModel, Likelihood
+from aevb.models import VAE, Initializer, LatentVariableModel, Likelihood
 from aevb.parts import FAMILIES
 from aevb.parts import parts as list_parts
 from aevb.runs import (
@@ -52,6 +52,10 @@ def train(
     learning_rate: float = 3e-3,
     schedule: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
     weight_prior_scale: float | None = None,
+    initializer: Initializer | None = None,
+    train_on: Literal["train", "train+validation"] = "train",
+    num_train: int | None = None,
+    validate_on: Literal["validation", "test", "none"] = "validation",
     epochs: int = 200,
     batch_size: int = 100,
     patience: int | None = None,
@@ -79,6 +83,10 @@ def train(
         learning_rate: Initial step size.
         schedule: Any class of torch.optim.lr_scheduler, stepped once an epoch.
         weight_prior_scale: Scale of a Gaussian prior over the model's weights (1 in AEVB).
+        initializer: Where weights start; null leaves that to torch's layers.
+        train_on: The training split, or with the validation split joined to it.
+        num_train: Train on so many datapoints, the first ones; null for all.
+        validate_on: Where the ELBO is watched; early stopping needs the validation split.
         epochs: Passes over the training split, in all.
         batch_size: Datapoints of a minibatch.
         patience: Stop after so many validations without a better one; keep the best weights.
@@ -100,6 +108,9 @@ def train(
     dataset = datasets.load(data, root=data_root, binarize=binarize, seed=seed)
     torch.manual_seed(seed)
     built = build_model(model, dataset)
+    training, watched = _splits(dataset, train_on, num_train, validate_on, patience)
+    if initializer is not None:
+        initializer(built, training.evaluation().mean(0))
     _warn_of_binary_data(built, dataset)
     folder = resume or out or Path("runs") / f"{Path(data).stem}-{datetime.now():%Y%m%d-%H%M%S}"
     if resume is None and (folder / inference.CHECKPOINT).exists():
@@ -110,7 +121,7 @@ def train(
     before = _progress(folder)
     run = inference.fit(
         built,
-        dataset.train,
+        training,
         objective=objective,
         optimizer=lambda parameters, lr: optimizer(parameters, lr),
         learning_rate=learning_rate,
@@ -118,7 +129,7 @@ def train(
         weight_prior_scale=weight_prior_scale,
         epochs=epochs,
         batch_size=batch_size,
-        validation=dataset.validation if len(dataset.validation) else None,
+        validation=watched,
         patience=patience,
         seed=seed,
         device=target,
@@ -417,6 +428,25 @@ def _progress(folder: Path) -> tuple[int, int]:
     state = inference.load_checkpoint(path)
     rows = state["history"]
     return state["counters"]["step"], rows[-1]["epoch"] if rows else 0
+
+
+def _splits(
+    dataset: datasets.Dataset,
+    train_on: str,
+    num_train: int | None,
+    validate_on: str,
+    patience: int | None,
+) -> tuple[datasets.Split, datasets.Split | None]:
+    """What is trained on, and what is watched meanwhile."""
+    training = dataset.train
+    if train_on == "train+validation":
+        if validate_on == "validation":
+            raise ValueError("validate_on: is trained on; use --validate_on test or none")
+        training = training.joined(dataset.validation)
+    if validate_on == "test" and patience is not None:
+        raise ValueError("patience: would choose the weights by the test split")
+    watched = {"validation": dataset.validation, "test": dataset.test, "none": None}[validate_on]
+    return training.first(num_train), watched if watched is not None and len(watched) else None
 
 
 def _draw(saved: SavedRun, history: list[dict[str, Any]], device: torch.device) -> None:

@@ -19,6 +19,7 @@ FAMILIES: dict[str, tuple[Any, type]] = {
     "input_noise": (models, models.InputNoise),
     "weights": (models, models.Weights),
     "scale": (models, models.Scale),
+    "initializer": (models, models.Initializer),
     "objective": (inference, inference.Objective),
 }
 
