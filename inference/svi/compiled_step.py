@@ -17,8 +17,9 @@ from aevb.inference.programs.arguments import Arguments
 from aevb.inference.programs.program import prepare
 from aevb.inference.programs.protocol import ProgramPair
 from aevb.inference.svi.loss import StepLoss
-from aevb.inference.svi.objectives import ELBO, Objective, as_objective
+from aevb.inference.svi.objectives import ELBO, Objective
 from aevb.inference.svi.preparation import read_program, refuse_other_programs
+from aevb.inference.svi.pyro_loss import as_objective
 from aevb.inference.svi.steps import EagerStep, Stepper, check_level
 
 __all__ = ["CompiledStep", "compiled_step"]

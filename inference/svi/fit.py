@@ -10,8 +10,9 @@ from aevb.inference.process.devices import pick_device
 from aevb.inference.process.precision import PRECISIONS
 from aevb.inference.programs.protocol import ProgramPair
 from aevb.inference.svi.feeds import Data, Feed
-from aevb.inference.svi.objectives import ELBO, Objective, as_objective
+from aevb.inference.svi.objectives import ELBO, Objective
 from aevb.inference.svi.preparation import prepare_training, refuse_other_programs
+from aevb.inference.svi.pyro_loss import as_objective
 from aevb.inference.svi.steps import check_level
 from aevb.inference.svi.training import Optimizer, Run, Schedule, Training
 
