@@ -156,20 +156,10 @@ def fit(
             "parameters": {name: list(p.shape) for name, p in program.named_parameters()},
         }
         training = Training(
-            loss,
-            reading,
-            feed,
-            made,
-            scheduled,
-            settings,
-            validation=validation,
-            patience=patience,
-            seed=seed,
-            folder=folder,
-            resume=resume,
+            loss, reading, feed, made, scheduled, settings, compile, validation=validation,
+            patience=patience, folder=folder, resume=resume,
             log_every=log_every or (1 if batch_size else 100),
-            level=compile,
-        )
+        )  # fmt: skip
         run = training.run(epochs, steps, checkpoint_seconds, progress)
         program.eval()
         return run

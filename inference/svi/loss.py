@@ -13,27 +13,25 @@ from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.arguments import Arguments
 from aevb.inference.svi.subsampling import Minibatch
 
-__all__ = ["StepLoss", "WeightPenalty"]
+__all__ = ["StepLoss", "weight_penalty"]
 
 
-@dataclass(frozen=True)
-class WeightPenalty:
-    """−log N(θ; 0, s²I) / N without its constant.
+def weight_penalty(
+    parameters: list[nn.Parameter], scale: float, num_datapoints: float
+) -> Callable[[], Tensor]:
+    """−log N(θ; 0, s²I) / N without its constant, a scalar in nats per datapoint.
 
-    Attributes:
+    Args:
         parameters: θ.
         scale: s.
         num_datapoints: N.
     """
 
-    parameters: list[nn.Parameter]
-    scale: float
-    num_datapoints: float
+    def penalty() -> Tensor:
+        squares = torch.stack([p.square().sum() for p in parameters]).sum()
+        return 0.5 * squares / (scale**2 * num_datapoints)
 
-    def __call__(self) -> Tensor:
-        """A scalar, nats per datapoint."""
-        squares = torch.stack([p.square().sum() for p in self.parameters]).sum()
-        return 0.5 * squares / (self.scale**2 * self.num_datapoints)
+    return penalty
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class StepLoss:
     constants: list[Any]
     num_datapoints: float | None = None
     minibatch: Minibatch = Minibatch()
-    penalty: WeightPenalty | None = None
+    penalty: Callable[[], Tensor] | None = None
     precision: str = "float32"
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, list[Tensor | None]]:
@@ -96,10 +94,6 @@ class StepLoss:
         Args:
             optimizer: Of the parameters.
         """
-        keepers = {
-            "program": self.program,
-            "estimator": self.estimator,
-            "data": self.constants,
-        }
+        keepers = {"program": self.program, "estimator": self.estimator, "data": self.constants}
         buffers = [*self.program.buffers(), *self.counters]
         return StepDefinition(self, optimizer, list(self.parameters), buffers, keepers)

@@ -20,7 +20,7 @@ from aevb.inference.programs.protocol import (
     standing_for,
 )
 from aevb.inference.svi.feeds import Data, Feed, evaluation_batches
-from aevb.inference.svi.loss import StepLoss, WeightPenalty
+from aevb.inference.svi.loss import StepLoss, weight_penalty
 from aevb.inference.svi.objectives import Objective
 from aevb.inference.svi.requirements import check_guided, check_particles
 from aevb.inference.svi.subsampling import Minibatch, read_minibatch, refuse_overridden_subsamples
@@ -166,7 +166,7 @@ def prepare_training(
     if weight_prior_scale is not None:
         whole = feed.num_datapoints if feed.batch_size is not None else full_size or 1
         penalized = _penalized(program, parameters, model)
-        penalty = WeightPenalty(penalized, weight_prior_scale, float(whole))
+        penalty = weight_penalty(penalized, weight_prior_scale, float(whole))
     loss = StepLoss(
         program, estimator, parameters, feed.present, feed.others, counted,
         replace(minibatch, told=feed.num_datapoints), penalty, precision,

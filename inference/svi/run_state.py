@@ -1,13 +1,13 @@
 """All that changes while a run trains, and that a checkpoint holds."""
 
 import copy
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from aevb.inference.process import randomness
 from aevb.inference.svi.checkpoint import load_checkpoint
@@ -41,11 +41,6 @@ class Progress:
             self.rows_since_best += 1
         if self.rows_since_best >= patience:
             self.stopped = "patience"
-
-    def resume(self, patience: int | None) -> None:
-        """Go on after an end that was not for good."""
-        if self.stopped != "patience" or self.rows_since_best < (patience or math.inf):
-            self.stopped = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +84,7 @@ class RunState:
 
     def copied(self) -> dict[str, Any]:
         """:meth:`state_dict` with tensors of its own."""
-        copied: dict[str, Any] = _copied(self.state_dict())
+        copied: dict[str, Any] = tree_map_only(Tensor, Tensor.clone, self.state_dict())
         return copied
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -120,14 +115,3 @@ class RunState:
                 raise ValueError(f"{path}: was written with {name}={written!r}; got {value!r}")
         self.load_state_dict(state)
         self.history[:] = state["history"]
-
-
-def _copied(state: Any) -> Any:
-    """A copy of the tensors in dictionaries and lists, and of these; the rest is shared."""
-    if isinstance(state, Tensor):
-        return state.detach().clone()
-    if isinstance(state, dict):
-        return {key: _copied(value) for key, value in state.items()}
-    if isinstance(state, list):
-        return [_copied(value) for value in state]
-    return state

@@ -72,38 +72,21 @@ class Training:
         optimizer: Of the loss's parameters.
         schedule: Of the optimizer, or None.
         settings: What must not change between the parts of the run.
-        validation: Held-out data, or None.
-        patience: See :func:`fit`; the next ones too.
-        seed: Of validation.
-        folder: Of checkpoints and metrics.
-        resume: Whether to go on from the checkpoint, if there is one.
-        log_every: Epochs between rows of metrics.
         level: How steps are made.
+        validation: As for :func:`fit`, like the rest.
 
     Raises:
         ValueError: If the folder holds a run that is not to be resumed, or another run.
     """
 
     def __init__(
-        self,
-        loss: StepLoss,
-        reading: Reading,
-        feed: Feed,
-        optimizer: torch.optim.Optimizer,
-        schedule: Any,
-        settings: dict[str, Any],
-        *,
-        validation: Data | None,
-        patience: int | None,
-        seed: int,
-        folder: Path | None,
-        resume: bool,
-        log_every: int,
-        level: str,
-    ) -> None:
+        self, loss: StepLoss, reading: Reading, feed: Feed, optimizer: torch.optim.Optimizer,
+        schedule: Any, settings: dict[str, Any], level: str, *, validation: Data | None,
+        patience: int | None, folder: Path | None, resume: bool, log_every: int,
+    ) -> None:  # fmt: skip
         self.loss, self.feed, self.optimizer, self.schedule = loss, feed, optimizer, schedule
-        self.validation, self.patience, self.seed = validation, patience, seed
-        self.folder, self.log_every = folder, log_every
+        self.validation, self.patience, self.log_every = validation, patience, log_every
+        self.folder = folder
         self.is_point = reading.is_point
         counted = feed.batch_size is not None or reading.plate is not None
         self.unit = "nats per datapoint" if counted else "nats"
@@ -132,7 +115,10 @@ class Training:
     ) -> Run:
         """Make steps until the work, the patience or the user's is at an end."""
         progress = self.progress
-        progress.resume(self.patience)
+        if progress.stopped != "patience" or progress.rows_since_best < (
+            self.patience or math.inf
+        ):
+            progress.stopped = None
         goal = steps if steps is not None else (epochs or 0) * self.feed.steps_per_epoch
         saved = time.monotonic()
         with (
@@ -244,7 +230,7 @@ class Training:
                 self.loss.program,
                 self.validation,
                 batch_size=1000 if self.feed.batch_size else None,
-                seed=self.seed,
+                seed=self.state.settings["seed"],
                 device=self.feed.device,
                 minibatch=self.loss.minibatch,
             )
