@@ -9,6 +9,7 @@ from torch import nn
 __all__ = [
     "ProgramPair",
     "SelfDescription",
+    "as_module",
     "has_latent_weights",
     "own_check",
     "stands_for",
@@ -54,6 +55,20 @@ class SelfDescription(Protocol):
 
     def tell_num_datapoints(self, num_datapoints: int | None) -> None:
         """Set ``stands_for``; else what a minibatch stands for is found out by trying."""
+
+
+def as_module(program: ProgramPair) -> Any:
+    """The program itself, as a module.
+
+    Raises:
+        ValueError: If it is no module with two programs.
+    """
+    if not isinstance(program, nn.Module) or not isinstance(program, ProgramPair):
+        raise ValueError(
+            "program: expected one of our models or Program(model, guide); got "
+            f"{type(program).__name__}"
+        )
+    return program
 
 
 def own_check(program: Any) -> Any:

@@ -15,10 +15,10 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflat
 from aevb.inference.process.devices import device_of
 from aevb.inference.programs.arguments import Arguments
 from aevb.inference.programs.program import prepare
-from aevb.inference.programs.protocol import ProgramPair
+from aevb.inference.programs.protocol import ProgramPair, as_module
 from aevb.inference.svi.loss import StepLoss
 from aevb.inference.svi.objectives import ELBO, Objective
-from aevb.inference.svi.preparation import read_program, refuse_other_programs
+from aevb.inference.svi.preparation import read_program
 from aevb.inference.svi.pyro_loss import as_objective
 from aevb.inference.svi.steps import EagerStep, Stepper, check_level
 
@@ -74,22 +74,22 @@ def compiled_step(
         >>> step.level, bounds[0].shape
         ('traced', torch.Size([]))
     """
-    refuse_other_programs(program)
+    module = as_module(program)
     check_level(compile)
     objective = as_objective(objective)
     estimator: Any = objective.estimator()
     arguments = Arguments(example, named)
-    device = device_of(program, args=tree_leaves(tuple(arguments)))
-    present = {id(parameter) for parameter in program.parameters()}
-    with _evaluation_mode(program):
-        traces = prepare(program, arguments)
-        reading = read_program(program, traces, arguments, objective, estimator, 0, device)
+    device = device_of(module, args=tree_leaves(tuple(arguments)))
+    present = {id(parameter) for parameter in module.parameters()}
+    with _evaluation_mode(module):
+        traces = prepare(module, arguments)
+        reading = read_program(module, traces, arguments, objective, estimator, 0, device)
     if not isinstance(optimizer, Optimizer):
-        optimizer = optimizer([p for p in program.parameters() if p.requires_grad])
+        optimizer = optimizer([p for p in module.parameters() if p.requires_grad])
     trained = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-    _refuse_other_parameters(program, trained, present)
+    _refuse_other_parameters(module, trained, present)
     form, inputs = _taken_apart(example, named)
-    loss = StepLoss(program, estimator, trained, form.arguments, form.others, num_datapoints=1.0)
+    loss = StepLoss(module, estimator, trained, form.arguments, form.others, num_datapoints=1.0)
     step = loss.step(optimizer)
     stepper = Stepper(step, EagerStep(step), compile, device, reading.refusal)
     return CompiledStep(loss, optimizer, stepper, form, inputs)

@@ -8,10 +8,10 @@ from pyro.infer.elbo import ELBO as Estimator
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import pick_device
 from aevb.inference.process.precision import PRECISIONS
-from aevb.inference.programs.protocol import ProgramPair
+from aevb.inference.programs.protocol import ProgramPair, as_module
 from aevb.inference.svi.feeds import Data, Feed
 from aevb.inference.svi.objectives import ELBO, Objective
-from aevb.inference.svi.preparation import prepare_training, refuse_other_programs
+from aevb.inference.svi.preparation import prepare_training
 from aevb.inference.svi.pyro_loss import as_objective
 from aevb.inference.svi.steps import check_level
 from aevb.inference.svi.training import Optimizer, Run, Schedule, Training
@@ -123,19 +123,19 @@ def fit(
     check_level(compile)
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}")
-    refuse_other_programs(program)
+    module = as_module(program)
     target = pick_device(device)
     folder = None if out is None else Path(out)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     objective = as_objective(objective)
     with randomness.stream(seed, "fit", target):
-        program.to(target).eval()  # while prepared, lest batch statistics count it as training
+        module.to(target).eval()  # while prepared, lest batch statistics count it as training
         feed = Feed(data, batch_size, seed, target)
         loss, reading = prepare_training(
-            program, feed, validation, objective, weight_prior_scale, precision, seed
+            module, feed, validation, objective, weight_prior_scale, precision, seed
         )
-        program.train()
+        module.train()
         made = optimizer(loss.parameters, lr=learning_rate)
         scheduled = None if schedule is None else schedule(made)
         if folder is not None and scheduled is not None and not hasattr(scheduled, "state_dict"):
@@ -153,7 +153,7 @@ def fit(
             "num_datapoints": feed.num_datapoints,
             "weight_prior_scale": weight_prior_scale,
             "seed": seed,
-            "parameters": {name: list(p.shape) for name, p in program.named_parameters()},
+            "parameters": {name: list(p.shape) for name, p in module.named_parameters()},
         }
         training = Training(
             loss, reading, feed, made, scheduled, settings, compile, validation=validation,
@@ -161,7 +161,7 @@ def fit(
             log_every=log_every or (1 if batch_size else 100),
         )  # fmt: skip
         run = training.run(epochs, steps, checkpoint_seconds, progress)
-        program.eval()
+        module.eval()
         return run
 
 

@@ -14,7 +14,6 @@ from aevb.inference.programs.arguments import Arguments, num_rows
 from aevb.inference.programs.guide_checks import point_masses
 from aevb.inference.programs.program import data_plate_size, prepare
 from aevb.inference.programs.protocol import (
-    ProgramPair,
     has_latent_weights,
     own_check,
     standing_for,
@@ -25,7 +24,7 @@ from aevb.inference.svi.objectives import Objective
 from aevb.inference.svi.requirements import check_guided, check_particles
 from aevb.inference.svi.subsampling import Minibatch, read_minibatch, refuse_overridden_subsamples
 
-__all__ = ["Reading", "prepare_training", "read_program", "refuse_other_programs"]
+__all__ = ["Reading", "prepare_training", "read_program"]
 
 Traces = tuple[poutine.Trace, poutine.Trace]
 
@@ -43,15 +42,6 @@ class Reading:
     plate: tuple[int, int] | None
     is_point: bool
     refusal: NotTraceableError | None
-
-
-def refuse_other_programs(program: Any) -> None:
-    """Refuse what is no module with two programs."""
-    if not isinstance(program, nn.Module) or not isinstance(program, ProgramPair):
-        raise ValueError(
-            "program: expected one of our models or Program(model, guide); got "
-            f"{type(program).__name__}"
-        )
 
 
 def read_program(
