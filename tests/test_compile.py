@@ -518,6 +518,17 @@ def test_large_products_are_the_same_by_either_library(
     assert float(error / exact.abs().max()) < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("vendor", "family", "unused"),
+    [("AuthenticAMD", 26, True), ("AuthenticAMD", 25, False), ("GenuineIntel", 26, False)],
+)
+def test_library_of_products_goes_by_the_processor(vendor: str, family: int, unused: bool) -> None:
+    linux = f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: 17\n"
+    windows = f"AMD64 Family {family} Model 17 Stepping 1, {vendor}"
+    assert kernels._has_unused_half(linux) is kernels._has_unused_half(windows) is unused
+    assert not kernels._has_unused_half("arm")
+
+
 def test_activation_of_a_product_with_two_uses_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "_onednn_is_faster", lambda: True)
     torch.manual_seed(0)
