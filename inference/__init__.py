@@ -4,7 +4,8 @@ from aevb.inference.evidence.ais import AISEvidence, BDMCEvidence, ais_evidence,
 from aevb.inference.evidence.importance import ImportanceEvidence, importance_evidence
 from aevb.inference.evidence.posterior_draws import HMCEvidence, hmc_evidence
 from aevb.inference.evidence.psis import pareto_khat
-from aevb.inference.mcmc.hmc import Draws, hmc
+from aevb.inference.mcmc.draws import Draws
+from aevb.inference.mcmc.hmc import hmc
 from aevb.inference.process.devices import pick_device
 from aevb.inference.process.randomness import seeded
 from aevb.inference.programs.layouts import NoDensityError

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aevb.inference.mcmc.hmc import Draws, hmc
+from aevb.inference.mcmc.draws import Draws
+from aevb.inference.mcmc.hmc import hmc
 from aevb.inference.process import randomness
 from aevb.inference.programs.log_density import LogDensity
 

@@ -1,9 +1,6 @@
 """Hamiltonian Monte Carlo over every chain and every datapoint at once."""
 
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,122 +13,19 @@ from aevb.inference.mcmc.adaptation import (
     halton,
     warmup_windows,
 )
-from aevb.inference.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess, unmixed
+from aevb.inference.mcmc.draws import Draws, SamplerState, warn_of
 from aevb.inference.mcmc.integrators import Point, kinetic_energy, leapfrog, metropolis
 from aevb.inference.mcmc.path_gradients import STARTS, PathGradient
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of
 from aevb.inference.programs.log_density import LogDensity
 
-__all__ = ["Draws", "SamplerState", "draw_momentum", "first_step_size", "hmc"]
+__all__ = ["draw_momentum", "first_step_size", "hmc"]
 
 # An error of energy, in nats, that no useful step makes.
 DIVERGENCE = 1000.0
-# Share of trajectories beyond which the bound on their steps is said to be what ends them.
-CUT_SHORT = 0.5
 # What a chain that is stuck counts for when steps adapt.
 _LEAST_RATE = 0.01
-
-
-@dataclass
-class SamplerState:
-    """All that a sampler needs to go on to the last bit.
-
-    Attributes:
-        u: Positions, ``(chains, batch, dim)``.
-        inverse_mass: ``(batch, dim)``.
-        steps: Step sizes and what adapts them.
-        lengths: Trajectory lengths and what adapts them.
-        iteration: Iterations so far, warm-up included.
-        random: State of torch's generators.
-    """
-
-    u: Tensor
-    inverse_mass: Tensor
-    steps: DualAveraging
-    lengths: ChEES
-    iteration: int
-    random: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Draws:
-    """What Hamiltonian Monte Carlo drew.
-
-    Attributes:
-        samples: Draws of each latent site, ``(chains, draws, *plates, *event)``.
-        unconstrained: The same as real vectors, ``(chains, draws, batch, dim)``.
-        stats: ``acceptance_rate``, ``energy_error`` (nats), ``energy``, ``lp``, ``diverging``,
-            ``step_size`` and ``n_steps``, each ``(chains, draws, batch)``, or
-            ``(chains, draws)`` for a joint posterior.
-        step_size: ``(batch,)``.
-        trajectory_length: Longest, in units of time with unit masses, ``(batch,)``.
-        inverse_mass: Diagonal, ``(batch, dim)``.
-        is_local: Whether there is one posterior for each datapoint.
-        num_warmup: Iterations before the draws.
-        seed: Of everything random.
-        state: To go on from.
-    """
-
-    samples: dict[str, Tensor]
-    unconstrained: Tensor
-    stats: dict[str, Tensor]
-    step_size: Tensor
-    trajectory_length: Tensor
-    inverse_mass: Tensor
-    is_local: bool
-    num_warmup: int
-    seed: int
-    state: SamplerState
-
-    @property
-    def divergences(self) -> Tensor:
-        """Divergent transitions of each posterior, ``(batch,)``, or ``()``."""
-        return self.stats["diverging"].sum((0, 1))
-
-    @cached_property
-    def rhat(self) -> Tensor:
-        """R̂ of ranks, the largest over dimensions, ``(batch,)`` or ``()``; above 1.01 is bad.
-
-        Computed when it is first asked for, in unconstrained coordinates; NaN with fewer than two
-        chains or four draws, and where all draws are equal.
-        """
-        return self._over_dimensions(rank_rhat, Tensor.amax)
-
-    @cached_property
-    def ess_bulk(self) -> Tensor:
-        """Effective draws for the middle of each posterior, the least over dimensions."""
-        return self._over_dimensions(bulk_ess, Tensor.amin)
-
-    @cached_property
-    def ess_tail(self) -> Tensor:
-        """Effective draws for the 5 and 95 % quantiles, the least over dimensions."""
-        return self._over_dimensions(tail_ess, Tensor.amin)
-
-    @property
-    def suspicious(self) -> Tensor:
-        """Posteriors with a chain that never moved, or one divergence in a hundred draws."""
-        moved = (self.unconstrained != self.unconstrained[:, :1]).any(-1).any(1).all(0)
-        diverging = self.divergences.reshape(-1) > 0.01 * self.unconstrained[:, :, 0, 0].numel()
-        stuck = ~moved if self.unconstrained.shape[1] > 1 else torch.zeros_like(moved)
-        return stuck | diverging
-
-    def _over_dimensions(
-        self, statistic: Callable[[Tensor], Tensor], worst: Callable[..., Tensor]
-    ) -> Tensor:
-        """NaN in one dimension is NaN in the worst."""
-        found = worst(statistic(self.unconstrained), -1)
-        return found if self.is_local else found[0]
-
-    def __repr__(self) -> str:
-        """One line."""
-        chains, num, batch, dim = self.unconstrained.shape
-        posteriors = f"{batch} posteriors" if self.is_local else "a joint posterior"
-        return (
-            f"Draws({chains} chains × {num} draws of {posteriors} of {dim} dimensions, acceptance "
-            f"{float(self.stats['acceptance_rate'].mean()):.2f}, "
-            f"{int(self.divergences.sum())} divergences, seed={self.seed})"
-        )
 
 
 def hmc(
@@ -219,7 +113,7 @@ def hmc(
             sampler.length, sampler.inverse_mass, density.is_local, num_warmup, seed,
             sampler.state(),
         )  # fmt: skip
-    _warn(draws, max_num_steps)
+    warn_of(draws, max_num_steps)
     return draws
 
 
@@ -401,35 +295,3 @@ def _check(
         raise ValueError("start: 'guide' needs a guide")
     if not 0 < target < 1:
         raise ValueError(f"target_acceptance: must lie between 0 and 1; got {target}")
-
-
-def _warn(draws: Draws, max_num_steps: int) -> None:
-    bad = torch.nonzero(draws.suspicious).flatten()
-    if len(bad):
-        _warn_of(
-            f"chains of {_named(draws, bad)} are stuck or diverge; do not believe these draws "
-            f"({int(draws.divergences.sum())} divergences)"
-        )
-    apart, rhat = unmixed(draws.unconstrained)
-    if len(apart):
-        _warn_of(
-            f"chains of {_named(draws, apart)} have not mixed: R̂ is up to {float(rhat.max()):.3f};"
-            " draw more, start nearer or reparameterize"
-        )
-    cut = (draws.stats["n_steps"] >= max_num_steps).double().mean((0, 1)).reshape(-1)
-    places = torch.nonzero(cut > CUT_SHORT).flatten()
-    if len(places):
-        _warn_of(
-            f"trajectories of {_named(draws, places)} reach max_num_steps={max_num_steps}, up to "
-            f"{float(cut.max()):.0%} of them; raise it or reparameterize"
-        )
-
-
-def _named(draws: Draws, places: Tensor) -> str:
-    """Posteriors by number, the first ten of them."""
-    shown = ", ".join(map(str, places[:10].tolist())) + (", ..." if len(places) > 10 else "")
-    return f"datapoints {shown}" if draws.is_local else "the posterior"
-
-
-def _warn_of(what: str) -> None:
-    warnings.warn(f"HMC: {what}", stacklevel=4)
