@@ -1,6 +1,13 @@
 """How it is computed: training, estimation and sampling for any Pyro program pair."""
 
 from aevb.inference.evidence.ais import AISEvidence, BDMCEvidence, ais_evidence, bdmc_evidence
+from aevb.inference.evidence.annealing import (
+    Pilot,
+    adaptive_schedule,
+    linear_schedule,
+    sigmoid_schedule,
+)
+from aevb.inference.evidence.estimate import Evidence
 from aevb.inference.evidence.importance import ImportanceEvidence, importance_evidence
 from aevb.inference.evidence.posterior_draws import HMCEvidence, hmc_evidence
 from aevb.inference.evidence.psis import pareto_khat
@@ -36,6 +43,7 @@ __all__ = [
     "DReG",
     "Draws",
     "ELBO",
+    "Evidence",
     "FreeBits",
     "HMCEvidence",
     "IWAE",
@@ -46,12 +54,14 @@ __all__ = [
     "NoFamilyError",
     "NonFiniteLossError",
     "Objective",
+    "Pilot",
     "Program",
     "ProgramPair",
     "Refinement",
     "Run",
     "Simulation",
     "StickingTheLanding",
+    "adaptive_schedule",
     "ais_evidence",
     "bdmc_evidence",
     "fit",
@@ -59,6 +69,7 @@ __all__ = [
     "hmc",
     "hmc_evidence",
     "importance_evidence",
+    "linear_schedule",
     "load_checkpoint",
     "mean_elbo",
     "pareto_khat",
@@ -66,5 +77,6 @@ __all__ = [
     "refine",
     "save_checkpoint",
     "seeded",
+    "sigmoid_schedule",
     "simulate",
 ]

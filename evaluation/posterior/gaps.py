@@ -1,6 +1,5 @@
 """How much evidence a guide gives away, and whether its family or its network is to blame."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aevb.evaluation.limits import KHAT_LIMIT
 from aevb.inference import (
     AISEvidence,
+    Evidence,
     ImportanceEvidence,
     NoDensityError,
     Refinement,
@@ -18,6 +17,7 @@ from aevb.inference import (
     importance_evidence,
     refine,
 )
+from aevb.inference.evidence.estimate import error_of_mean, number
 
 __all__ = ["Gaps", "inference_gaps"]
 
@@ -151,7 +151,7 @@ def inference_gaps(
     local = refinement.posterior.guide
     amortized = importance_evidence(model, guide, *args, num_samples=num_samples, seed=seed + 1)
     refined = importance_evidence(model, local, *args, num_samples=num_samples, seed=seed + 2)
-    estimates: list[ImportanceEvidence | AISEvidence] = [amortized, refined]
+    estimates: list[Evidence] = [amortized, refined]
     annealed = None
     if num_temperatures:
         settings: dict[str, Any] = {
@@ -180,9 +180,7 @@ def inference_gaps(
     )
 
 
-def _chosen(
-    estimates: list[ImportanceEvidence | AISEvidence],
-) -> tuple[Tensor, Tensor, Tensor]:
+def _chosen(estimates: list[Evidence]) -> tuple[Tensor, Tensor, Tensor]:
     """One estimate of each datapoint, not chosen by its value where that can be avoided.
 
     Returns:
@@ -191,12 +189,7 @@ def _chosen(
     values = torch.stack([estimate.log_evidence for estimate in estimates])
     errors = torch.stack([estimate.standard_error for estimate in estimates])
     errors = torch.where(torch.isnan(errors), torch.inf, errors)
-    trusted = torch.stack(
-        [
-            e.khat <= KHAT_LIMIT if isinstance(e, ImportanceEvidence) else e.is_converged
-            for e in estimates
-        ]
-    )
+    trusted = torch.stack([estimate.is_trusted for estimate in estimates])
     # an unknown error is worse than any other, but better than no trust
     largest = torch.finfo(errors.dtype).max
     surest = torch.where(trusted, errors.clamp(max=largest), torch.inf).argmin(0)
@@ -210,11 +203,8 @@ def _chosen(
 
 
 def _mean_and_errors(values: Tensor, errors: Tensor) -> dict[str, float | None]:
-    count = len(values)
-    spread = float(values.std()) / math.sqrt(count) if count > 1 else math.nan
-    figures = {
-        "mean": float(values.mean()),
-        "monte_carlo_error": float(errors.square().sum().sqrt()) / count,
-        "standard_error": spread,
+    return {
+        "mean": number(values.mean()),
+        "monte_carlo_error": number(errors.square().sum().sqrt() / len(values)),
+        "standard_error": error_of_mean(values),
     }
-    return {name: value if math.isfinite(value) else None for name, value in figures.items()}

@@ -1,8 +1,7 @@
 """Importance-sampled log evidence, with an honest account of its error, per datapoint."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +9,22 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from aevb.inference.evidence.psis import pareto_khat
+from aevb.inference.evidence.estimate import (
+    counted,
+    error_of_mean,
+    mean_figures,
+    number,
+    verdict,
+)
+from aevb.inference.evidence.psis import KHAT_LIMIT, pareto_khat
 from aevb.inference.graphs.agreement import check_function
 from aevb.inference.graphs.compile import graph_function
 from aevb.inference.graphs.tracing import NotTraceableError
 from aevb.inference.process import randomness
-from aevb.inference.process.devices import device_of
+from aevb.inference.process.limits import refuse_below
 from aevb.inference.process.switches import argument_checks
+from aevb.inference.programs.blocks import datapoint_blocks
 from aevb.inference.programs.joint import Joint
-from aevb.inference.programs.layouts import refuse_nan
 
 __all__ = ["ImportanceEvidence", "estimates_from_log_weights", "importance_evidence"]
 
@@ -56,6 +62,32 @@ class ImportanceEvidence:
     elbo_standard_error: Tensor
     num_samples: int
     seed: int
+
+    @property
+    def is_trusted(self) -> Tensor:
+        """Where k̂ is at most 0.7, ``(B,)``; nowhere with fewer than 25 samples."""
+        return self.khat <= KHAT_LIMIT
+
+    def summary(self) -> dict[str, Any]:
+        """As of :class:`~aevb.inference.Evidence`.
+
+        With ``elbo``, ``elbo_standard_error``, ``num_samples``, ``seed``, ``khat_above_0.7``
+        (number of datapoints), ``khat_median`` and ``ess_median``; with fewer than 25 samples k̂
+        is not defined, and nothing is converged.
+        """
+        above, count = int((self.khat > KHAT_LIMIT).sum()), len(self.khat)
+        undefined = bool(torch.isnan(self.khat).any())
+        why = f"k̂ is above {KHAT_LIMIT} at {above} of {counted(count, 'datapoint')}"
+        return mean_figures(self) | {
+            "elbo": number(self.elbo.mean()),
+            "elbo_standard_error": error_of_mean(self.elbo),
+            "num_samples": self.num_samples,
+            "seed": self.seed,
+            "khat_above_0.7": None if undefined else above,
+            "khat_median": number(self.khat.median()),
+            "ess_median": number(self.ess.median()),
+            **verdict(self.is_trusted, "k̂ is not defined below 25 samples" if undefined else why),
+        }
 
     def __repr__(self) -> str:
         """One line, with means over datapoints."""
@@ -109,14 +141,11 @@ def importance_evidence(
         >>> bool((evidence.log_evidence - fa.log_evidence(x)).abs().max() < 1e-10)
         True
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples: must be at least 1; got {num_samples}")
-    with (
-        torch.no_grad(),
-        randomness.seeded(seed, device_of(model, guide, args=args)),
-        argument_checks(False),
-    ):
-        parts = list(_datapoint_blocks(Joint(model, *args, guide=guide), num_samples))
+    refuse_below(1, num_samples=num_samples)
+    joint = Joint(model, *args, guide=guide)
+    with torch.no_grad(), randomness.seeded(seed, joint.device), argument_checks(False):
+        size = min(_DATAPOINTS_PER_BLOCK, _WEIGHTS_PER_BLOCK // num_samples)
+        parts = list(datapoint_blocks(joint, max(1, size)))
         evaluate = _LogJoint(num_samples * len(parts), memory_budget)
         blocks = [
             _log_weights(part, num_samples, (seed, number), evaluate)
@@ -161,37 +190,15 @@ def estimates_from_log_weights(log_weights: Tensor) -> dict[str, Tensor]:
     return {name: value.cpu() for name, value in estimates.items()}
 
 
-def _datapoint_blocks(joint: Joint, num_samples: int) -> Iterator[Joint]:
-    """The programs at parts of the data, cut along the data plate, where they allow it."""
-    total = joint.layout.num_datapoints
-    size = max(1, min(_DATAPOINTS_PER_BLOCK, _WEIGHTS_PER_BLOCK // num_samples))
-    if total is None or total <= size:
-        yield joint
-        return
-
-    def cut(start: int) -> tuple[Any, ...]:
-        return tuple(
-            a[start : start + size] if isinstance(a, Tensor) and a.ndim and len(a) == total else a
-            for a in joint.args
-        )
-
-    blocks = [(slice(start, start + size), cut(start)) for start in range(0, total, size)]
-    with suppress(ValueError, RuntimeError, IndexError):  # of programs that take all or nothing
-        joint.adopt(joint.at(*blocks[0][1], num_datapoints=size))
-    if not joint.same_when_cut(blocks):
-        yield joint
-        return
-    for part, args in blocks:
-        yield joint.at(*args, num_datapoints=len(range(*part.indices(total))))
-
-
 def _log_weights(
     joint: Joint, num_samples: int, key: tuple[int, int], evaluate: "_LogJoint"
 ) -> Tensor:
     """Log-weights of one block of datapoints, ``(S, B)``."""
     # filled in place: small results kept between large temporaries would cut the heap to pieces,
     # and the peak would grow with S
-    weights: Tensor | None = None
+    weights = torch.empty(
+        num_samples, joint.layout.num_datapoints or 1, dtype=torch.float64, device=joint.device
+    )
     for start in range(0, num_samples, _SAMPLES_PER_BLOCK):
         count = min(_SAMPLES_PER_BLOCK, num_samples - start)
         torch.manual_seed(_mix(*key, start))
@@ -203,11 +210,7 @@ def _log_weights(
         for first in range(0, count, evaluate.at_once):
             chunk = slice(first, first + evaluate.at_once)
             log_p = evaluate({name: z[chunk] for name, z in latents.items()})
-            if weights is None:
-                weights = log_p.new_empty(num_samples, log_p.shape[1])
             torch.sub(log_p, log_q[chunk], out=weights[start + first : start + first + len(log_p)])
-    if weights is None:
-        raise ValueError("num_samples: must be at least 1")
     return weights
 
 
@@ -230,13 +233,12 @@ class _LogJoint:
         self._joint = joint
         self._leaves, self._form = tree_flatten(joint.args)
         self._names = list(latents)
-        cost = joint.cost(latents)
-        fitting = max(1, self._budget // cost.num_bytes)
+        fitting = joint.num_fitting(latents, self._budget)
         count = len(next(iter(latents.values())))
         # all of one size, since other sizes have no graph
         self.at_once = max(n for n in range(1, count + 1) if count % n == 0 and n <= fitting)
         # decided by what there is to do and not by the clock, so that results repeat
-        flops = cost.num_flops * self._num_draws
+        flops = joint.cost(latents).num_flops * self._num_draws
         self._level = next((name for name, least in _WORTH_A_GRAPH.items() if flops > least), "")
         self._unchecked = True
 
@@ -246,8 +248,7 @@ class _LogJoint:
         inputs += [leaf for leaf in self._leaves if isinstance(leaf, Tensor)]
         result = self._function_for(inputs)(*inputs)
         if bool(torch.isnan(result).any()):
-            for part in self._joint.singly(latents):
-                refuse_nan(self._joint.run(self._joint.model, part))
+            self._joint.refuse_nan(latents)
         return result
 
     def _function_for(self, inputs: list[Tensor]) -> Callable[..., Tensor]:

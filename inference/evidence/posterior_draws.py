@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aevb.inference.evidence.estimate import counted, mean_figures, number, verdict
+from aevb.inference.mcmc.diagnostics import ESS_LIMIT, RHAT_LIMIT
 from aevb.inference.mcmc.draws import Draws
 from aevb.inference.mcmc.hmc import hmc
-from aevb.inference.process import randomness
+from aevb.inference.process.limits import refuse_below
 from aevb.inference.programs.log_density import LogDensity
 
 __all__ = ["HMCEvidence", "hmc_evidence"]
@@ -33,6 +35,35 @@ class HMCEvidence:
     log_evidence: Tensor
     standard_error: Tensor
     draws: Draws
+
+    @property
+    def is_trusted(self) -> Tensor:
+        """Where chains mixed, 400 draws are effective and none are suspicious, ``(batch,)``."""
+        # NaN, as R̂ of a single chain is, is neither
+        mixed = (self.draws.rhat <= RHAT_LIMIT) & (self.draws.ess_bulk >= ESS_LIMIT)
+        return mixed.reshape(-1).cpu() & ~self.draws.suspicious.cpu()
+
+    def summary(self) -> dict[str, Any]:
+        """As of :class:`~aevb.inference.Evidence`.
+
+        With ``num_chains``, ``num_samples``, ``seed``, ``suspicious`` (number of datapoints),
+        ``rhat_worst`` and ``ess_bulk_least``.
+        """
+        trusted, draws = self.is_trusted, self.draws
+        why = (
+            f"at {int((~trusted).sum())} of {counted(len(trusted), 'datapoint')} R̂ is above "
+            f"{RHAT_LIMIT} or undefined, fewer than {ESS_LIMIT:.0f} draws are effective, or "
+            "chains are suspicious"
+        )
+        return mean_figures(self) | {
+            "num_chains": len(draws.unconstrained),
+            "num_samples": draws.unconstrained.shape[1],
+            "seed": draws.seed,
+            "suspicious": int(draws.suspicious.sum()),
+            "rhat_worst": number(draws.rhat.max()),
+            "ess_bulk_least": number(draws.ess_bulk.min()),
+            **verdict(trusted, why),
+        }
 
     def __repr__(self) -> str:
         """One line, with means over datapoints."""
@@ -87,14 +118,12 @@ def hmc_evidence(
         >>> bool((evidence.log_evidence - fa.log_evidence(x)).abs().max() < 0.2)
         True
     """
-    if num_chains < 4:
-        raise ValueError(f"num_chains: must be at least 4; got {num_chains}")
-    with torch.no_grad(), randomness.seeded(seed, torch.device("cpu")):
-        density = LogDensity(model, *args)
-    if density.dim > LARGEST_DIM and not allow_high_dim:
+    refuse_below(4, num_chains=num_chains)
+    dim = LogDensity(model, *args).dim
+    if dim > LARGEST_DIM and not allow_high_dim:
         raise ValueError(
-            f"hmc_evidence: fails above {LARGEST_DIM} dimensions, and the posterior has "
-            f"{density.dim}; use ais_evidence or importance_evidence, or allow_high_dim=True"
+            f"hmc_evidence: fails above {LARGEST_DIM} dimensions, and the posterior has {dim}; "
+            "use ais_evidence or importance_evidence, or allow_high_dim=True"
         )
     draws = hmc(
         model, *args, num_chains=num_chains, num_samples=num_samples, num_warmup=num_warmup,

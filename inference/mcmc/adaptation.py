@@ -1,12 +1,50 @@
 """What a sampler learns in warm-up, for each datapoint: step size, masses, trajectory length."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-__all__ = ["ChEES", "DualAveraging", "RunningVariance", "halton", "warmup_windows"]
+from aevb.inference.mcmc.integrators import Point, draw_momentum, energy, leapfrog
+
+__all__ = [
+    "ChEES",
+    "DualAveraging",
+    "RunningVariance",
+    "first_step_size",
+    "halton",
+    "warmup_windows",
+]
+
+
+def first_step_size(
+    evaluate: Callable[[Tensor], Point], point: Point, inverse_mass: Tensor
+) -> Tensor:
+    """Steps so long that one of them is accepted with about 0.8, ``(batch,)``, float64.
+
+    References:
+        The No-U-Turn Sampler (Hoffman & Gelman, 2014), algorithm 4
+    """
+    batch = point.u.shape[1]
+    step = torch.ones(batch, dtype=torch.float64, device=point.u.device)
+    one = torch.ones(batch, device=point.u.device)
+    momentum = draw_momentum(point.u, inverse_mass)
+    start = energy(point, momentum, inverse_mass)
+    going = torch.ones_like(step, dtype=torch.bool)
+    grows = None
+    for _ in range(40):
+        end = leapfrog(evaluate, point, momentum, step, inverse_mass, one)
+        error = energy(end.end, end.momentum, inverse_mass) - start
+        rate = torch.exp(-torch.where(torch.isfinite(error), error, torch.inf).clamp(min=0))
+        good = rate.mean(0) > 0.8
+        grows = good if grows is None else grows
+        going = going & (good == grows) & (step < 1e3) & (step > 1e-7)
+        if not bool(going.any()):
+            break
+        step = torch.where(going, step * torch.where(grows, 2.0, 0.5), step)
+    return step
 
 
 @dataclass

@@ -6,26 +6,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aevb.inference.mcmc import kernel
 from aevb.inference.mcmc.adaptation import (
     ChEES,
     DualAveraging,
     RunningVariance,
+    first_step_size,
     halton,
     warmup_windows,
 )
 from aevb.inference.mcmc.draws import Draws, SamplerState, warn_of
-from aevb.inference.mcmc.integrators import Point, kinetic_energy, leapfrog, metropolis
-from aevb.inference.mcmc.path_gradients import STARTS, PathGradient
+from aevb.inference.mcmc.path_gradients import PathGradient
 from aevb.inference.process import randomness
-from aevb.inference.process.devices import device_of
+from aevb.inference.process.limits import refuse_below, refuse_improper_share
 from aevb.inference.programs.log_density import LogDensity
 
-__all__ = ["draw_momentum", "first_step_size", "hmc"]
+__all__ = ["hmc"]
 
-# An error of energy, in nats, that no useful step makes.
-DIVERGENCE = 1000.0
 # What a chain that is stuck counts for when steps adapt.
 _LEAST_RATE = 0.01
+
+Start = Callable[[LogDensity, int], Tensor]
 
 
 def hmc(
@@ -36,7 +37,7 @@ def hmc(
     num_warmup: int = 500,
     seed: int = 0,
     guide: Callable[..., Any] | None = None,
-    start: str = "prior",
+    start: Start = LogDensity.prior_draws,
     target_acceptance: float = 0.8,
     max_num_steps: int = 100,
     thinning: int = 1,
@@ -62,7 +63,9 @@ def hmc(
         num_warmup: Iterations before them, in which everything adapts.
         seed: Same seed, same draws; torch's global random state is left as it was.
         guide: Pyro program whose draws set the first masses, and may be where chains start.
-        start: ``"prior"``, which is over-dispersed as R̂ wants it, or ``"guide"``.
+        start: Function of the density and ``num_chains`` that returns where chains start,
+            ``(chains, batch, dim)``: ``LogDensity.prior_draws``, which is over-dispersed as R̂
+            wants it, ``LogDensity.guide_draws``, or another.
         target_acceptance: What step sizes aim at, as the harmonic mean over chains; the ordinary
             mean comes out higher.
         max_num_steps: Of one trajectory.
@@ -86,12 +89,18 @@ def hmc(
         >>> draws.samples["z"].shape
         torch.Size([4, 50, 3, 2])
     """
-    _check(num_chains, num_samples, num_warmup, start, guide, target_acceptance, thinning)
-    device = device_of(model, guide, args=args)
-    with torch.no_grad(), randomness.seeded(seed, device):
-        density = LogDensity(model, *args, guide=guide)
+    refuse_below(
+        1, num_chains=num_chains, num_samples=num_samples, thinning=thinning,
+        chain_batch_size=chain_batch_size,
+    )  # fmt: skip
+    refuse_below(0, num_warmup=num_warmup)
+    refuse_improper_share(target_acceptance=target_acceptance)
+    if not callable(start):
+        raise ValueError(f"start: expected a function as LogDensity.prior_draws; got {start!r}")
+    density = LogDensity(model, *args, guide=guide)
+    with torch.no_grad(), randomness.seeded(seed, density.device):
         work = (num_warmup + num_samples * thinning) * 5
-        evaluate = PathGradient(density, None, chain_batch_size, work)
+        evaluate = PathGradient(density, chain_batch_size, work)
         sampler = _Sampler(evaluate, target_acceptance, max_num_steps)
         if state is None:
             sampler.begin(num_chains, start)
@@ -125,7 +134,7 @@ class _Sampler:
         self.max_num_steps = max_num_steps
         self.adapting = False
 
-    def begin(self, num_chains: int, start: str) -> None:
+    def begin(self, num_chains: int, start: Start) -> None:
         """First positions, masses, step sizes and lengths."""
         density = self.density
         self.inverse_mass = torch.ones(
@@ -134,9 +143,16 @@ class _Sampler:
         if density.has_guide:
             proposals = density.guide_draws(max(100, num_chains))
             self.inverse_mass = proposals.double().var(0).to(density.dtype).clamp(min=1e-10)
-        u = density.prior_draws(num_chains) if start == "prior" else proposals[:num_chains]
-        self.point = self.evaluate(u)
-        self._refuse_bad_start()
+        u = start(density, num_chains)
+        if u.shape != (num_chains, density.batch, density.dim):
+            raise ValueError(
+                f"start: expected positions {(num_chains, density.batch, density.dim)}; got "
+                f"{tuple(u.shape)}"
+            )
+        self.point = kernel.init(u, self.evaluate)
+        if not bool(torch.isfinite(self.point.log_density).any()):
+            density.refuse_nan(u)
+            raise ValueError("model: no chain starts where the density is finite")
         self.iteration = 0
         log_step = first_step_size(self.evaluate, self.point, self.inverse_mass).log()
         self.steps = DualAveraging(log_step, self.target)
@@ -154,7 +170,7 @@ class _Sampler:
                 f"state: is of {state.u.shape[1]} posteriors of {state.u.shape[2]} dimensions; "
                 f"the model has {density.batch} of {density.dim}"
             )
-        self.point = self.evaluate(state.u)
+        self.point = kernel.init(state.u, self.evaluate)
         self.inverse_mass = state.inverse_mass
         self.steps = DualAveraging(state.steps.average.clone(), self.target)
         self.lengths = ChEES(state.lengths.average.clone())
@@ -202,96 +218,27 @@ class _Sampler:
         self.iteration += 1
         step_size, inverse_mass = self.step_size, self.inverse_mass
         num_steps = torch.ceil(jitter * self.length / step_size).clamp(1, self.max_num_steps)
-        momentum = draw_momentum(self.point.u, inverse_mass)
-        proposal = leapfrog(
-            self.evaluate, self.point, momentum, step_size, inverse_mass, num_steps
-        )
-        uniform = torch.rand_like(self.point.log_density)
-        moved = metropolis(self.point, proposal, momentum, inverse_mass, uniform)
+        before = self.point
+        self.point, info = kernel.step(before, self.evaluate, step_size, inverse_mass, num_steps)
         if self.adapting:
             # the harmonic mean, so that a chain that is stuck shortens the steps of all
-            rate = moved["acceptance_rate"].clamp(min=_LEAST_RATE)
+            rate = info.acceptance_rate.clamp(min=_LEAST_RATE)
             self.steps.update(len(rate) / (1 / rate).sum(0))
             whiten = inverse_mass.sqrt()
             self.lengths.update(
-                self.point.u / whiten,
-                proposal.end.u / whiten,
-                proposal.momentum * whiten,
-                moved["acceptance_rate"],
+                before.u / whiten,
+                info.proposal.end.u / whiten,
+                info.proposal.momentum * whiten,
+                info.acceptance_rate,
                 jitter,
             )
-        self.point = moved["point"]
-        shape = self.point.log_density.shape
+        shape = before.log_density.shape
         return {
-            "acceptance_rate": moved["acceptance_rate"],
-            "energy_error": moved["energy_error"],
-            "energy": moved["energy"],
+            "acceptance_rate": info.acceptance_rate,
+            "energy_error": info.energy_error,
+            "energy": info.energy,
             "lp": self.point.log_density,
-            "diverging": moved["energy_error"] > DIVERGENCE,
+            "diverging": info.diverging,
             "step_size": step_size.expand(shape),
             "n_steps": num_steps.long().expand(shape),
         }
-
-    def _refuse_bad_start(self) -> None:
-        finite = torch.isfinite(self.point.log_density)
-        if not bool(finite.any()):
-            self.density.refuse_nan(self.point.u)
-            raise ValueError("model: no chain starts where the density is finite")
-
-
-def draw_momentum(u: Tensor, inverse_mass: Tensor) -> Tensor:
-    """Normal momenta of the given masses, like ``u``."""
-    return torch.randn_like(u) / inverse_mass.sqrt()
-
-
-def first_step_size(
-    evaluate: Callable[[Tensor], Point], point: Point, inverse_mass: Tensor
-) -> Tensor:
-    """Steps so long that one of them is accepted with about 0.8, ``(batch,)``, float64.
-
-    References:
-        The No-U-Turn Sampler (Hoffman & Gelman, 2014), algorithm 4
-    """
-    batch = point.u.shape[1]
-    step = torch.ones(batch, dtype=torch.float64, device=point.u.device)
-    one = torch.ones(batch, device=point.u.device)
-    momentum = draw_momentum(point.u, inverse_mass)
-    start = kinetic_energy(momentum, inverse_mass) - point.log_density
-    going = torch.ones_like(step, dtype=torch.bool)
-    grows = None
-    for _ in range(40):
-        end = leapfrog(evaluate, point, momentum, step, inverse_mass, one)
-        error = kinetic_energy(end.momentum, inverse_mass) - end.end.log_density - start
-        rate = torch.exp(-torch.where(torch.isfinite(error), error, torch.inf).clamp(min=0))
-        good = rate.mean(0) > 0.8
-        grows = good if grows is None else grows
-        going = going & (good == grows) & (step < 1e3) & (step > 1e-7)
-        if not bool(going.any()):
-            break
-        step = torch.where(going, step * torch.where(grows, 2.0, 0.5), step)
-    return step
-
-
-def _check(
-    num_chains: int,
-    num_samples: int,
-    num_warmup: int,
-    start: str,
-    guide: Any,
-    target: float,
-    thinning: int,
-) -> None:
-    for name, value, least in (
-        ("num_chains", num_chains, 1),
-        ("num_samples", num_samples, 1),
-        ("num_warmup", num_warmup, 0),
-        ("thinning", thinning, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name}: must be at least {least}; got {value}")
-    if start not in STARTS:
-        raise ValueError(f"start: expected one of {', '.join(STARTS)}; got {start!r}")
-    if start == "guide" and guide is None:
-        raise ValueError("start: 'guide' needs a guide")
-    if not 0 < target < 1:
-        raise ValueError(f"target_acceptance: must lie between 0 and 1; got {target}")

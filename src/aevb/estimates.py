@@ -17,6 +17,11 @@ __all__ = ["Estimator", "Schedule", "check", "estimate", "plain", "weights_recor
 Estimator = Literal["importance", "ais", "bdmc", "hmc"]
 Schedule = Literal["sigmoid", "linear", "adaptive"]
 
+_SCHEDULES = {
+    "sigmoid": inference.sigmoid_schedule,
+    "linear": inference.linear_schedule,
+    "adaptive": inference.adaptive_schedule,
+}
 _SHOWN = {
     "importance": "importance sampling, guide as proposal",
     "ais": "annealed importance sampling",
@@ -89,10 +94,11 @@ def estimate(
     model = plain(saved.model)
     guide = model.guide if start == "guide" else None
     annealing: dict[str, Any] = {
-        "num_chains": num_chains, "num_temperatures": num_temperatures, "schedule": schedule,
+        "num_chains": num_chains, "num_temperatures": num_temperatures,
+        "schedule": _SCHEDULES[schedule],
         "guide": guide, "seed": seed, "chain_batch_size": chain_batch_size,
     }  # fmt: skip
-    evidence: Any
+    evidence: inference.Evidence
     if estimator == "importance":
         evidence = inference.importance_evidence(
             model.model, model.guide, x, num_samples=num_samples, seed=seed
@@ -108,7 +114,7 @@ def estimate(
             model.model, x, num_chains=num_chains, num_samples=num_samples, seed=seed,
             guide=model.guide, chain_batch_size=chain_batch_size,
         )  # fmt: skip
-    summary = evaluation.summarize(evidence)
+    summary = evidence.summary()
     figures = {
         **summary,
         **_per_dimension(model, summary.get("log_evidence")),
