@@ -216,7 +216,7 @@ def nan_model(x: Tensor) -> None:
         ({"schedule": "cosine"}, "schedule: expected a function .*; got 'cosine'"),
         (
             {"schedule": lambda count, _: linear_schedule(count)[1:]},
-            "schedule: expected 1001 temperatures from 0 to 1",
+            "schedule: expected 101 temperatures from 0 to 1; got 100",
         ),
         (
             {"schedule": lambda count, _: 0.5 * linear_schedule(count)},

@@ -19,7 +19,6 @@ from aevb.inference import Program, importance_evidence, pareto_khat
 from aevb.inference.evidence import importance
 from aevb.inference.evidence.importance import estimates_from_log_weights
 from aevb.inference.graphs.compile import graph_function
-from aevb.inference.programs import blocks
 from aevb.inference.programs.joint import Joint
 
 from oracles import (
@@ -158,7 +157,7 @@ def test_a_program_that_looks_at_its_data_has_no_graph_for_others(
 
     # a block of its own sees another largest value, so that blocks must not be cut here
     x = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    monkeypatch.setattr(blocks, "_same_when_cut", lambda *_: True)
+    monkeypatch.setattr(importance, "_same_when_cut", lambda *_: True)
     monkeypatch.setattr(importance, "_DATAPOINTS_PER_BLOCK", 2)
     found = []
     for worth in ({}, {"traced": 0.0}):

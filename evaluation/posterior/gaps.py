@@ -17,7 +17,7 @@ from aevb.inference import (
     importance_evidence,
     refine,
 )
-from aevb.inference.evidence.estimate import error_of_mean, number
+from aevb.inference.evidence.estimate import mean_and_errors
 
 __all__ = ["Gaps", "inference_gaps"]
 
@@ -90,7 +90,7 @@ class Gaps:
             ),
         }
         return {
-            **{name: _mean_and_errors(*values) for name, values in rows.items()},
+            **{name: mean_and_errors(*values) for name, values in rows.items()},
             "num_datapoints": len(self.log_evidence),
             "num_untrusted": int((~self.trusted).sum()),
             "num_unrefined": int((~self.refinement.is_converged).sum()),
@@ -200,11 +200,3 @@ def _chosen(estimates: list[Evidence]) -> tuple[Tensor, Tensor, Tensor]:
         errors.gather(0, which).squeeze(0),
         trusted.any(0),
     )
-
-
-def _mean_and_errors(values: Tensor, errors: Tensor) -> dict[str, float | None]:
-    return {
-        "mean": number(values.mean()),
-        "monte_carlo_error": number(errors.square().sum().sqrt() / len(values)),
-        "standard_error": error_of_mean(values),
-    }

@@ -13,6 +13,7 @@ from aevb.inference.evidence.estimate import (
     error_of_mean,
     mean_figures,
     number,
+    shown,
     verdict,
 )
 from aevb.inference.evidence.importance import estimates_from_log_weights
@@ -94,14 +95,7 @@ class AISEvidence:
             why += f", and few proposals are accepted at {refused} others"
         return verdict(self.is_trusted, why)
 
-    def __repr__(self) -> str:
-        """One line, with means over datapoints."""
-        return (
-            f"AISEvidence(log_evidence={self.log_evidence.mean():.3f} mean of "
-            f"{len(self.log_evidence)}, {self.num_chains} chains × {self.num_temperatures} "
-            f"temperatures from the {self.start}, acceptance {self.acceptance_rate.mean():.2f}, "
-            f"ESS {self.ess.mean():.1f}, seed={self.seed})"
-        )
+    __repr__ = shown
 
 
 @dataclass(frozen=True)
@@ -169,12 +163,7 @@ class BDMCEvidence:
             **judged,
         }
 
-    def __repr__(self) -> str:
-        """One line, with means over datapoints."""
-        return (
-            f"BDMCEvidence({self.lower.mean():.3f} to {self.upper.mean():.3f}, mean of "
-            f"{len(self.lower)} simulated datapoints, gap {self.gap.mean():.3f})"
-        )
+    __repr__ = shown
 
 
 def ais_evidence(
@@ -309,8 +298,10 @@ def _density(
 
 def _evidence(annealing: Annealing, weights: Tensor, acceptance: Tensor, seed: int) -> AISEvidence:
     estimates = estimates_from_log_weights(weights)
+    schedule = getattr(annealing.schedule, "__name__", repr(annealing.schedule))
     return AISEvidence(
         estimates["log_evidence"], estimates["standard_error"], estimates["ess"],
         acceptance.cpu(), weights.cpu(), len(weights), annealing.num_temperatures,
-        annealing.schedule_name, annealing.start_name, seed,
+        schedule.removesuffix("_schedule"),
+        "guide" if annealing.density.has_guide else "prior", seed,
     )  # fmt: skip

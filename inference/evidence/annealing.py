@@ -11,7 +11,7 @@ from aevb.inference.mcmc import kernel
 from aevb.inference.mcmc.adaptation import first_step_size
 from aevb.inference.mcmc.integrators import Point
 from aevb.inference.mcmc.path_gradients import PathGradient
-from aevb.inference.process.limits import refuse_below, refuse_improper_share
+from aevb.inference.process.limits import refuse_below
 from aevb.inference.programs.log_density import LogDensity
 
 __all__ = [
@@ -103,16 +103,8 @@ class Annealing:
     Random numbers come from torch's global generator.
 
     Args:
-        density: Of the posterior, with the guide to start from if there is one.
-        num_chains: Of each datapoint.
-        num_temperatures: T.
-        schedule: How they lie.
-        num_leapfrog_steps: Of each trajectory.
-        target_acceptance: What the step sizes aim at.
-        chain_batch_size: Chains evaluated at once.
-
-    Raises:
-        ValueError: If a number is out of range, or a log-density is NaN.
+        density: Of the posterior, with the guide to start from if there is one; the others are as
+            for :func:`~aevb.inference.ais_evidence`.
     """
 
     def __init__(
@@ -129,10 +121,11 @@ class Annealing:
             1, num_chains=num_chains, num_temperatures=num_temperatures,
             num_leapfrog_steps=num_leapfrog_steps, chain_batch_size=chain_batch_size,
         )  # fmt: skip
-        refuse_improper_share(target_acceptance=target_acceptance)
+        if not 0 < target_acceptance < 1:
+            raise ValueError(f"target_acceptance: must lie in (0, 1); got {target_acceptance}")
         if not callable(schedule):
             raise ValueError(f"schedule: expected a function as linear_schedule; got {schedule!r}")
-        self._density, self._schedule = density, schedule
+        self.density, self.schedule = density, schedule
         self.num_chains, self.num_temperatures = num_chains, num_temperatures
         self._num_steps = torch.full((density.batch,), num_leapfrog_steps, device=density.device)
         evaluations = num_temperatures * (num_leapfrog_steps + 1)
@@ -143,17 +136,6 @@ class Annealing:
         self._betas = self._temperatures(num_temperatures, pilot)  # (T + 1, batch)
         self._log_steps = _interpolate(pilot.temperatures[1:], log_steps, self._betas[1:])
 
-    @property
-    def schedule_name(self) -> str:
-        """As records hold it."""
-        name: str = getattr(self._schedule, "__name__", repr(self._schedule))
-        return name.removesuffix("_schedule")
-
-    @property
-    def start_name(self) -> str:
-        """Likewise."""
-        return "guide" if self._density.has_guide else "prior"
-
     def forward(self) -> tuple[Tensor, Tensor]:
         """Anneal from the start to the posterior.
 
@@ -161,7 +143,7 @@ class Annealing:
             Log of the product of the ratios that chains pass, ``(chains, batch)``, float64, in
             nats, and their mean acceptance rate, ``(batch,)``.
         """
-        u = self._density.path_draws(self.num_chains)
+        u = self.density.path_draws(self.num_chains)
         return self._weigh(u, self._betas[1], range(1, self.num_temperatures))
 
     def reverse(self, exact: Tensor) -> tuple[Tensor, Tensor]:
@@ -186,7 +168,7 @@ class Annealing:
     def _pilot(self, target: float) -> tuple[Pilot, Tensor]:
         """A short run, and the log step sizes at all its temperatures but the first."""
         betas = self._temperatures(min(_PILOT_TEMPERATURES, self.num_temperatures), None)
-        state = self._path(self._density.path_draws(_PILOT_CHAINS), betas[1])
+        state = self._path(self.density.path_draws(_PILOT_CHAINS), betas[1])
         self._refuse_nan(state)
         log_step = first_step_size(
             partial(self._path, temperature=betas[1]), state, self._inverse_mass
@@ -211,17 +193,17 @@ class Annealing:
         )  # fmt: skip
 
     def _temperatures(self, count: int, pilot: Pilot | None) -> Tensor:
-        betas = self._schedule(count, pilot).to(self._density.device, torch.float64)
+        betas = self.schedule(count, pilot).to(self.density.device, torch.float64)
         if len(betas) != count + 1 or not bool(((betas[0] == 0) & (betas[-1] == 1)).all()):
             raise ValueError(
                 f"schedule: expected {count + 1} temperatures from 0 to 1; got {len(betas)} from "
                 f"{float(betas[0].min()):g} to {float(betas[-1].max()):g}"
             )
-        return betas.reshape(count + 1, -1).expand(-1, self._density.batch)
+        return betas.reshape(count + 1, -1).expand(-1, self.density.batch)
 
     def _refuse_nan(self, state: Point) -> None:
         if bool(torch.isnan(state.tilt).any()):
-            self._density.refuse_nan(state.u)
+            self.density.refuse_nan(state.u)
             raise ValueError("guide: its log-density is NaN where chains start")
 
 

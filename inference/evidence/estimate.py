@@ -5,7 +5,16 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-__all__ = ["Evidence", "counted", "error_of_mean", "mean_figures", "number", "verdict"]
+__all__ = [
+    "Evidence",
+    "counted",
+    "error_of_mean",
+    "mean_and_errors",
+    "mean_figures",
+    "number",
+    "shown",
+    "verdict",
+]
 
 # Part of the datapoints that may fail their diagnostic in a result that is called converged.
 _FAILING = 0.05
@@ -36,21 +45,30 @@ class Evidence(Protocol):
 
 
 def mean_figures(evidence: Evidence) -> dict[str, Any]:
-    r"""The mean over datapoints and its two errors, which are kept apart.
+    """The mean over datapoints, its two errors, and their number, by the names of a summary."""
+    found = mean_and_errors(evidence.log_evidence, evidence.standard_error)
+    return {
+        "log_evidence": found.pop("mean"),
+        **found,
+        "num_datapoints": len(evidence.log_evidence),
+    }
+
+
+def mean_and_errors(values: Tensor, errors: Tensor) -> dict[str, float | None]:
+    """A mean over N datapoints and its two errors, which are kept apart.
 
     ``monte_carlo_error`` is the noise of the estimator for just these datapoints;
     ``standard_error`` is that of the mean as an estimate for the population that they were drawn
-    from, sd/√N, and contains the former.
+    from, sd/√N, and contains the former. None is what is not finite.
 
     Args:
-        evidence: Of N datapoints.
+        values: ``(batch,)``.
+        errors: Of each, ``(batch,)``.
     """
-    count = len(evidence.log_evidence)
     return {
-        "log_evidence": number(evidence.log_evidence.mean()),
-        "standard_error": error_of_mean(evidence.log_evidence),
-        "monte_carlo_error": number(evidence.standard_error.square().sum().sqrt() / count),
-        "num_datapoints": count,
+        "mean": number(values.mean()),
+        "standard_error": error_of_mean(values),
+        "monte_carlo_error": number(errors.square().sum().sqrt() / len(values)),
     }
 
 
@@ -74,6 +92,15 @@ def number(value: Tensor) -> float | None:
     """What JSON can hold: None if it is not finite."""
     found = float(value)
     return found if math.isfinite(found) else None
+
+
+def shown(evidence: Evidence) -> str:
+    """One line with the figures of the summary: the ``repr`` of every estimate."""
+    figures = ", ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in evidence.summary().items()
+    )
+    return f"{type(evidence).__name__}({figures})"
 
 
 def counted(count: int, noun: str) -> str:

@@ -1,7 +1,8 @@
 """Importance-sampled log evidence, with an honest account of its error, per datapoint."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from aevb.inference.evidence.estimate import (
     error_of_mean,
     mean_figures,
     number,
+    shown,
     verdict,
 )
 from aevb.inference.evidence.psis import KHAT_LIMIT, pareto_khat
@@ -23,8 +25,7 @@ from aevb.inference.graphs.tracing import NotTraceableError
 from aevb.inference.process import randomness
 from aevb.inference.process.limits import refuse_below
 from aevb.inference.process.switches import argument_checks
-from aevb.inference.programs.blocks import datapoint_blocks
-from aevb.inference.programs.joint import Joint
+from aevb.inference.programs.joint import Joint, together
 
 __all__ = ["ImportanceEvidence", "estimates_from_log_weights", "importance_evidence"]
 
@@ -35,6 +36,8 @@ _DATAPOINTS_PER_BLOCK = 250
 # A graph sends large products to a faster library and skips Pyro; tracing costs a second. Once
 # compiled it also fuses what surrounds the products; that takes ten seconds, or one if cached.
 _WORTH_A_GRAPH = {"compiled": 2e12, "traced": 2e10}  # floating-point operations
+# Of programs that take all data or nothing.
+_REFUSALS = (ValueError, RuntimeError, IndexError)
 _WEIGHTS_PER_BLOCK = 2_000_000  # float64 log-weights held at once for k̂: 16 MB
 
 
@@ -89,13 +92,7 @@ class ImportanceEvidence:
             **verdict(self.is_trusted, "k̂ is not defined below 25 samples" if undefined else why),
         }
 
-    def __repr__(self) -> str:
-        """One line, with means over datapoints."""
-        return (
-            f"ImportanceEvidence(log_evidence={self.log_evidence.mean():.3f} mean of "
-            f"{len(self.log_evidence)}, elbo={self.elbo.mean():.3f}, "
-            f"num_samples={self.num_samples}, seed={self.seed})"
-        )
+    __repr__ = shown
 
 
 def importance_evidence(
@@ -145,7 +142,7 @@ def importance_evidence(
     joint = Joint(model, *args, guide=guide)
     with torch.no_grad(), randomness.seeded(seed, joint.device), argument_checks(False):
         size = min(_DATAPOINTS_PER_BLOCK, _WEIGHTS_PER_BLOCK // num_samples)
-        parts = list(datapoint_blocks(joint, max(1, size)))
+        parts = list(_datapoint_blocks(joint, max(1, size)))
         evaluate = _LogJoint(num_samples * len(parts), memory_budget)
         blocks = [
             _log_weights(part, num_samples, (seed, number), evaluate)
@@ -188,6 +185,52 @@ def estimates_from_log_weights(log_weights: Tensor) -> dict[str, Tensor]:
         "elbo_standard_error": spread,
     }
     return {name: value.cpu() for name, value in estimates.items()}
+
+
+def _datapoint_blocks(joint: Joint, size: int) -> Iterator[Joint]:
+    """The programs at blocks of datapoints, cut along the data plate, if that changes nothing."""
+    total = joint.layout.num_datapoints
+    if total is None or total <= size:
+        yield joint
+        return
+    places = [slice(start, min(start + size, total)) for start in range(0, total, size)]
+
+    def at(place: slice) -> Joint:
+        args = (
+            a[place] if isinstance(a, Tensor) and a.ndim and len(a) == total else a
+            for a in joint.args
+        )
+        return joint.at(*args, num_datapoints=place.stop - place.start)
+
+    with suppress(*_REFUSALS):
+        joint.adopt(at(places[0]))
+    if _same_when_cut(joint, places, at):
+        yield from map(at, places)
+    else:
+        yield joint
+
+
+def _same_when_cut(joint: Joint, places: list[slice], at: Callable[[slice], Joint]) -> bool:
+    """Whether every block alone has the log-weights that it has among all.
+
+    It has not if a program holds a value for each datapoint, the size of the data, or something
+    that it makes of them all, such as a mean or a maximum.
+    """
+    guide = joint.given_guide()
+    latents, log_q = joint.draw(1)
+    log_p = joint.log_joint(latents)
+    for place in places:
+        where = (slice(None),) * joint.layout.nesting + (place,)  # behind draws, outer plates
+        some = {name: value[where] for name, value in latents.items()}
+        try:
+            alone = at(place)
+            (q,) = alone.sums(guide, joint.guide_way, some, together)
+            pairs = ((q, log_q), (alone.log_joint(some), log_p))
+        except _REFUSALS:
+            return False
+        if not all(torch.allclose(a, b[:, place], rtol=1e-4, atol=1e-4) for a, b in pairs):
+            return False
+    return True
 
 
 def _log_weights(

@@ -7,15 +7,7 @@ import torch
 from scipy.special import fdtri
 from torch import Tensor
 
-__all__ = [
-    "ESS_LIMIT",
-    "RHAT_LIMIT",
-    "bulk_ess",
-    "rank_rhat",
-    "rhat_limit",
-    "tail_ess",
-    "unmixed",
-]
+__all__ = ["ESS_LIMIT", "RHAT_LIMIT", "bulk_ess", "rank_rhat", "rhat_limit", "tail_ess", "unmixed"]
 
 # Vehtari et al. (2021), https://arxiv.org/abs/1903.08008: chains beyond it are not to be used,
 # nor fewer effective draws.

@@ -10,15 +10,15 @@ from aevb.inference.mcmc import kernel
 from aevb.inference.mcmc.adaptation import (
     ChEES,
     DualAveraging,
-    RunningVariance,
     first_step_size,
     halton,
+    regularized_variance,
     warmup_windows,
 )
 from aevb.inference.mcmc.draws import Draws, SamplerState, warn_of
 from aevb.inference.mcmc.path_gradients import PathGradient
 from aevb.inference.process import randomness
-from aevb.inference.process.limits import refuse_below, refuse_improper_share
+from aevb.inference.process.limits import refuse_below
 from aevb.inference.programs.log_density import LogDensity
 
 __all__ = ["hmc"]
@@ -94,18 +94,17 @@ def hmc(
         chain_batch_size=chain_batch_size,
     )  # fmt: skip
     refuse_below(0, num_warmup=num_warmup)
-    refuse_improper_share(target_acceptance=target_acceptance)
+    if not 0 < target_acceptance < 1:
+        raise ValueError(f"target_acceptance: must lie in (0, 1); got {target_acceptance}")
     if not callable(start):
         raise ValueError(f"start: expected a function as LogDensity.prior_draws; got {start!r}")
     density = LogDensity(model, *args, guide=guide)
     with torch.no_grad(), randomness.seeded(seed, density.device):
         work = (num_warmup + num_samples * thinning) * 5
         evaluate = PathGradient(density, chain_batch_size, work)
-        sampler = _Sampler(evaluate, target_acceptance, max_num_steps)
         if state is None:
-            sampler.begin(num_chains, start)
-        else:
-            sampler.resume(state)
+            state = _begun(evaluate, num_chains, start, target_acceptance)
+        sampler = _Sampler(evaluate, state, target_acceptance, max_num_steps)
         sampler.warm_up(num_warmup)
         kept, stats = [], []
         for number in range(num_samples * thinning):
@@ -127,54 +126,22 @@ def hmc(
 
 
 class _Sampler:
-    def __init__(self, evaluate: PathGradient, target: float, max_num_steps: int) -> None:
-        self.evaluate = evaluate
-        self.density = evaluate.density
-        self.target = target
-        self.max_num_steps = max_num_steps
-        self.adapting = False
-
-    def begin(self, num_chains: int, start: Start) -> None:
-        """First positions, masses, step sizes and lengths."""
-        density = self.density
-        self.inverse_mass = torch.ones(
-            density.batch, density.dim, dtype=density.dtype, device=density.device
-        )
-        if density.has_guide:
-            proposals = density.guide_draws(max(100, num_chains))
-            self.inverse_mass = proposals.double().var(0).to(density.dtype).clamp(min=1e-10)
-        u = start(density, num_chains)
-        if u.shape != (num_chains, density.batch, density.dim):
-            raise ValueError(
-                f"start: expected positions {(num_chains, density.batch, density.dim)}; got "
-                f"{tuple(u.shape)}"
-            )
-        self.point = kernel.init(u, self.evaluate)
-        if not bool(torch.isfinite(self.point.log_density).any()):
-            density.refuse_nan(u)
-            raise ValueError("model: no chain starts where the density is finite")
-        self.iteration = 0
-        log_step = first_step_size(self.evaluate, self.point, self.inverse_mass).log()
-        self.steps = DualAveraging(log_step, self.target)
-        self.lengths = ChEES(torch.zeros_like(log_step))
-
-    def resume(self, state: SamplerState) -> None:
-        """Go on from a state.
-
-        Raises:
-            ValueError: If it belongs to other posteriors.
-        """
-        density = self.density
-        if state.u.shape[1:] != (density.batch, density.dim):
+    def __init__(
+        self, evaluate: PathGradient, state: SamplerState, target: float, max_num_steps: int
+    ) -> None:
+        self.evaluate, self.density = evaluate, evaluate.density
+        batch, dim = self.density.batch, self.density.dim
+        if state.u.shape[1:] != (batch, dim):
             raise ValueError(
                 f"state: is of {state.u.shape[1]} posteriors of {state.u.shape[2]} dimensions; "
-                f"the model has {density.batch} of {density.dim}"
+                f"the model has {batch} of {dim}"
             )
-        self.point = kernel.init(state.u, self.evaluate)
-        self.inverse_mass = state.inverse_mass
-        self.steps = DualAveraging(state.steps.average.clone(), self.target)
+        self.point = kernel.init(state.u, evaluate)
+        self.inverse_mass, self.iteration = state.inverse_mass, state.iteration
+        self.steps = DualAveraging(state.steps.average.clone(), target)
         self.lengths = ChEES(state.lengths.average.clone())
-        self.iteration = state.iteration
+        self.max_num_steps = max_num_steps
+        self.adapting = False
         randomness.restore_torch(state.random, self.density.device)
 
     def state(self) -> SamplerState:
@@ -198,15 +165,15 @@ class _Sampler:
         """Adapt step sizes and lengths at each iteration, masses at the ends of windows."""
         ends = warmup_windows(num_warmup)
         first = int(0.15 * num_warmup)
-        moments = RunningVariance(self.density.batch, self.density.dim)
+        window: list[Tensor] = []
         self.adapting = True
         for number in range(num_warmup):
             self.iterate()
             if ends and first <= number < ends[-1]:
-                moments.update(self.point.u)
+                window.append(self.point.u)
             if number + 1 in ends:
-                self.inverse_mass = moments.regularized().to(self.density.dtype)
-                moments = RunningVariance(self.density.batch, self.density.dim)
+                self.inverse_mass = regularized_variance(torch.cat(window)).to(self.density.dtype)
+                window = []
                 self.steps.log_step = self.steps.average
                 self.steps.restart()
                 self.lengths = ChEES(self.lengths.log_length)
@@ -242,3 +209,25 @@ class _Sampler:
             "step_size": step_size.expand(shape),
             "n_steps": num_steps.long().expand(shape),
         }
+
+
+def _begun(evaluate: PathGradient, num_chains: int, start: Start, target: float) -> SamplerState:
+    """First positions, masses, step sizes and lengths."""
+    density = evaluate.density
+    shape = (num_chains, density.batch, density.dim)
+    inverse_mass = torch.ones(shape[1:], dtype=density.dtype, device=density.device)
+    if density.has_guide:
+        proposals = density.guide_draws(max(100, num_chains))
+        inverse_mass = proposals.double().var(0).to(density.dtype).clamp(min=1e-10)
+    u = start(density, num_chains)
+    if u.shape != shape:
+        raise ValueError(f"start: expected positions {shape}; got {tuple(u.shape)}")
+    point = kernel.init(u, evaluate)
+    if not bool(torch.isfinite(point.log_density).any()):
+        density.refuse_nan(u)
+        raise ValueError("model: no chain starts where the density is finite")
+    log_step = first_step_size(evaluate, point, inverse_mass).log()
+    return SamplerState(
+        u, inverse_mass, DualAveraging(log_step, target), ChEES(torch.zeros_like(log_step)), 0,
+        randomness.capture_torch(density.device),
+    )  # fmt: skip

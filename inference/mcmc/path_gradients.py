@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from aevb.inference.graphs.compile import graph_function
 from aevb.inference.graphs.tracing import NotTraceableError
 from aevb.inference.mcmc.integrators import Point
 from aevb.inference.process.switches import argument_checks
+from aevb.inference.programs.cost import cost_of
 from aevb.inference.programs.log_density import LogDensity
 
 __all__ = ["PathGradient"]
@@ -65,9 +65,7 @@ class PathGradient:
         return self._graphs[key]
 
     def _graph(self, *inputs: Tensor) -> Callable[..., Any]:
-        with FlopCounterMode(display=False) as counter:
-            self._eager(*inputs)
-        work = counter.get_total_flops() * self._num_evaluations
+        work = cost_of(lambda: self._eager(*inputs)).num_flops * self._num_evaluations
         levels = ["compiled", "traced"] if work > _FLOPS_WORTH_COMPILING else ["traced"]
         for level in levels:
             try:

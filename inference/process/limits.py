@@ -1,6 +1,6 @@
 """Numbers that a caller may give."""
 
-__all__ = ["refuse_below", "refuse_improper_share"]
+__all__ = ["refuse_below"]
 
 
 def refuse_below(least: int, **numbers: int | None) -> None:
@@ -15,17 +15,3 @@ def refuse_below(least: int, **numbers: int | None) -> None:
     for name, value in numbers.items():
         if value is not None and value < least:
             raise ValueError(f"{name}: must be at least {least}; got {value}")
-
-
-def refuse_improper_share(**shares: float) -> None:
-    """Refuse what does not lie between 0 and 1, by name.
-
-    Raises:
-        ValueError: Names the first.
-
-    Example:
-        >>> refuse_improper_share(target_acceptance=0.8)
-    """
-    for name, value in shares.items():
-        if not 0 < value < 1:
-            raise ValueError(f"{name}: must lie between 0 and 1; got {value}")

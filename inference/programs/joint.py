@@ -231,13 +231,7 @@ class Joint:
         return cost_of(lambda: self.run(program, first))
 
     def num_fitting(self, latents: Latents, num_bytes: int, program: Program | None = None) -> int:
-        """Draws whose evaluation at once stays within a memory budget, at least one.
-
-        Args:
-            latents: As for :meth:`cost`, as is the program.
-            num_bytes: The budget.
-            program: What :meth:`run` is to run; by default :meth:`log_joint`.
-        """
+        """Draws that :meth:`chunks` evaluates at once."""
         if program is not None and self.way != "plate":
             return 1
         return max(1, num_bytes // self.cost(latents, program).num_bytes)
