@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy.optimize import OptimizeWarning, curve_fit
 
+from aevb.data.seeds import stream_seed
 from aevb.inference import Evidence, importance_evidence
 from aevb.inference.evidence.estimate import number
 
@@ -86,7 +87,11 @@ def importance_curve(
     for count in counts:
         runs = [
             importance_evidence(
-                model, guide, *args, num_samples=count, seed=seed + 100 * count + number
+                model,
+                guide,
+                *args,
+                num_samples=count,
+                seed=stream_seed(seed, f"curve/{count}/{number}"),
             )
             for number in range(max(1, min(_REPLICATES, num_samples // count)))
         ]

@@ -219,7 +219,7 @@ def ais_evidence(
         True
     """
     density = _density(model, guide, args)
-    with torch.no_grad(), randomness.seeded(seed, density.device):
+    with torch.no_grad(), randomness.stream(seed, "ais", density.device):
         annealing = Annealing(
             density, num_chains, num_temperatures, schedule, num_leapfrog_steps,
             target_acceptance, chain_batch_size,
@@ -271,7 +271,7 @@ def bdmc_evidence(
         torch.Size([3])
     """
     device = device_of(model, guide, args=args)
-    with torch.no_grad(), randomness.seeded(seed, device):
+    with torch.no_grad(), randomness.stream(seed, "bdmc", device):
         simulation = simulate(model, *moved(args, device))
         density = _density(simulation.model, guide, simulation.args)
         annealing = Annealing(

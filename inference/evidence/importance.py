@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from aevb.data.seeds import stream_seed
 from aevb.inference.evidence.estimate import (
     counted,
     error_of_mean,
@@ -140,12 +141,16 @@ def importance_evidence(
     """
     refuse_below(1, num_samples=num_samples)
     joint = Joint(model, *args, guide=guide)
-    with torch.no_grad(), randomness.seeded(seed, joint.device), argument_checks(False):
+    with (
+        torch.no_grad(),
+        randomness.stream(seed, "importance", joint.device),
+        argument_checks(False),
+    ):
         size = min(_DATAPOINTS_PER_BLOCK, _WEIGHTS_PER_BLOCK // num_samples)
         parts = list(_datapoint_blocks(joint, max(1, size)))
         evaluate = _LogJoint(num_samples * len(parts), memory_budget)
         blocks = [
-            _log_weights(part, num_samples, (seed, number), evaluate)
+            _log_weights(part, num_samples, seed, number, evaluate)
             for number, part in enumerate(parts)
         ]
         estimates = [estimates_from_log_weights(block) for block in blocks]
@@ -234,7 +239,7 @@ def _same_when_cut(joint: Joint, places: list[slice], at: Callable[[slice], Join
 
 
 def _log_weights(
-    joint: Joint, num_samples: int, key: tuple[int, int], evaluate: "_LogJoint"
+    joint: Joint, num_samples: int, seed: int, block: int, evaluate: "_LogJoint"
 ) -> Tensor:
     """Log-weights of one block of datapoints, ``(S, B)``."""
     # filled in place: small results kept between large temporaries would cut the heap to pieces,
@@ -244,7 +249,7 @@ def _log_weights(
     )
     for start in range(0, num_samples, _SAMPLES_PER_BLOCK):
         count = min(_SAMPLES_PER_BLOCK, num_samples - start)
-        torch.manual_seed(_mix(*key, start))
+        torch.manual_seed(stream_seed(seed, f"importance/{block}/{start}"))
         latents, log_q = joint.draw(count)
         if not latents:
             raise ValueError("model: has no latent sites, so there is nothing to integrate over")
@@ -318,12 +323,3 @@ class _LogJoint:
         size = self._joint.layout.num_datapoints
         args = tree_unflatten(leaves, self._form)
         return self._joint.at(*args, num_datapoints=size).log_joint(latents)
-
-
-def _mix(*keys: int) -> int:
-    """A seed that differs wherever one of the keys does."""
-    state = 0
-    for key in keys:
-        # the odd multiplier of a 64-bit linear congruential generator (Knuth's MMIX)
-        state = (state * 6364136223846793005 + key + 1442695040888963407) % 2**63
-    return state

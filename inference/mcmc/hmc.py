@@ -99,7 +99,7 @@ def hmc(
     if not callable(start):
         raise ValueError(f"start: expected a function as LogDensity.prior_draws; got {start!r}")
     density = LogDensity(model, *args, guide=guide)
-    with torch.no_grad(), randomness.seeded(seed, density.device):
+    with torch.no_grad(), randomness.stream(seed, "hmc", density.device):
         work = (num_warmup + num_samples * thinning) * 5
         evaluate = PathGradient(density, chain_batch_size, work)
         if state is None:

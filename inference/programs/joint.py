@@ -79,7 +79,7 @@ class Joint:
         self.device = device_of(model, guide, args=args)
         self.args = moved(args, self.device)
         if layout is None:
-            with randomness.seeded(0, self.device), argument_checks(False):
+            with randomness.stream(0, "layout", self.device), argument_checks(False):
                 layout = (
                     read_model_layout(model, *self.args)[0]
                     if guide is None
@@ -115,7 +115,7 @@ class Joint:
                 call.
         """
         if self._way is None:
-            with randomness.seeded(0, self.device):
+            with randomness.stream(0, "ways", self.device):
                 self._way, self._ranks = find_way(self)
         return self._way
 
@@ -123,7 +123,7 @@ class Joint:
     def guide_way(self) -> str:
         """How several draws of the guide are made: ``"plate"``, or one by one, ``"loop"``."""
         if self._guide_way is None:
-            with randomness.seeded(0, self.device):
+            with randomness.stream(0, "ways", self.device):
                 self._guide_way = find_guide_way(self)
         return self._guide_way
 

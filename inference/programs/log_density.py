@@ -99,7 +99,7 @@ class LogDensity:
     ) -> None:
         self.device = device_of(model, guide, args=args)
         args = moved(args, self.device)
-        with randomness.seeded(0, self.device), argument_checks(False):
+        with randomness.stream(0, "layout", self.device), argument_checks(False):
             try:
                 self.layout, first = read_model_layout(model, *args)
                 _, second = read_model_layout(model, *args)
@@ -271,7 +271,7 @@ def guide_draws(
         torch.Size([7, 3, 2])
     """
     density = LogDensity(model, *args, guide=guide)
-    with randomness.seeded(seed, density.device):
+    with randomness.stream(seed, "guide draws", density.device):
         return density.guide_draws(num_draws)
 
 
