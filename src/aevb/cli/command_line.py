@@ -85,8 +85,12 @@ def _run(config: Namespace, parsers: dict[str, Parser]) -> int:
     if "saved" in needed:
         opening = {key: values.pop(key) for key in values.keys() - needed.keys()}
         values["saved"] = open_run(reopen(parsers["train"], opening["run"]), **opening)
+    if "reopen" in needed:
+        values["reopen"] = lambda run: open_run(reopen(parsers["train"], run), run, device="cpu")
     result = command(**values)
     print(as_json(result) if wants_json else _shown(result))  # noqa: T201
+    if isinstance(result, dict) and result.get("outside"):
+        return 1
     stopped = result.get("stopped", "") if isinstance(result, dict) else ""
     return {"SIGINT": 130, "SIGTERM": 143}.get(stopped, 0)
 

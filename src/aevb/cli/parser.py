@@ -17,6 +17,7 @@ from aevb.cli.embed import embed
 from aevb.cli.evaluate import evaluate
 from aevb.cli.impute import impute
 from aevb.cli.parts import parts
+from aevb.cli.reproduce import reproduce
 from aevb.cli.runs import open_run
 from aevb.cli.sample import sample
 from aevb.cli.train import train
@@ -33,9 +34,10 @@ COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "impute": (impute, "hide values of the data of a run and fill them in"),
     "sample": (sample, "draw from the model of a run"),
     "parts": (parts, "list what models can be made of"),
+    "reproduce": (reproduce, "regenerate a figure or table of the papers"),
 }
 # Arguments that functions get from the command line itself and not from the user.
-_WIRED: set[str | int] = {"write_config", "saved", "settings"}
+_WIRED: set[str | int] = {"write_config", "saved", "settings", "reopen", "name", "listing"}
 
 # A class that stands where any value may stand is left as text: nothing asks for it.
 set_parsing_settings(instantiate_subclass_spec_in_any=False)
@@ -89,6 +91,14 @@ def command_line() -> tuple[Parser, dict[str, Parser]]:
         child.add_argument("--json", action="store_true", help="print one JSON object, no more")
         if "saved" in inspect.signature(command).parameters:
             child.add_function_arguments(open_run, as_positional=True, skip=_WIRED)
+        if command is reproduce:  # a word that may be missing, and a flag without a value
+            child.add_argument("name", nargs="?", help="item to regenerate")
+            child.add_argument(
+                "--list",
+                dest="listing",
+                action="store_true",
+                help="list the items, how far each is and what it costs",
+            )
         child.add_function_arguments(command, as_positional=True, skip=_WIRED)
         subcommands.add_subcommand(name, child, help=text)
         parsers[name] = child
