@@ -118,7 +118,7 @@ def _gaps(trial: Trial, found: dict[str, Any]) -> str:
     annealed = trial.gaps.annealed
     note = "log p(x) by importance sampling"
     if annealed is not None:
-        converged = int(annealed.is_converged.sum())
+        converged = int(annealed.is_trusted.sum())
         note += (
             f" or annealing from the refined posterior ({annealed.num_chains} chains × "
             f"{annealed.num_temperatures} temperatures; converged at {converged} of "
