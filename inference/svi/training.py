@@ -14,7 +14,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from aevb.inference.graphs.python_values import runs_user_code
+from aevb.inference.graphs.python_watch import PythonWatch
 from aevb.inference.graphs.step_definition import StepDefinition
 from aevb.inference.graphs.tracing import NotTraceableError, refuse_untraceable_sites
 from aevb.inference.process import randomness
@@ -209,6 +209,8 @@ class Training:
             )
         self.optimizer = optimizer(self.parameters, lr=learning_rate)
         self.schedule = None if schedule is None else schedule(self.optimizer)
+        # which may change the program as well
+        self.schedule_is_users = PythonWatch(schedule=self.schedule).reaches_user_code
         lacks_state = self.schedule is not None and not hasattr(self.schedule, "state_dict")
         if self.folder is not None and lacks_state:
             raise ValueError(
@@ -410,7 +412,7 @@ class Training:
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
         if self.schedule is not None and not isinstance(self.schedule, plateau):
             self.schedule.step()
-            if runs_user_code(self.schedule):
+            if self.schedule_is_users:
                 self.stepper.look_at_python(self.step, at_once=True)
 
     def add_row(self) -> dict[str, Any]:
