@@ -135,10 +135,8 @@ def graph_step(
     if needs_closure(optimizer):
         raise NotTraceableError(f"{type(optimizer).__name__} evaluates the loss itself")
     with PythonWatch(**definition.keepers) as python:
-        if python.hidden is not None:
-            raise NotTraceableError(
-                f"{python.hidden} is an iterator or a random generator, whose state Python keeps"
-            )
+        if python.iterator is not None:
+            raise NotTraceableError(f"{python.iterator} is an iterator, whose place Python keeps")
         result = _checked_step(definition, level, inputs, others)
     result.python = python
     return result

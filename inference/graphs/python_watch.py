@@ -1,20 +1,17 @@
 """A watch on what a program keeps in Python, which a graph would freeze.
 
 The contract of programs with a graph: *what a program does depends on its arguments, its
-parameters and buffers, and torch's generator.* ``docs/architecture.md`` says what is found of a
-program that breaks it, and when.
+parameters and buffers, and torch's generator.* See ``docs/architecture.md``.
 """
 
 import functools
 import logging
-import random
 import sys
 import sysconfig
 import types
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +22,6 @@ __all__ = ["PythonWatch"]
 
 _PLAIN = (int, float, complex, str, bytes, type(None), np.generic, torch.dtype, torch.device)
 _NOT_FOLLOWED = (*_PLAIN, types.ModuleType, logging.Logger)  # the last lead to the whole process
-_RANDOM = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
 # What stands for something else, as a method for a function, and where it refers to that.
 _STANDING = (types.MethodType, staticmethod, classmethod, property, functools.partial)
 _FOR = ("__self__", "__func__", "fget", "fset", "func", "args", "keywords")
@@ -35,19 +31,15 @@ _MOST = 10_000
 
 
 class PythonWatch(AbstractContextManager["PythonWatch"]):
-    """A picture of what is reachable from some objects and may be changed in Python.
+    """A picture of what is reachable from named objects and may be changed in Python.
 
     Followed are attributes, containers, closures, arguments bound beforehand, and of code that is
     not installed the classes of objects and the globals that functions name. Installed is what
     lies in ``site-packages``, came with Python or is part of this package. Tensors are compared
-    where they are exchanged; what is written into them is no matter of Python's. As a context it
-    puts everything back at the end, except what is hidden.
-
-    Args:
-        roots: Named objects to start from.
+    where they are exchanged, not where they are written into. A context puts everything back.
 
     Attributes:
-        hidden: The first iterator or random generator, whose state nobody can tell, or None.
+        iterator: The first one met, because nobody can tell where it stands; or None.
         reaches_user_code: Whether a function that is not installed was met.
 
     Example:
@@ -62,7 +54,7 @@ class PythonWatch(AbstractContextManager["PythonWatch"]):
 
     def __init__(self, **roots: Any) -> None:
         self.reaches_user_code = False
-        self.hidden: str | None = None
+        self.iterator: str | None = None
         self._places: list[tuple[str, Any, dict[Any, Any]]] = []
         self._seen: dict[int, Any] = {}  # holding what was seen keeps identities unique
         waiting = deque(roots.items())
@@ -72,10 +64,9 @@ class PythonWatch(AbstractContextManager["PythonWatch"]):
                 continue
             self._seen[id(value)] = value
             if isinstance(value, types.FunctionType):
-                self.reaches_user_code |= not _is_installed(value.__globals__.get("__name__"))
-            is_iterator = isinstance(value, Iterator) and not hasattr(value, "__dict__")
-            if is_iterator or isinstance(value, _RANDOM):
-                self.hidden = self.hidden or path
+                self.reaches_user_code |= not _is_installed(str(value.__globals__.get("__name__")))
+            elif isinstance(value, Iterator) and not hasattr(value, "__dict__"):
+                self.iterator = self.iterator or path
             contents = _contents(value)
             if contents is not None:
                 self._places.append((path, value, dict(contents)))
@@ -103,12 +94,12 @@ class PythonWatch(AbstractContextManager["PythonWatch"]):
                 for key, item in held.items():
                     (type if isinstance(value, type) else object).__setattr__(value, key, item)
 
-    def _exchanged(self) -> Iterator[tuple[str, Any, dict[Any, Any], Mapping[Any, Any]]]:
+    def _exchanged(self) -> Iterator[tuple[str, Any, dict[Any, Any], dict[Any, Any]]]:
         """Places that do not hold the very objects that they held."""
         for path, value, held in self._places:
             now = _contents(value) or {}
-            if held.keys() != now.keys() or any(held[key] is not now[key] for key in held):
-                yield path, value, held, now
+            if held.keys() != now.keys() or any(held[key] is not now.get(key) for key in held):
+                yield path, value, held, dict(now)
 
 
 class _Globals:
@@ -164,13 +155,10 @@ def _named(function: types.FunctionType) -> dict[str, _Globals]:
     for code in codes:
         names.update(code.co_names)
         codes += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
-    namespaces, found = [function.__globals__], dict[str, _Globals]()
-    for module in (_Globals(namespace, names) for namespace in namespaces):
-        if module.__name__ not in found and not _is_installed(module.__name__):
-            found[module.__name__] = module
-            things = map(module.namespace.get, module.names)
-            namespaces += [vars(thing) for thing in things if isinstance(thing, types.ModuleType)]
-    return found
+    things = map(function.__globals__.get, names)
+    modules = [vars(thing) for thing in things if isinstance(thing, types.ModuleType)]
+    found = [_Globals(namespace, names) for namespace in (function.__globals__, *modules)]
+    return {one.__name__: one for one in found if not _is_installed(one.__name__)}
 
 
 @functools.cache
@@ -178,7 +166,7 @@ def _is_installed(module: str) -> bool:
     """Whether the code of a module is taken to keep the contract, by where it lies."""
     file = str(getattr(sys.modules.get(module), "__file__", None))
     is_own = module.partition(".")[0] in (__name__.partition(".")[0], *sys.builtin_module_names)
-    in_packages = not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
+    in_packages = "site-packages" in file or "dist-packages" in file
     return is_own or in_packages or file.startswith(sysconfig.get_path("stdlib"))
 
 
@@ -192,11 +180,9 @@ def _same(held: Any, now: Any, met: dict[Any, Any]) -> bool:
     if isinstance(held, _PLAIN):
         return bool(held == now or (held != held and now != now))  # two NaN are the same
     if isinstance(held, Tensor):
-        kinds = {(one.shape, one.dtype, one.device) for one in (held, now)}
-        is_plain = held.layout is torch.strided and not held.is_meta
-        return len(kinds) == 1 and not (
-            is_plain and not torch.isclose(held, now, 0, 0, True).all()
-        )
+        kinds = {(one.shape, one.dtype, one.device, one.layout) for one in (held, now)}
+        is_dense = held.layout is torch.strided
+        return len(kinds) == 1 and is_dense and torch.allclose(held, now, 0, 0, True)
     before, after = ({**_links(one), **(_contents(one) or {})} for one in (held, now))
     return before.keys() == after.keys() and all(_same(before[k], after[k], met) for k in before)
 
