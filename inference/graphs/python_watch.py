@@ -155,9 +155,10 @@ def _named(function: types.FunctionType) -> dict[str, _Globals]:
     for code in codes:
         names.update(code.co_names)
         codes += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
-    things = map(function.__globals__.get, names)
-    modules = [vars(thing) for thing in things if isinstance(thing, types.ModuleType)]
-    found = [_Globals(namespace, names) for namespace in (function.__globals__, *modules)]
+    used = [
+        vars(m) for m in map(function.__globals__.get, names) if isinstance(m, types.ModuleType)
+    ]
+    found = [_Globals(namespace, names) for namespace in (function.__globals__, *used)]
     return {one.__name__: one for one in found if not _is_installed(one.__name__)}
 
 
