@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 from torch import Tensor
+
+from aevb.data.seeds import stream_seed
 
 __all__ = [
     "BINARIZE",
@@ -141,8 +141,7 @@ def draw_once(values: Tensor, divisor: float, name: str, seed: int) -> Tensor:
         >>> draw_once(torch.full((3, 2), 255), 255.0, "test", seed=0).sum()
         tensor(6)
     """
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    generator = torch.Generator().manual_seed(stream_seed(seed, name))
     draw = torch.empty(values.shape, dtype=torch.uint8)
     for start in range(0, len(values), CHUNK):
         rows = values[start : start + CHUNK].cpu()

@@ -118,6 +118,42 @@ class Split:
         """
         return replace(self, values=self.values.to(device))
 
+    def first(self, limit: int | None) -> Split:
+        """The same split cut short.
+
+        Args:
+            limit: At most so many datapoints, the first ones; None for all.
+
+        Returns:
+            A split that shares its values with this one.
+
+        Raises:
+            ValueError: If `limit` is below 1.
+
+        Example:
+            >>> len(Split(torch.zeros(9, 2)).first(4))
+            4
+        """
+        return replace(self, values=self.values[: self._limited(limit)])
+
+    def joined(self, other: Split) -> Split:
+        """Both splits as one, under this one's name.
+
+        Args:
+            other: With values of the same kind.
+
+        Raises:
+            ValueError: If the splits present their values differently.
+
+        Example:
+            >>> len(Split(torch.zeros(3, 2)).joined(Split(torch.zeros(2, 2), name="validation")))
+            5
+        """
+        kinds = [(s.shape, s.divisor, s.binarize, s.values.dtype) for s in (self, other)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(f"other presents {kinds[1]}; expected {kinds[0]}")
+        return replace(self, values=torch.cat([self.values, other.values]))
+
     def gather(self, indices: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Presents datapoints for training.
 

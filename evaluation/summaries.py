@@ -10,6 +10,7 @@ import torch
 from scipy.optimize import OptimizeWarning, curve_fit
 from torch import Tensor
 
+from aevb.data.seeds import stream_seed
 from aevb.evaluation.arviz import ess_bulk, rhat
 from aevb.evaluation.limits import ESS_LIMIT, KHAT_LIMIT, RHAT_LIMIT
 from aevb.evaluation.trial.verdict import counted
@@ -137,7 +138,11 @@ def importance_curve(
     for count in counts:
         runs = [
             importance_evidence(
-                model, guide, *args, num_samples=count, seed=seed + 100 * count + number
+                model,
+                guide,
+                *args,
+                num_samples=count,
+                seed=stream_seed(seed, f"curve/{count}/{number}"),
             )
             for number in range(max(1, min(_REPLICATES, num_samples // count)))
         ]

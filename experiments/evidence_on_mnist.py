@@ -22,10 +22,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from aevb import data
+from aevb.cli.runs import write_json
+from aevb.data.seeds import stream_seed
 from aevb.evaluation import inference_gaps
 from aevb.inference import ais_evidence, bdmc_evidence, importance_evidence
 from aevb.models import VAE
-from aevb.runs import write_json
 
 __all__ = ["main", "table"]
 
@@ -113,15 +114,22 @@ def _block(vae: VAE, x: Tensor, start: int, options: argparse.Namespace) -> dict
         return dict(json.loads(path.read_text()))
     began = time.perf_counter()
     few, many = (
-        importance_evidence(vae.model, vae.guide, x, num_samples=number, seed=seed + start)
+        importance_evidence(
+            vae.model, vae.guide, x, num_samples=number, seed=stream_seed(seed, f"block {start}")
+        )
         for number in (FEW, MANY)
     )
     refined = inference_gaps(
-        vae.model, vae.guide, x, num_samples=MANY, num_particles=PARTICLES, seed=seed + start
+        vae.model,
+        vae.guide,
+        x,
+        num_samples=MANY,
+        num_particles=PARTICLES,
+        seed=stream_seed(seed, f"block {start}"),
     ).refined
     annealed = ais_evidence(
         vae.model, x, guide=vae.guide, num_chains=CHAINS, num_temperatures=TEMPERATURES,
-        seed=seed + start,
+        seed=stream_seed(seed, f"block {start}"),
     )  # fmt: skip
     pairs = {
         "elbo": (many.elbo, many.elbo_standard_error),

@@ -8,6 +8,7 @@ from aevb.models import likelihoods, posteriors, priors
 from aevb.models.dlgm import DLGM
 from aevb.models.factor_analysis import FactorAnalysis, LinearGaussian, ProbabilisticPCA
 from aevb.models.hierarchical_vae import HierarchicalVAE
+from aevb.models.initializers import Glorot, He, Initializer, SmallNormal
 from aevb.models.likelihoods import (
     Bernoulli,
     Binomial,
@@ -69,7 +70,10 @@ __all__ = [
     "FixedScale",
     "FullNormal",
     "GaussianNoise",
+    "Glorot",
+    "He",
     "HierarchicalVAE",
+    "Initializer",
     "InputNoise",
     "InverseAutoregressiveFlow",
     "LatentVariableModel",
@@ -96,6 +100,7 @@ __all__ = [
     "RankOneNormal",
     "RankOnePrecisionNormal",
     "Scale",
+    "SmallNormal",
     "StandardNormal",
     "UserNetwork",
     "VampPrior",

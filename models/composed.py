@@ -212,6 +212,7 @@ _KINDS = {
     "posterior": Posterior,
     "network": Network,
     "input_noise": InputNoise,
+    "latent_noise": InputNoise,
     "weights": Weights,
 }
 

@@ -59,6 +59,8 @@ class DLGM(ComposedModel):
             :math:`T_1` and so on.
         input_noise: Noise on the recognition networks' input in training mode; the paper calls it
             essential.
+        latent_noise: Noise on the draws that the generative networks get in training mode, or
+            None.
         weights: ``LatentWeights()`` makes all generative weights, :math:`G_l` and :math:`T_l`,
             latent variables (full variational Bayes); None makes them parameters.
 
@@ -84,18 +86,21 @@ class DLGM(ComposedModel):
         activation: type[nn.Module] = nn.ReLU,
         network: Network | Sequence[Network] | None = None,
         input_noise: InputNoise | None = None,
+        latent_noise: InputNoise | None = None,
         weights: LatentWeights | None = None,
     ) -> None:
         super().__init__(tuple(shape))
         self.latent_dims = check_layers(latent_dims, posterior)
         check_parts(
-            likelihood=likelihood, posterior=posterior, input_noise=input_noise, weights=weights
-        )
+            likelihood=likelihood, posterior=posterior, input_noise=input_noise, weights=weights,
+            latent_noise=latent_noise,
+        )  # fmt: skip
         given = MLP(tuple(hidden), activation) if network is None else network
         self.networks = networks_by_layer(given, len(self.latent_dims))
         self.parts = (likelihood, posterior)
         self.view = likelihood.encoder_view
         self.noise = nn.Identity() if input_noise is None else input_noise.build()
+        self.latent_noise = nn.Identity() if latent_noise is None else latent_noise.build()
         self.encoders = nn.ModuleList(
             build_encoder(of_layer, posterior, self.shape, size)
             for of_layer, size in zip(self.networks, self.latent_dims, strict=True)
@@ -114,7 +119,7 @@ class DLGM(ComposedModel):
             noise = []
             for layer, dims in reversed(list(enumerate(self.latent_dims, start=1))):
                 standard = dist.Normal(like.new_zeros(dims), like.new_ones(dims)).to_event(1)
-                noise.append(pyro.sample(f"z{layer}", standard))
+                noise.append(self.latent_noise(pyro.sample(f"z{layer}", standard)))
             return pyro.sample("x", decode(*noise), obs=x)
 
     def guide(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]

@@ -7,12 +7,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FORBIDDEN = {
-    "data": {"models", "inference", "evaluation"},
-    "models": {"inference", "evaluation"},
-    "inference": {"models", "evaluation"},
-    "evaluation": set[str](),
+    "data": {"models", "inference", "evaluation", "experiments"},
+    "models": {"inference", "evaluation", "experiments"},
+    "inference": {"models", "evaluation", "experiments"},
+    "evaluation": {"experiments"},
 }
-SHELL = {path.stem for path in (ROOT / "src" / "aevb").glob("*.py")} - {"__init__"}
+SHELL = {
+    path.stem
+    for path in (ROOT / "src" / "aevb").iterdir()
+    if path.suffix == ".py" or path.is_dir()
+} - {"__init__", "__pycache__"}
 # Rooms of `inference`, each with those that it may look into.
 ROOMS: dict[str, set[str]] = {
     "process": set(),
@@ -91,6 +95,18 @@ def test_a_forbidden_import_would_be_found(tmp_path: Path) -> None:
     assert violations("models", imported(file)) >= {"aevb.inference", "models"}
 
 
+def test_the_shell_is_out_of_bounds_with_all_that_lies_in_it() -> None:
+    assert {"__main__", "cli"} == SHELL
+    assert violations("evaluation", {"aevb.cli.runs"}) == {"aevb.cli.runs"}
+
+
+def test_every_command_has_a_file_of_its_name() -> None:
+    from aevb.cli.parser import COMMANDS
+
+    for name, (command, _) in COMMANDS.items():
+        assert (command.__module__, command.__name__) == (f"aevb.cli.{name}", name)
+
+
 def test_every_public_name_is_exported_and_documented() -> None:
     import aevb
 
@@ -106,9 +122,11 @@ def test_packaging_lists_every_package_folder() -> None:
     import tomllib
 
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    homes = [(ROOT, layer) for layer in (*FORBIDDEN, "experiments")] + [(ROOT / "src", "aevb")]
     folders = {
-        f"aevb.{path.parent.relative_to(ROOT).as_posix().replace('/', '.')}"
-        for layer in FORBIDDEN
-        for path in (ROOT / layer).rglob("__init__.py")
+        path.parent.relative_to(root).as_posix().replace("/", ".").removeprefix("aevb.")
+        for root, home in homes
+        for path in (root / home).rglob("__init__.py")
     }
-    assert folders | {"aevb"} == set(setup["packages"])
+    assert {f"aevb.{folder}" for folder in folders - {"aevb"}} | {"aevb"} == set(setup["packages"])
+    assert setup["packages"] == list(setup["package-dir"])

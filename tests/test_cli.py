@@ -769,7 +769,7 @@ def test_interruption_outside_training_is_one_line(
     def interrupt(*_: object, **__: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("aevb.commands.datasets.load", interrupt)
+    monkeypatch.setattr("aevb.cli.train.datasets.load", interrupt)
     assert aevb("train", *BRIEF) == (130, "", "aevb: interrupted\n")
 
 

@@ -14,7 +14,7 @@ from aevb.models.likelihoods import Head
 def modules() -> list[str]:
     """All modules of the package, by their installed names."""
     names = []
-    for layer in ("data", "models", "inference", "evaluation"):
+    for layer in ("data", "models", "inference", "evaluation", "cli"):
         package: ModuleType = importlib.import_module(f"aevb.{layer}")
         found = pkgutil.walk_packages(package.__path__, f"aevb.{layer}.")
         names += [module.name for module in found]
@@ -63,6 +63,7 @@ def test_public_callables_of_the_layers_have_examples() -> None:
         "inference.Run",
         "inference.load_checkpoint",  # shown under save_checkpoint
         "inference.mean_elbo",
+        "models.Initializer",
         "models.LatentVariableModel",
         "models.InputNoise",
         "models.Likelihood",

@@ -154,6 +154,7 @@ def test_denoising_is_the_mean_of_what_is_decoded() -> None:
     torch.testing.assert_close(result.mse, (result.mean - x).square().mean(-1))
 
 
+@pytest.mark.filterwarnings("ignore:HMC. chains of datapoints")  # 40 draws need not mix
 @pytest.mark.parametrize(
     "likelihood",
     [models.Bernoulli(), models.Normal(), models.Categorical(4), models.DiscretizedLogistic()],

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from aevb import inference
+from aevb.inference.process import randomness
 from aevb.inference.programs.arguments import Arguments
 from aevb.inference.programs.program import prepare
 from aevb.inference.svi.subsampling import Minibatch, StandsFor, read_minibatch
@@ -312,7 +313,7 @@ def test_pyros_own_losses_train_as_in_svi() -> None:
 
     pyro.clear_param_store()
     optimizer = pyro.optim.SGD({"lr": 0.05 / len(x)})
-    with inference.seeded(3, torch.device("cpu")):
+    with randomness.stream(3, "fit", torch.device("cpu")):
         poutine.trace(coins_guide).get_trace(x)  # as `fit` runs the guide once to see its sites
         svi = SVI(coins, coins_guide, optimizer, TraceGraph_ELBO())
         for _ in range(5):

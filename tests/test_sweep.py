@@ -3,15 +3,17 @@
 import re
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from aevb import models, sweep
+from aevb import models
 from aevb.cli import main
+from aevb.cli.parts import parts
 from aevb.inference import ELBO
-from aevb.parts import parts
+from experiments import sweep
 
 
 def test_any_two_parts_train_together_or_are_refused_with_a_reason() -> None:
@@ -65,14 +67,15 @@ def test_broken_parts_are_found_out() -> None:
     assert "no gradient reaches encoder.features" in deaf.reason
 
 
-def test_command_prints_the_table(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_command_prints_and_writes_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep, "covering", lambda: sweep_of_two())
-    assert main(["sweep", "--quick", "true"]) == 0
+    sweep.main(["--quick", "--out", str(tmp_path / "table.md")])
     printed = capsys.readouterr().out
     assert "| posterior | `Delta()` | 0 | 1 | 0 |" in printed
     assert "2 combinations: 1 trains, 1 refused, 0 fails." in printed
+    assert printed.strip() in (tmp_path / "table.md").read_text()
 
 
 def sweep_of_two() -> list[sweep.Combination]:

@@ -17,11 +17,11 @@ import yaml
 from jsonargparse import ArgumentParser
 from safetensors.torch import save_file
 
-from aevb import trust
-from aevb.cli import _NEEDED, main
-from aevb.explanations import _FAMILIES
-from aevb.parts import members
-from aevb.trust import TrustError, _Remembered, read_config
+from aevb.cli import main, trust
+from aevb.cli.configurations import NEEDED
+from aevb.cli.errors import _FAMILIES
+from aevb.cli.parts import members
+from aevb.cli.trust import TrustError, _Remembered, read_config
 
 BRIEF = "--model.hidden [4] --batch_size 600 --epochs 1 --num_samples 2 --limit 5 --device cpu"
 MARKER = "executed"
@@ -117,10 +117,13 @@ ATTACKS: dict[str, tuple[dict[str, Any], str]] = {
     "keyword arguments": ({"model": {**vae()["model"], "dict_kwargs": {"prior": FLAT}}}, FLAT),
     "list": ({"model": spec("aevb.models.DLGM", network=["MLP", FLAT])}, FLAT),
     "callable": (encoder("os.system", command=TOUCH), "os.system"),
-    "what one of our modules imports": ({"model": "aevb.cli.sys.exit"}, "aevb.cli.sys.exit"),
+    "what one of our modules imports": ({"model": "aevb.cli.trust.sys.exit"}, "trust.sys.exit"),
     "what torch imports": (vae(activation="torch.nn.modules.module.OrderedDict"), "OrderedDict"),
     "function of torch": ({"model": "torch.nn.init.normal_"}, "torch.nn.init.normal_"),
-    "class of ours that is no part": ({"model": "aevb.runs.SavedRun"}, "aevb.runs.SavedRun"),
+    "class of ours that is no part": (
+        {"model": "aevb.cli.runs.SavedRun"},
+        "aevb.cli.runs.SavedRun",
+    ),
     "class that downloads": (encoder("torchvision.datasets.MNIST", root=MARKER), "datasets.MNIST"),
     "rest of torch": ({"model": "torch.hub.load"}, "torch.hub.load"),
     "sibling by the look of it": ({"model": "torchvision_of_mine.Model"}, "torchvision_of_mine"),
@@ -305,8 +308,8 @@ def test_evaluation_builds_model_and_data_alone(
 
     monkeypatch.setattr(ArgumentParser, "instantiate", spy)
     assert aevb("evaluate", run, "--limit", 2, "--num_samples", 2)[0] == 0
-    assert next(keys for keys in made if "model" in keys) == set(_NEEDED)
-    assert set(_NEEDED) == {"data", "data_root", "binarize", "model", "seed"}
+    assert next(keys for keys in made if "model" in keys) == set(NEEDED)
+    assert set(NEEDED) == {"data", "data_root", "binarize", "model", "seed"}
 
 
 # Modules of one's own

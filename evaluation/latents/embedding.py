@@ -161,7 +161,7 @@ def embed(
     _check(num_samples)
     device = device_of(guide, args=args)
     args = moved(args, device)
-    with torch.no_grad(), randomness.seeded(seed, device), argument_checks(False):
+    with torch.no_grad(), randomness.stream(seed, "embed", device), argument_checks(False):
         layout, first = read_model_layout(guide, *args)
         _refuse_joint(layout)
         second = poutine.trace(guide).get_trace(*args)
@@ -253,7 +253,7 @@ def kl_per_dimension(
     """
     _check(num_samples)
     device = device_of(model, guide, args=args)
-    with torch.no_grad(), randomness.seeded(seed, device), argument_checks(False):
+    with torch.no_grad(), randomness.stream(seed, "kl", device), argument_checks(False):
         joint = Joint(model, *args, guide=guide)
         _refuse_joint(joint.layout)
         if (joint.way, joint.guide_way) != ("plate", "plate"):

@@ -217,7 +217,7 @@ def calibrate(
     device = device_of(model, guide, args=args)
     args = moved(args, device)
     blocks: list[Tensor] = []
-    with torch.no_grad(), randomness.seeded(seed, device), argument_checks(False):
+    with torch.no_grad(), randomness.stream(seed, "simulations", device), argument_checks(False):
         while sum(map(len, blocks)) < num_simulations:
             ranks, names = _ranks(model, guide, args, num_draws)
             blocks.append(ranks.cpu())

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aevb.inference import Draws, guide_draws, seeded
+from aevb.inference import Draws, guide_draws
+from aevb.inference.process import randomness
 
 __all__ = ["PosteriorErrors", "energy_distance_test", "posterior_errors"]
 
@@ -95,7 +96,7 @@ def posterior_errors(
     noise = (by_chain.var(0) / len(by_chain) + approximate.var(0) / many).sqrt() / scale
     thinned = _thinned(chains, num_draws)
     some = approximate[:num_draws]
-    with seeded(seed + 1, pooled.device):
+    with randomness.stream(seed, "permutations", pooled.device):
         distance, p_value = energy_distance_test(
             some / scale, thinned / scale, num_permutations=num_permutations
         )

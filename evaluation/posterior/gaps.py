@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aevb.data.seeds import stream_seed
 from aevb.evaluation.limits import KHAT_LIMIT
 from aevb.inference import (
     AISEvidence,
@@ -149,13 +150,17 @@ def inference_gaps(
         model, guide, *args, num_particles=num_particles, max_steps=max_steps, seed=seed
     )
     local = refinement.posterior.guide
-    amortized = importance_evidence(model, guide, *args, num_samples=num_samples, seed=seed + 1)
-    refined = importance_evidence(model, local, *args, num_samples=num_samples, seed=seed + 2)
+    amortized = importance_evidence(
+        model, guide, *args, num_samples=num_samples, seed=stream_seed(seed, "amortized")
+    )
+    refined = importance_evidence(
+        model, local, *args, num_samples=num_samples, seed=stream_seed(seed, "refined")
+    )
     estimates: list[ImportanceEvidence | AISEvidence] = [amortized, refined]
     annealed = None
     if num_temperatures:
         settings: dict[str, Any] = {
-            "num_chains": num_chains, "num_temperatures": num_temperatures, "seed": seed + 3,
+            "num_chains": num_chains, "num_temperatures": num_temperatures, "seed": seed,
             "chain_batch_size": chain_batch_size,
         }  # fmt: skip
         try:

@@ -186,7 +186,7 @@ def predictive_check(
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
     free = unobserved(model)
     device = device_of(model, guide, args=args)
-    with torch.no_grad(), randomness.seeded(seed, device), argument_checks(False):
+    with torch.no_grad(), randomness.stream(seed, "replications", device), argument_checks(False):
         joint = Joint(model, *args, guide=guide)
         site, x = observed_data(model, *joint.args)
         is_local = joint.layout.num_datapoints is not None

@@ -200,14 +200,14 @@ def impute_hmc(
         (torch.Size([16, 3, 5]), torch.Size([16, 50, 3, 2]))
     """
     observed = _checked_mask(x, observed, truth)
-    with torch.no_grad(), randomness.seeded(seed, x.device), argument_checks(False):
+    with torch.no_grad(), randomness.stream(seed, "fill", x.device), argument_checks(False):
         filled = torch.where(observed, x, _prior_draw(model, x))
     masked = partly_observed(model, observed, observed_site(model, filled))
     draws = hmc(
         masked, filled, guide=guide, num_chains=num_chains, num_samples=num_samples,
         num_warmup=num_warmup, seed=seed, **settings,
     )  # fmt: skip
-    with torch.no_grad(), randomness.seeded(seed, x.device), argument_checks(False):
+    with torch.no_grad(), randomness.stream(seed, "predictions", x.device), argument_checks(False):
         means, last = _predictions(model, filled, draws)
     return _imputation(x, observed, means, last, truth, num_warmup + num_samples, seed, draws)
 
@@ -229,7 +229,7 @@ def _chain(
     # chains lie beside each other in the data plate
     tiled, known = (value.repeat(num_chains, *[1] * (x.ndim - 1)) for value in (x, observed))
     free = unobserved(model)
-    with torch.no_grad(), randomness.seeded(seed, x.device), argument_checks(False):
+    with torch.no_grad(), randomness.stream(seed, "imputation", x.device), argument_checks(False):
         site = observed_site(model, x)
         filled = _clamped(tiled, known, _prior_draw(model, tiled)) if start is None else tiled
         total = torch.zeros(tiled.shape, dtype=torch.float64, device=x.device)

@@ -33,8 +33,8 @@ from aevb.inference import (
     ProgramPair,
     hmc,
     importance_evidence,
-    seeded,
 )
+from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of, moved
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.layouts import read_layout
@@ -251,7 +251,7 @@ def compare(
             chain_batch_size=chain_batch_size,
         )  # fmt: skip
     errors = posterior_errors(
-        program.model, program.guide, *args, draws=draws, num_draws=_COMPARED, seed=seed + 1
+        program.model, program.guide, *args, draws=draws, num_draws=_COMPARED, seed=seed
     )
     missing: dict[str, str] = {}
     programs = program.model, program.guide
@@ -259,7 +259,7 @@ def compare(
         "gaps", missing, NoFamilyError,
         lambda: inference_gaps(
             *programs, *args, num_samples=num_importance_samples, num_chains=num_chains,
-            num_temperatures=num_temperatures, max_steps=max_steps, seed=seed + 2,
+            num_temperatures=num_temperatures, max_steps=max_steps, seed=seed,
             chain_batch_size=chain_batch_size,
         ),
     )  # fmt: skip
@@ -271,19 +271,19 @@ def compare(
         "calibration", missing, _REFUSALS,
         lambda: calibrate(  # which simulates as many at once as there are points
             *programs, *_of_many(points, is_local),
-            num_simulations=_asked("num_simulations", num_simulations), seed=seed + 3,
+            num_simulations=_asked("num_simulations", num_simulations), seed=seed,
         ),
     )  # fmt: skip
     checks = _unless_refused(
         "predictive_checks", missing, _REFUSALS,
         lambda: predictive_check(
             *programs, *args, num_draws=_asked("num_replications", num_replications),
-            seed=seed + 4,
+            seed=seed,
         ),
     )  # fmt: skip
     latents = _unless_refused(
         "latents", missing, _REFUSALS,
-        lambda: latent_use(*programs, *points, num_samples=_LATENT_DRAWS, seed=seed + 5),
+        lambda: latent_use(*programs, *points, num_samples=_LATENT_DRAWS, seed=seed),
     )  # fmt: skip
     return Trial(
         _observed(program, args, draws.is_local), draws, errors, np.atleast_1d(rhat(draws)),
@@ -329,7 +329,7 @@ def _check(num_chains: int, num_samples: int, others: dict[str, tuple[int | None
 def _refuse_points(program: ProgramPair, args: tuple[Any, ...], seed: int) -> bool:
     """Whether each datapoint has a posterior of its own; refuses guides that are no density."""
     device = device_of(args=args)
-    with torch.no_grad(), seeded(seed, device), argument_checks(False):
+    with torch.no_grad(), randomness.stream(seed, "layout", device), argument_checks(False):
         try:
             layout = read_layout(program.model, program.guide, *args)
         except NoDensityError as error:

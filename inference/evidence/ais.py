@@ -165,7 +165,7 @@ def ais_evidence(
     _check(num_chains, num_temperatures, schedule, num_leapfrog_steps, target_acceptance)
     start = "prior" if guide is None else "guide"
     device = device_of(model, guide, args=args)
-    with torch.no_grad(), randomness.seeded(seed, device):
+    with torch.no_grad(), randomness.stream(seed, "ais", device):
         _refuse_points(model, guide, args)
         density = LogDensity(model, *args, guide=guide)
         annealing = _Annealing(
@@ -223,7 +223,7 @@ def bdmc_evidence(
     _check(num_chains, num_temperatures, schedule, num_leapfrog_steps, target_acceptance)
     start = "prior" if guide is None else "guide"
     device = device_of(model, guide, args=args)
-    with torch.no_grad(), randomness.seeded(seed, device):
+    with torch.no_grad(), randomness.stream(seed, "bdmc", device):
         simulation = simulate(model, *moved(args, device))
         _refuse_points(simulation.model, guide, simulation.args)
         density = LogDensity(simulation.model, *simulation.args, guide=guide)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from aevb.data.seeds import stream_seed
 from aevb.inference.evidence.psis import pareto_khat
 from aevb.inference.graphs.agreement import check_function
 from aevb.inference.graphs.compile import graph_function
@@ -113,13 +114,13 @@ def importance_evidence(
         raise ValueError(f"num_samples: must be at least 1; got {num_samples}")
     with (
         torch.no_grad(),
-        randomness.seeded(seed, device_of(model, guide, args=args)),
+        randomness.stream(seed, "importance", device_of(model, guide, args=args)),
         argument_checks(False),
     ):
         parts = list(_datapoint_blocks(Joint(model, *args, guide=guide), num_samples))
         evaluate = _LogJoint(num_samples * len(parts), memory_budget)
         blocks = [
-            _log_weights(part, num_samples, (seed, number), evaluate)
+            _log_weights(part, num_samples, seed, number, evaluate)
             for number, part in enumerate(parts)
         ]
         estimates = [estimates_from_log_weights(block) for block in blocks]
@@ -186,7 +187,7 @@ def _datapoint_blocks(joint: Joint, num_samples: int) -> Iterator[Joint]:
 
 
 def _log_weights(
-    joint: Joint, num_samples: int, key: tuple[int, int], evaluate: "_LogJoint"
+    joint: Joint, num_samples: int, seed: int, block: int, evaluate: "_LogJoint"
 ) -> Tensor:
     """Log-weights of one block of datapoints, ``(S, B)``."""
     # filled in place: small results kept between large temporaries would cut the heap to pieces,
@@ -194,7 +195,7 @@ def _log_weights(
     weights: Tensor | None = None
     for start in range(0, num_samples, _SAMPLES_PER_BLOCK):
         count = min(_SAMPLES_PER_BLOCK, num_samples - start)
-        torch.manual_seed(_mix(*key, start))
+        torch.manual_seed(stream_seed(seed, f"importance/{block}/{start}"))
         latents, log_q = joint.draw(count)
         if not latents:
             raise ValueError("model: has no latent sites, so there is nothing to integrate over")
@@ -274,12 +275,3 @@ class _LogJoint:
         size = self._joint.layout.num_datapoints
         args = tree_unflatten(leaves, self._form)
         return self._joint.at(*args, num_datapoints=size).log_joint(latents)
-
-
-def _mix(*keys: int) -> int:
-    """A seed that differs wherever one of the keys does."""
-    state = 0
-    for key in keys:
-        # the odd multiplier of a 64-bit linear congruential generator (Knuth's MMIX)
-        state = (state * 6364136223846793005 + key + 1442695040888963407) % 2**63
-    return state

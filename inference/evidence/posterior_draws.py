@@ -88,7 +88,7 @@ def hmc_evidence(
     """
     if num_chains < 4:
         raise ValueError(f"num_chains: must be at least 4; got {num_chains}")
-    with torch.no_grad(), randomness.seeded(seed, torch.device("cpu")):
+    with torch.no_grad(), randomness.stream(seed, "hmc evidence", torch.device("cpu")):
         density = LogDensity(model, *args)
     if density.dim > LARGEST_DIM and not allow_high_dim:
         raise ValueError(

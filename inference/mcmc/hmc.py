@@ -194,7 +194,7 @@ def hmc(
     """
     _check(num_chains, num_samples, num_warmup, start, guide, target_acceptance, thinning)
     device = device_of(model, guide, args=args)
-    with torch.no_grad(), randomness.seeded(seed, device):
+    with torch.no_grad(), randomness.stream(seed, "hmc", device):
         density = LogDensity(model, *args, guide=guide)
         work = (num_warmup + num_samples * thinning) * 5
         evaluate = PathGradient(density, None, chain_batch_size, work)

@@ -2,11 +2,13 @@
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+
+from aevb.data.seeds import stream_seed
 
 __all__ = [
     "capture",
@@ -15,6 +17,7 @@ __all__ = [
     "restore_torch",
     "seed_everything",
     "seeded",
+    "stream",
 ]
 
 
@@ -93,3 +96,20 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
     finally:
         restore(before, device)
+
+
+def stream(seed: int, name: str, device: torch.device) -> AbstractContextManager[None]:
+    """The stream of one purpose: :func:`seeded` by the seed and the purpose's name.
+
+    Every function of the library that draws has a name of its own, so that functions that hand
+    one seed to each other never draw the same numbers.
+
+    Example:
+        >>> with stream(0, "momenta", torch.device("cpu")):
+        ...     a = torch.rand(())
+        >>> with stream(0, "noise", torch.device("cpu")):
+        ...     b = torch.rand(())
+        >>> bool(a == b)
+        False
+    """
+    return seeded(stream_seed(seed, name), device)

@@ -131,7 +131,7 @@ class Joint:
                 call.
         """
         if self._way is None:
-            with randomness.seeded(0, self.device):
+            with randomness.stream(0, "ways", self.device):
                 self._way, self._ranks = find_way(self)
         return self._way
 
@@ -139,7 +139,7 @@ class Joint:
     def guide_way(self) -> str:
         """How several draws of the guide are made: ``"plate"``, or one by one, ``"loop"``."""
         if self._guide_way is None:
-            with randomness.seeded(0, self.device):
+            with randomness.stream(0, "ways", self.device):
                 self._guide_way = find_guide_way(self)
         return self._guide_way
 

@@ -100,7 +100,7 @@ class LogDensity:
     ) -> None:
         self.device = device_of(model, guide, args=args)
         args = moved(args, self.device)
-        with randomness.seeded(0, self.device), argument_checks(False):
+        with randomness.stream(0, "layout", self.device), argument_checks(False):
             try:
                 self.layout, first = read_model_layout(model, *args)
                 _, second = read_model_layout(model, *args)
@@ -255,7 +255,7 @@ def guide_draws(
         >>> guide_draws(fa.model, fa.guide, torch.zeros(3, 5), num_draws=7).shape
         torch.Size([7, 3, 2])
     """
-    with randomness.seeded(seed, device_of(model, guide, args=args)):
+    with randomness.stream(seed, "guide draws", device_of(model, guide, args=args)):
         return LogDensity(model, *args, guide=guide).guide_draws(num_draws)
 
 

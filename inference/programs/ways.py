@@ -55,7 +55,7 @@ def find_way(joint: "Joint") -> tuple[str, dict[str, int]]:
             return "plate", ranks
         joint._ranks = ranks
         alone = [joint.alone(model, draw, by_site) for draw in draws]
-        with randomness.seeded(1, joint.device):
+        with randomness.stream(0, "again", joint.device):
             again = joint.alone(model, draws[0], by_site)
         tolerance = _tolerance(joint, draws)
         if not agree(again, alone[0], tolerance):

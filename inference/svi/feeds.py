@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from aevb.data import Minibatches, Split
+from aevb.data.seeds import stream_seed
 from aevb.inference.process.devices import moved
 from aevb.inference.programs.arguments import Arguments
 
@@ -44,13 +45,12 @@ class Feed:
         self.num_datapoints = _length(self.data, required=batch_size is not None)
         self.batch_size = batch_size
         self.device = device
-        # another stream than the global generator's, which is seeded with the same number
-        source = torch.Generator().manual_seed(seed)
-        order_seed = int(torch.randint(2**31, (), generator=source))
         self.order = (
             None
             if batch_size is None
-            else Minibatches(self.num_datapoints, batch_size=batch_size, seed=order_seed)
+            else Minibatches(
+                self.num_datapoints, batch_size=batch_size, seed=stream_seed(seed, "order")
+            )
         )
         self._steps = 0
         self._epoch_order: Tensor | None = None

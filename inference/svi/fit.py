@@ -127,7 +127,7 @@ def fit(
     folder = None if out is None else Path(out)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    with randomness.seeded(seed, target):
+    with randomness.stream(seed, "fit", target):
         if isinstance(program, nn.Module):
             program.to(target).eval()  # while prepared, lest batch statistics count it as training
         training = Training(

@@ -187,7 +187,7 @@ def refine(
             raise ValueError(f"{name}: must be at least 1; got {value}")
     device = device_of(model, guide, args=args)
     args = moved(args, device)
-    with randomness.seeded(seed, device), argument_checks(False):
+    with randomness.stream(seed, "refine", device), argument_checks(False):
         if read_layout(model, guide, *args).num_datapoints is None:
             raise NoFamilyError(
                 "model and guide: have one joint posterior, which is refined by training it"

@@ -152,7 +152,7 @@ class Training:
         self.is_point = bool(point_masses(model, guide))
         check_guided(model, guide, self.estimator)
         self.objective.check(model, guide)
-        with randomness.seeded(self.seed, self.device):
+        with randomness.stream(self.seed, "checks", self.device):
             refuse_overridden_subsamples(self.program, arguments)
             check_particles(self.program, arguments, self.estimator, self.plate_nesting)
 
@@ -162,7 +162,7 @@ class Training:
         """See what a minibatch stands for."""
         other = num // 2 or 2
         arguments = next(evaluation_batches(data, other, self.device))
-        with randomness.seeded(self.seed, self.device):
+        with randomness.stream(self.seed, "checks", self.device):
             self.minibatch = read_minibatch(
                 self.program, traces, num, (arguments, num_rows(arguments)),
                 self.feed.num_datapoints,

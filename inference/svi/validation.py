@@ -45,7 +45,7 @@ def mean_elbo(
     total, rows = 0.0, 0
     plate: tuple[int, int] | None = None
     with (
-        randomness.seeded(seed, target),
+        randomness.stream(seed, "validation", target),
         torch.no_grad(),
         argument_checks(False),
         minibatch.scaling or nullcontext(),

@@ -15,6 +15,9 @@ from aevb.models.likelihoods.base import Grid, Head, Heads, Likelihood
 
 __all__ = ["Bernoulli", "Binomial", "ContinuousBernoulli"]
 
+# A pixel that is never on would start with a logit of minus infinity.
+_STARTING_MEANS = (1e-3, 1 - 1e-3)
+
 
 @dataclass(frozen=True)
 class Bernoulli(Likelihood):
@@ -203,6 +206,12 @@ class _FromLogits(nn.Module):
         super().__init__()
         self.family = family
         self.heads = Heads(in_features, shape, head, logits=0)
+
+    def start_at(self, mean: Tensor) -> None:
+        """Let the logits' biases give this mean, away from 0 and 1; for initializers."""
+        bias = getattr(self.heads["logits"], "bias", None)
+        if bias is not None and bias.numel() == mean.numel():
+            bias.copy_(mean.flatten().clamp(*_STARTING_MEANS).logit())
 
     def forward(self, features: Tensor) -> TorchDistributionMixin:
         logits = self.heads(features)["logits"]

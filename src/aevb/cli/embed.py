@@ -4,40 +4,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from aevb import evaluation
-from aevb.estimates import check, plain, weights_record
-from aevb.runs import SavedRun, destination
+from aevb.cli.files import destination
+from aevb.cli.runs import SavedRun, Split, check
 
-__all__ = ["embed_split"]
+__all__ = ["embed"]
 
 
-def embed_split(
-    saved: SavedRun,
-    split: str,
-    limit: int | None,
-    seed: int,
-    device: torch.device,
-    out: Path | None,
+def embed(
+    saved: SavedRun, split: Split = "test", limit: int | None = None, out: Path | None = None
 ) -> dict[str, Any]:
-    """Posterior means and scales of a split, the units in use, and the KL of each.
+    """Embed a split: posterior means and scales, active units, and the KL of each latent.
 
     Args:
         saved: The run.
-        split: Of its data.
+        split: train, validation or test.
         limit: Only the first so many datapoints.
-        seed: Of Monte Carlo, where there is no closed form.
-        device: Where to compute.
-        out: Array to write, .npz; by default in the run.
+        out: Array to write, .npz; a picture goes beside it. By default in the run.
 
     Returns:
-        What is printed.
+        Figures, and the files written.
     """
     check(limit=limit)
-    x = getattr(saved.dataset, split).evaluation(limit).to(device)
+    x, seed, model = saved.values(split, limit), saved.seed, saved.at_means
     path = destination(out or saved.folder / f"embedding-{split}-{len(x)}-seed{seed}.npz", ".npz")
-    model = plain(saved.model)
     embedding = evaluation.embed(model.guide, x, seed=seed)
     use = evaluation.latent_use(model.model, model.guide, x, seed=seed)
     arrays: dict[str, Any] = {}
@@ -60,7 +51,7 @@ def embed_split(
         "run": str(saved.folder),
         "split": split,
         **use.summary(),
-        **weights_record(saved),
+        **saved.weights,
         "seed": seed,
         "array": str(path),
         "picture": str(picture),

@@ -4,18 +4,13 @@ import math
 import time
 from typing import Any, Literal
 
-import torch
-
 from aevb import evaluation, inference
+from aevb.cli.files import refuse_read_only, write_json
+from aevb.cli.runs import SavedRun, Split, check
 from aevb.models import LatentVariableModel, Likelihood
-from aevb.models.composed import ComposedModel
 from aevb.models.likelihoods import Grid
-from aevb.runs import SavedRun, refuse_read_only, write_json
 
-__all__ = ["Estimator", "Schedule", "check", "estimate", "plain", "weights_record"]
-
-Estimator = Literal["importance", "ais", "bdmc", "hmc"]
-Schedule = Literal["sigmoid", "linear", "adaptive"]
+__all__ = ["evaluate"]
 
 _SHOWN = {
     "importance": "importance sampling, guide as proposal",
@@ -26,72 +21,48 @@ _SHOWN = {
 _CURVE_DATAPOINTS = 100
 
 
-def check(**numbers: int | None) -> None:
-    """Refuse numbers below 1, by name."""
-    for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}: must be at least 1; got {value}")
-
-
-def plain(model: LatentVariableModel) -> LatentVariableModel:
-    """With the means of the weights' posterior, where weights are latent."""
-    return model.at_mean_weights() if isinstance(model, ComposedModel) else model
-
-
-def weights_record(saved: SavedRun) -> dict[str, str]:
-    """What :func:`plain` made of the weights of a run, for its records."""
-    changed = plain(saved.model) is not saved.model
-    return {"weights": "means of their posterior"} if changed else {}
-
-
-def estimate(
+def evaluate(
     saved: SavedRun,
-    split: str,
-    num_samples: int,
-    limit: int | None,
-    seed: int,
-    device: torch.device,
-    estimator: Estimator = "importance",
+    num_samples: int | None = None,
+    split: Split = "test",
+    limit: int | None = None,
+    estimator: Literal["importance", "ais", "bdmc", "hmc"] = "importance",
     num_chains: int = 16,
     num_temperatures: int = 1000,
-    schedule: Schedule = "sigmoid",
+    schedule: Literal["sigmoid", "linear", "adaptive"] = "sigmoid",
     start: Literal["prior", "guide"] = "guide",
     chain_batch_size: int | None = None,
     curve: bool = False,
 ) -> dict[str, Any]:
-    """Evidence of one split; also written into the run folder.
+    """Estimate the evidence of a trained model.
 
     Args:
         saved: The run.
-        split: Of its data.
-        num_samples: For each datapoint: draws of the guide, or of each chain.
+        num_samples: Importance samples for each datapoint, 5,000 by default; for hmc draws of each
+            chain, 500 by default.
+        split: train, validation or test; of bdmc only the number of datapoints is taken.
         limit: Only the first so many datapoints.
-        seed: Of everything random.
-        device: Where to compute.
-        estimator: Which.
-        num_chains: Of annealing and of posterior draws.
-        num_temperatures: Of annealing.
-        schedule: Of its temperatures.
-        start: Of annealing.
-        chain_batch_size: Chains evaluated at once.
-        curve: Also the bound against the number of samples, and its picture.
+        estimator: importance; ais, annealing; bdmc, bounds from both sides on simulated data; or
+            hmc, posterior draws (AEVB, appendix D).
+        num_chains: Chains of each datapoint, for all but importance.
+        num_temperatures: Steps of annealing.
+        schedule: How temperatures lie: sigmoid, linear or adaptive.
+        start: Where annealing starts: prior or guide.
+        chain_batch_size: Chains evaluated at once, to bound the memory.
+        curve: Also the importance bound against its number of samples, with a picture.
 
     Returns:
-        What is printed.
+        Means in nats per datapoint, with their errors and settings.
     """
+    if num_samples is None:
+        num_samples = 500 if estimator == "hmc" else 5000
     check(
         num_samples=num_samples, limit=limit, num_chains=num_chains,
         num_temperatures=num_temperatures,
     )  # fmt: skip
     refuse_read_only(saved.folder)
-    x = getattr(saved.dataset, split).evaluation(limit).to(device)
+    x, seed, model = saved.values(split, limit), saved.seed, saved.at_means
     began = time.perf_counter()
-    model = plain(saved.model)
-    guide = model.guide if start == "guide" else None
-    annealing: dict[str, Any] = {
-        "num_chains": num_chains, "num_temperatures": num_temperatures, "schedule": schedule,
-        "guide": guide, "seed": seed, "chain_batch_size": chain_batch_size,
-    }  # fmt: skip
     evidence: Any
     if estimator == "importance":
         evidence = inference.importance_evidence(
@@ -100,7 +71,11 @@ def estimate(
     elif estimator in ("ais", "bdmc"):
         anneal = inference.ais_evidence if estimator == "ais" else inference.bdmc_evidence
         try:
-            evidence = anneal(model.model, x, **annealing)
+            evidence = anneal(
+                model.model, x, num_chains=num_chains, num_temperatures=num_temperatures,
+                schedule=schedule, guide=model.guide if start == "guide" else None, seed=seed,
+                chain_batch_size=chain_batch_size,
+            )  # fmt: skip
         except inference.NoDensityError as error:
             raise ValueError(f"{error}; --start prior anneals from the prior") from error
     else:
@@ -118,7 +93,7 @@ def estimate(
         "data": saved.dataset.name,
         "binarize": saved.dataset.train.binarize,
         "model": " ".join(repr(saved.model).split()),
-        **weights_record(saved),
+        **saved.weights,
         "epoch": saved.epoch,
         "run": str(saved.folder),
         "evaluation_seconds": round(time.perf_counter() - began, 1),

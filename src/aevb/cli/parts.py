@@ -19,6 +19,7 @@ FAMILIES: dict[str, tuple[Any, type]] = {
     "input_noise": (models, models.InputNoise),
     "weights": (models, models.Weights),
     "scale": (models, models.Scale),
+    "initializer": (models, models.Initializer),
     "objective": (inference, inference.Objective),
 }
 
@@ -41,22 +42,32 @@ def members(module: Any, base: type) -> list[type]:
     )
 
 
-def parts() -> list[dict[str, str]]:
-    """One row for each part: family, name, summary, parameters with their defaults, source.
+def parts(family: str | None = None) -> list[dict[str, str]]:
+    """List every part: its family, one line on it, its parameters and its source.
+
+    Args:
+        family: One of model, prior, likelihood, posterior, network, input_noise, weights, scale,
+            initializer or objective; by default all.
+
+    Returns:
+        A row for each part.
 
     Example:
         >>> [row["parameters"] for row in parts() if row["name"] == "VampPrior"]
         ['components=500, low=0.0, high=1.0']
     """
+    if family is not None and family not in FAMILIES:
+        raise ValueError(f"family: unknown name {family!r}; valid: {', '.join(FAMILIES)}")
     return [
         {
-            "family": family,
+            "family": name,
             "name": part.__name__,
             "summary": _summary(part),
             "parameters": _parameters(part),
             "source": _source(part),
         }
-        for family, (module, base) in FAMILIES.items()
+        for name, (module, base) in FAMILIES.items()
+        if family in (None, name)
         for part in members(module, base)
     ]
 

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from importlib.abc import SourceLoader
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -15,12 +15,13 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import yaml
-from jsonargparse import _util, get_loader
+from jsonargparse import get_loader
 from platformdirs import user_state_path
 from torch import nn, optim
 
-from aevb.parts import FAMILIES
-from aevb.runs import write_json
+from aevb.cli.files import write_json
+from aevb.cli.jsonargparse_hooks import hooked
+from aevb.cli.parts import FAMILIES
 
 __all__ = ["Config", "TrustError", "guarded", "read_config", "refuse_links", "remember"]
 
@@ -75,7 +76,7 @@ def read_config(path: Path, trusted: Sequence[str] = ()) -> Config:
         >>> _ = path.write_text("model: {class_path: os.system, init_args: {command: date}}")
         >>> read_config(path)
         Traceback (most recent call last):
-        aevb.trust.TrustError: ...config.yaml names os.system, which is of none of aevb, ...
+        aevb.cli.trust.TrustError: ...config.yaml names os.system, which is of none of aevb, ...
     """
     if not path.is_file():  # nor a pipe or a device, which might never end
         raise FileNotFoundError(f"{path}: no such configuration file")
@@ -104,8 +105,7 @@ def read_config(path: Path, trusted: Sequence[str] = ()) -> Config:
     return Config(text, content, trusted)
 
 
-@contextmanager
-def guarded(trusted: Sequence[str]) -> Iterator[None]:
+def guarded(trusted: Sequence[str]) -> AbstractContextManager[None]:
     """Hold whatever jsonargparse imports by name against the same rule: the second line.
 
     Args:
@@ -116,13 +116,7 @@ def guarded(trusted: Sequence[str]) -> Iterator[None]:
         if problem := _problem(name, trusted):
             raise TrustError(f"refused to import {name}, which {problem}")
 
-    names = vars(_util)
-    before = names["check_import_path"]
-    names["check_import_path"] = check  # called before each import and on what came of it
-    try:
-        yield
-    finally:
-        names["check_import_path"] = before
+    return hooked(check)
 
 
 def refuse_links(folder: Path) -> None:

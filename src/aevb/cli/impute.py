@@ -8,50 +8,44 @@ import torch
 from torch import Tensor
 
 from aevb import evaluation
-from aevb.estimates import check, plain, weights_record
-from aevb.runs import PICTURES, SavedRun, destination, refuse_read_only, write_json
+from aevb.cli.files import PICTURES, destination, refuse_read_only, write_json
+from aevb.cli.runs import SavedRun, Split, check
 
-__all__ = ["Pattern", "impute_split"]
-
-Pattern = Literal["random", "square"]
+__all__ = ["impute"]
 
 
-def impute_split(
+def impute(
     saved: SavedRun,
-    split: str,
-    missing: float,
-    pattern: Pattern,
-    datapoints: int,
-    num_steps: int,
-    num_chains: int,
-    num_samples: int,
-    seed: int,
-    device: torch.device,
-    out: Path | None,
+    missing: float = 0.6,
+    pattern: Literal["random", "square"] = "random",
+    datapoints: int = 64,
+    split: Split = "test",
+    num_steps: int = 100,
+    num_chains: int = 4,
+    num_samples: int = 300,
+    out: Path | None = None,
 ) -> dict[str, Any]:
-    """Hide values of a split, fill them in, and measure against what they were.
+    """Hide values and fill them in: by the DLGM paper's Markov chain, and by HMC.
 
     Args:
         saved: The run.
-        split: Of its data.
         missing: Share of the values that is hidden.
-        pattern: Which: at random, or a square in the middle.
-        datapoints: The first so many.
-        num_steps: Of the DLGM's chain.
-        num_chains: Of both methods.
-        num_samples: Draws of each chain of Hamiltonian Monte Carlo, and its warm-up; 0 for none.
-        seed: Of everything random.
-        device: Where to compute.
-        out: Picture to write; by default in the run.
+        pattern: random, or square: one in the middle.
+        datapoints: The first so many of the split.
+        split: train, validation or test.
+        num_steps: Of the Markov chain, whose second half counts.
+        num_chains: Of both methods, for each datapoint.
+        num_samples: Draws, and warm-up, of each chain of HMC; 0 for none.
+        out: Picture to write, .png. By default in the run.
 
     Returns:
-        What is printed.
+        Errors over the hidden values, and the picture.
     """
     check(datapoints=datapoints, num_steps=num_steps, num_chains=num_chains)
     if not 0 < missing < 1:
         raise ValueError(f"missing: must lie between 0 and 1; got {missing}")
-    x = getattr(saved.dataset, split).evaluation(datapoints).to(device)
-    observed = _mask(x, missing, pattern, seed).to(device)
+    x, seed, model = saved.values(split, datapoints), saved.seed, saved.at_means
+    observed = _mask(x, missing, pattern, seed).to(x.device)
     if bool(observed.all()):
         raise ValueError(
             f"missing: a share of {missing:g} hides none of the {x[0].numel()} values of "
@@ -60,7 +54,6 @@ def impute_split(
     refuse_read_only(saved.folder)
     stem = f"imputation-{pattern}-{missing:g}-{split}-{len(x)}-seed{seed}"
     picture = destination(out or saved.folder / f"{stem}.png", *PICTURES)
-    model = plain(saved.model)
     chain = evaluation.impute(
         model.model, model.guide, x, observed, num_steps=num_steps, num_chains=num_chains,
         seed=seed, truth=x,
@@ -81,26 +74,25 @@ def impute_split(
         "num_datapoints": len(x),
         "missing": missing,
         "pattern": pattern,
-        **weights_record(saved),
+        **saved.weights,
         "mse_half": float((x - 0.5).square()[~observed].mean()),
         "seed": seed,
         "picture": str(picture),
     }
     for name, row in rows.items():
-        errors = torch.zeros(0) if row.mse is None else row.mse
+        errors = torch.as_tensor(row.mse)
         errors = errors[~torch.isnan(errors)]
-        many = len(errors) > 1
-        figures[f"mse_{name}"] = float(errors.mean()) if len(errors) else None
-        figures[f"mse_{name}_error"] = (
-            float(errors.std()) / math.sqrt(len(errors)) if many else None
-        )
-    if rows.get("hmc") is not None and rows["hmc"].draws is not None:
+        many, error = len(errors), math.nan
+        if many > 1:
+            error = float(errors.std()) / math.sqrt(many)
+        figures |= {f"mse_{name}": float(errors.mean()), f"mse_{name}_error": error}
+    if "hmc" in rows and rows["hmc"].draws is not None:
         figures["hmc_suspicious"] = int(rows["hmc"].draws.suspicious.sum())
     write_json(saved.folder / f"{stem}.json", figures)
     return figures
 
 
-def _mask(x: Tensor, missing: float, pattern: Pattern, seed: int) -> Tensor:
+def _mask(x: Tensor, missing: float, pattern: str, seed: int) -> Tensor:
     """True where a value is known."""
     if pattern == "random":
         generator = torch.Generator().manual_seed(seed)

@@ -1,0 +1,1 @@
+"""What every reproduced figure and table is described by, run with and written as."""

@@ -1,0 +1,81 @@
+"""Training runs in the background: one thread each, so many at once, in order of their worth.
+
+Run: ``python -m aevb.experiments.reproduction.queue --data_root FOLDER --workers 2``. A second
+call goes on where the first ended; ``RUNS/queue.log`` says what ran when, and for how long.
+"""
+
+import argparse
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+
+from aevb.experiments.reproduction.catalog import experiments
+from aevb.experiments.reproduction.experiment import BUDGETS, BudgetName, Training
+from aevb.experiments.reproduction.trainings import InterruptedTrainingError, state, train
+
+__all__ = ["main", "pending"]
+
+
+def main() -> None:
+    """Run what is missing."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", help="experiments, the most valuable first")
+    parser.add_argument("--budget", default="full", choices=BUDGETS)
+    parser.add_argument("--data_root", type=Path)
+    parser.add_argument("--runs", type=Path, default=Path("runs/reproduce"))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--nice", type=int, default=19)
+    settings = parser.parse_args()
+    runs = (settings.runs / settings.budget).resolve()
+    runs.mkdir(parents=True, exist_ok=True)
+    left = pending(settings.names, settings.budget, runs)
+    lock = threading.Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                if not left:
+                    return
+                training = left.pop(0)
+            began = time.monotonic()
+            try:
+                train(training, runs, settings.data_root, threads=1, nice=settings.nice)
+                outcome = "done"
+            except InterruptedTrainingError as error:
+                outcome = str(error)
+            _log(runs / "queue.log", training, time.monotonic() - began, outcome)
+
+    workers = [threading.Thread(target=work) for _ in range(settings.workers)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+
+def pending(names: list[str], budget: BudgetName, runs: Path) -> list[Training]:
+    """Trainings that are not done, each once, in the order of experiments and of their lists.
+
+    Args:
+        names: Of experiments; all where there are none.
+        budget: Whose trainings.
+        runs: Where run folders are.
+    """
+    known = experiments()
+    chosen = [known[name] for name in names] if names else list(known.values())
+    found: dict[str, Training] = {}
+    for experiment in chosen:
+        for training in experiment.budgets[budget].trainings:
+            found.setdefault(training.name, training)
+    return [training for training in found.values() if not state(training, runs).is_done]
+
+
+def _log(path: Path, training: Training, seconds: float, outcome: str) -> None:
+    with path.open("a") as file:
+        file.write(
+            f"{datetime.now():%Y-%m-%d %H:%M:%S} {training.name} {seconds:.0f} s {outcome}\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

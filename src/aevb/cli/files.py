@@ -1,0 +1,87 @@
+"""Files that are written whole, where they are said to be, as any program reads them."""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "PICTURES",
+    "as_json",
+    "destination",
+    "refuse_read_only",
+    "replace_whole",
+    "write_json",
+    "write_text",
+]
+
+PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
+
+
+def destination(path: Path, *suffixes: str) -> Path:
+    """Where a file goes whose writer insists on a suffix; its folder is made.
+
+    Args:
+        path: As it was asked for.
+        suffixes: Those that are left as they are; the first one is appended to any other.
+
+    Raises:
+        OSError: If the folder cannot be made or written to.
+    """
+    path = path if path.suffix in suffixes else path.with_name(path.name + suffixes[0])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_read_only(path.parent)
+    return path
+
+
+def refuse_read_only(folder: Path) -> None:
+    """Say before the work that its results could not be written.
+
+    Raises:
+        PermissionError: If the folder cannot be written to.
+    """
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder}: cannot be written to, and the results belong there")
+
+
+def as_json(value: Any, **options: Any) -> str:
+    """JSON that any parser reads: numbers that are not finite are null.
+
+    Args:
+        value: Of dictionaries, lists, strings and numbers.
+        options: Of :func:`json.dumps`.
+
+    Example:
+        >>> as_json({"error": float("nan"), "gaps": [1.0, float("inf")]})
+        '{"error": null, "gaps": [1.0, null]}'
+    """
+    return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return [_finite(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON; see :func:`as_json`."""
+    write_text(path, as_json(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or leave the old one, whatever happens in between."""
+    replace_whole(path, lambda partial: partial.write_text(text))
+
+
+def replace_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let something write a file that takes the place of the old one only when it is whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    write(partial)
+    with partial.open("r+b") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)

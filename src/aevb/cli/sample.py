@@ -1,0 +1,43 @@
+"""Draws from the model of a run."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from aevb import evaluation
+from aevb.cli.files import PICTURES, destination
+from aevb.cli.runs import SavedRun, check
+
+__all__ = ["sample"]
+
+
+def sample(saved: SavedRun, num: int = 64, out: Path | None = None) -> dict[str, Any]:
+    """Draw from the model: a picture of E[x|z] at z from the prior, and the array of it.
+
+    Args:
+        saved: The run.
+        num: Number of draws.
+        out: Picture to write, .png; the array goes beside it as .npy. By default in the run.
+
+    Returns:
+        The files written.
+    """
+    check(num=num)
+    seed = saved.seed
+    picture = destination(out or saved.folder / f"samples-{num}-seed{seed}.png", *PICTURES)
+    torch.manual_seed(seed)
+    means = evaluation.prior_means(saved.at_means.model, num).cpu()
+    evaluation.image_grid(means, picture, math.isqrt(num), f"{num} samples, seed {seed}")
+    array = picture.with_suffix(".npy")
+    np.save(array, means.numpy(), allow_pickle=False)
+    return {
+        "run": str(saved.folder),
+        "num": num,
+        **saved.weights,
+        "seed": seed,
+        "picture": str(picture),
+        "array": str(array),
+    }

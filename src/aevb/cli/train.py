@@ -1,0 +1,218 @@
+"""Training a model on data, its evaluation and its pictures."""
+
+import warnings
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch.distributions import constraints
+from torch.optim.lr_scheduler import LRScheduler
+
+from aevb import data as datasets
+from aevb import evaluation, inference
+from aevb.cli.evaluate import evaluate
+from aevb.cli.runs import CONFIG, REPORT, Device, SavedRun, build_model, check, write_record
+from aevb.inference import ELBO, Objective
+from aevb.models import VAE, Initializer, LatentVariableModel, Likelihood
+
+__all__ = ["train"]
+
+WEIGHTS = "weights.safetensors"
+
+
+def train(
+    write_config: Callable[[Path], None],
+    data: str = "digits",
+    data_root: Path | None = None,
+    binarize: Literal["none", "fixed", "dynamic"] = "dynamic",
+    model: Callable[[tuple[int, ...]], LatentVariableModel] = VAE,
+    objective: Objective = ELBO(),
+    optimizer: Callable[[Any, float], torch.optim.Optimizer] = torch.optim.Adam,
+    learning_rate: float = 3e-3,
+    schedule: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
+    weight_prior_scale: float | None = None,
+    initializer: Initializer | None = None,
+    train_on: Literal["train", "train+validation"] = "train",
+    num_train: int | None = None,
+    validate_on: Literal["validation", "test", "none"] = "validation",
+    epochs: int = 200,
+    batch_size: int = 100,
+    patience: int | None = None,
+    log_every: int = 1,
+    num_samples: int = 1000,
+    limit: int | None = 1000,
+    seed: int = 0,
+    device: Device = "auto",
+    compile: Literal["auto", "eager", "traced", "compiled"] = "auto",
+    precision: Literal["float32", "tf32", "bf16"] = "float32",
+    out: Path | None = None,
+    resume: Path | None = None,
+) -> dict[str, Any]:
+    """Train a model, evaluate it on the test split, and draw its pictures.
+
+    Args:
+        write_config: Writes the resolved configuration to a file.
+        data: digits, mnist, fashion-mnist, kmnist, cifar10, svhn, frey-face, or the path of a
+            .npy or .npz array or of an image folder.
+        data_root: Folder with the data; otherwise AEVB_DATA or the user's cache.
+        binarize: none; fixed, drawn once; or dynamic, redrawn at every presentation.
+        model: A model by name or import path; its parts are flags below it.
+        objective: Bound to maximize.
+        optimizer: Any class of torch.optim.
+        learning_rate: Initial step size.
+        schedule: Any class of torch.optim.lr_scheduler, stepped once an epoch.
+        weight_prior_scale: Scale of a Gaussian prior over the model's weights (1 in AEVB).
+        initializer: Where weights start; null leaves that to torch's layers.
+        train_on: The training split, or with the validation split joined to it.
+        num_train: Train on so many datapoints, the first ones; null for all.
+        validate_on: Where the ELBO is watched; early stopping needs the validation split.
+        epochs: Passes over the training split, in all.
+        batch_size: Datapoints of a minibatch.
+        patience: Stop after so many validations without a better one; keep the best weights.
+        log_every: Epochs between rows of metrics.
+        num_samples: Importance samples of the final evaluation.
+        limit: Test datapoints of the final evaluation; null for all.
+        seed: Of everything random.
+        device: Where to compute; auto takes CUDA where there is one.
+        compile: How training steps are made; auto makes a graph if the work ahead repays it.
+        precision: Of matrix products; all else stays in float32.
+        out: Run folder; by default runs/DATA-TIME.
+        resume: Continue the run in this folder, with its configuration.
+
+    Returns:
+        The final evaluation.
+    """
+    target = inference.pick_device(device)
+    check(num_samples=num_samples, limit=limit)  # now, and not when the training is done
+    dataset = datasets.load(data, root=data_root, binarize=binarize, seed=seed)
+    torch.manual_seed(seed)
+    built = build_model(model, dataset)
+    training, watched = _splits(dataset, train_on, num_train, validate_on, patience)
+    if initializer is not None:
+        initializer(built, training.evaluation().mean(0))
+    _warn_of_binary_data(built, dataset)
+    folder = resume or out or Path("runs") / f"{Path(data).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    if resume is None and (folder / inference.CHECKPOINT).exists():
+        raise ValueError(f"out: {folder} already holds a run; continue it with --resume {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(folder / CONFIG)
+    write_record(folder, dataset, target)
+    before = _progress(folder)
+    run = inference.fit(
+        built,
+        training,
+        objective=objective,
+        optimizer=lambda parameters, lr: optimizer(parameters, lr),
+        learning_rate=learning_rate,
+        schedule=schedule,
+        weight_prior_scale=weight_prior_scale,
+        epochs=epochs,
+        batch_size=batch_size,
+        validation=watched,
+        patience=patience,
+        seed=seed,
+        device=target,
+        out=folder,
+        resume=True,
+        compile=compile,
+        precision=precision,
+        log_every=log_every,
+    )
+    if run.step > before[0]:
+        _set_reports_aside(folder, before[1])
+    summary = {
+        "run": str(folder),
+        "epochs": run.epoch,
+        "steps": run.step,
+        "stopped": run.stopped,
+        "level": run.level,
+        "seconds": round(run.seconds, 1),
+    }
+    if run.stopped.startswith("SIG"):
+        return summary
+    _save_weights(folder, built)
+    saved = SavedRun(folder, built.eval(), dataset, run.epoch, target, seed)
+    try:
+        figures = evaluate(saved, num_samples, limit=limit)
+    except inference.NoDensityError as error:
+        figures = {"evidence": None, "why": str(error)}  # an ordinary autoencoder
+    _draw(saved, run.history)
+    return {**summary, **figures}
+
+
+def _progress(folder: Path) -> tuple[int, int]:
+    """Steps and recorded epochs of the run in a folder, 0 if there is none."""
+    path = folder / inference.CHECKPOINT
+    if not path.exists():
+        return 0, 0
+    state = inference.load_checkpoint(path)
+    rows = state["history"]
+    return state["counters"]["step"], rows[-1]["epoch"] if rows else 0
+
+
+def _set_reports_aside(folder: Path, epoch: int) -> None:
+    """Rename the report on the weights of an epoch, which training has changed since."""
+    for name in REPORT:
+        path = folder / name
+        if path.exists():
+            path.replace(path.with_name(f"{path.stem}-epoch{epoch}{path.suffix}"))
+
+
+def _save_weights(folder: Path, model: torch.nn.Module) -> None:
+    """Write the weights alone, for other programs to load."""
+    # cloned, because safetensors refuses weights that share memory
+    tensors = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS)
+
+
+def _splits(
+    dataset: datasets.Dataset,
+    train_on: str,
+    num_train: int | None,
+    validate_on: str,
+    patience: int | None,
+) -> tuple[datasets.Split, datasets.Split | None]:
+    """What is trained on, and what is watched meanwhile."""
+    training = dataset.train
+    if train_on == "train+validation":
+        if validate_on == "validation":
+            raise ValueError("validate_on: is trained on; use --validate_on test or none")
+        training = training.joined(dataset.validation)
+    if validate_on == "test" and patience is not None:
+        raise ValueError("patience: would choose the weights by the test split")
+    watched = {"validation": dataset.validation, "test": dataset.test, "none": None}[validate_on]
+    return training.first(num_train), watched if watched is not None and len(watched) else None
+
+
+def _draw(saved: SavedRun, history: list[dict[str, Any]]) -> None:
+    """The pictures of a run."""
+    folder, model = saved.folder, saved.at_means
+    evaluation.training_curve(history, folder / "loss.png")
+    torch.manual_seed(0)
+    samples = evaluation.prior_means(model.model, 64)
+    evaluation.image_grid(samples, folder / "samples.png", 8, "E[x|z], z from the prior")
+    x = saved.values("test", 40)
+    pairs = torch.stack([x, evaluation.reconstructions(model.model, model.guide, x)], dim=1)
+    evaluation.image_grid(
+        pairs.flatten(0, 1), folder / "reconstructions.png", 10, "test data and reconstructions"
+    )
+    if getattr(model, "latent_dim", None) == 2:
+        plane = evaluation.latent_manifold(model.model)
+        evaluation.image_grid(plane, folder / "manifold.png", 20, "E[x|z] over the latent plane")
+
+
+def _warn_of_binary_data(model: LatentVariableModel, dataset: datasets.Dataset) -> None:
+    """Say that a density of values that are only 0 and 1 has no upper bound."""
+    likelihoods = [part for part in getattr(model, "parts", ()) if isinstance(part, Likelihood)]
+    if dataset.train.binarize == "none" or not likelihoods:
+        return
+    if likelihoods[0].support is constraints.real:
+        name = type(likelihoods[0]).__name__
+        warnings.warn(
+            f"{name}: a density of numbers that binarization has made 0 or 1 grows without bound "
+            "as its scale shrinks: use Bernoulli, or --binarize none",
+            stacklevel=2,
+        )
