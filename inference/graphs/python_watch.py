@@ -26,8 +26,7 @@ _NOT_FOLLOWED = (*_PLAIN, types.ModuleType, logging.Logger)  # the last lead to 
 _STANDING = (types.MethodType, staticmethod, classmethod, property, functools.partial)
 _FOR = ("__self__", "__func__", "fget", "fset", "func", "args", "keywords")
 _MEMBERS = ("__dict__", "_parameters", "_buffers", "_modules")  # of an object, not of a path
-# Longer containers and arrays are data; of a program of more things the last are not watched.
-_MOST = 10_000
+_MOST = 10_000  # things that are watched; longer containers and arrays are data
 
 
 class PythonWatch(AbstractContextManager["PythonWatch"]):
@@ -155,10 +154,9 @@ def _named(function: types.FunctionType) -> dict[str, _Globals]:
     for code in codes:
         names.update(code.co_names)
         codes += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
-    used = [
-        vars(m) for m in map(function.__globals__.get, names) if isinstance(m, types.ModuleType)
-    ]
-    found = [_Globals(namespace, names) for namespace in (function.__globals__, *used)]
+    here = function.__globals__
+    others = [vars(m) for m in map(here.get, names) if isinstance(m, types.ModuleType)]
+    found = [_Globals(namespace, names) for namespace in (here, *others)]
     return {one.__name__: one for one in found if not _is_installed(one.__name__)}
 
 
