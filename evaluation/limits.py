@@ -1,6 +1,7 @@
 """Beyond what a figure is not to be trusted, or not to be had, with the source of each limit."""
 
-from aevb.inference.mcmc.diagnostics import RHAT_LIMIT
+from aevb.inference.evidence.psis import KHAT_LIMIT
+from aevb.inference.mcmc.diagnostics import ESS_LIMIT, RHAT_LIMIT
 
 __all__ = [
     "BYTES_AT_ONCE",
@@ -11,10 +12,6 @@ __all__ = [
     "RHAT_LIMIT",
 ]
 
-# Effective draws; Vehtari et al. (2021), https://arxiv.org/abs/1903.08008, as for R̂.
-ESS_LIMIT = 400.0
-# Vehtari et al. (2024), section 3.2.4: above it the sample size needed is impractical.
-KHAT_LIMIT = 0.7
 # Share of false ones among the datapoints whose draws are called different.
 FALSE_DISCOVERY_RATE = 0.05
 # Dimensions of a joint posterior beyond which chains would take days.

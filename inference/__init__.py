@@ -1,10 +1,18 @@
 """How it is computed: training, estimation and sampling for any Pyro program pair."""
 
 from aevb.inference.evidence.ais import AISEvidence, BDMCEvidence, ais_evidence, bdmc_evidence
+from aevb.inference.evidence.annealing import (
+    Pilot,
+    adaptive_schedule,
+    linear_schedule,
+    sigmoid_schedule,
+)
+from aevb.inference.evidence.estimate import Evidence
 from aevb.inference.evidence.importance import ImportanceEvidence, importance_evidence
 from aevb.inference.evidence.posterior_draws import HMCEvidence, hmc_evidence
 from aevb.inference.evidence.psis import pareto_khat
-from aevb.inference.mcmc.hmc import Draws, hmc
+from aevb.inference.mcmc.draws import Draws
+from aevb.inference.mcmc.hmc import hmc
 from aevb.inference.process.devices import pick_device
 from aevb.inference.process.randomness import seeded
 from aevb.inference.programs.layouts import NoDensityError
@@ -38,6 +46,7 @@ __all__ = [
     "DReG",
     "Draws",
     "ELBO",
+    "Evidence",
     "FreeBits",
     "HMCEvidence",
     "IWAE",
@@ -48,12 +57,14 @@ __all__ = [
     "NoFamilyError",
     "NonFiniteLossError",
     "Objective",
+    "Pilot",
     "Program",
     "ProgramPair",
     "Refinement",
     "Run",
     "Simulation",
     "StickingTheLanding",
+    "adaptive_schedule",
     "ais_evidence",
     "bdmc_evidence",
     "compiled_step",
@@ -62,6 +73,7 @@ __all__ = [
     "hmc",
     "hmc_evidence",
     "importance_evidence",
+    "linear_schedule",
     "load_checkpoint",
     "mean_elbo",
     "pareto_khat",
@@ -69,5 +81,6 @@ __all__ = [
     "refine",
     "save_checkpoint",
     "seeded",
+    "sigmoid_schedule",
     "simulate",
 ]

@@ -101,7 +101,7 @@ def _ais(trained: Trained, options: argparse.Namespace) -> Estimate:
             return super().__call__(u, temperature)
 
     # the pilot's evaluations are counted too, whatever its size
-    importlib.import_module("aevb.inference.evidence.ais").__dict__["PathGradient"] = Counted
+    importlib.import_module("aevb.inference.evidence.annealing").__dict__["PathGradient"] = Counted
 
     def estimate() -> tuple[Any, int, int]:
         nonlocal count

@@ -243,7 +243,7 @@ class Stepper:
         if self._graphs and (at_once or not 0 <= step - self._looked < _LOOK_EVERY):
             self._looked = step
             for key, graph in self._graphs.items():
-                where = graph.python_difference()
+                where = graph.python.changed()
                 if where is not None:
                     self._suspects[key] = where
 

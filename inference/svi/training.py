@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from aevb.inference.graphs.python_values import runs_user_code
+from aevb.inference.graphs.python_watch import PythonWatch
 from aevb.inference.process.interrupts import Interrupts
 from aevb.inference.process.precision import tf32_products
 from aevb.inference.svi.checkpoint import save_checkpoint
@@ -87,6 +87,8 @@ class Training:
         self.loss, self.feed, self.optimizer, self.schedule = loss, feed, optimizer, schedule
         self.validation, self.patience, self.log_every = validation, patience, log_every
         self.folder = folder
+        # which may change the program as well
+        self.schedule_is_users = PythonWatch(schedule=schedule).reaches_user_code
         self.is_point = reading.is_point
         counted = feed.batch_size is not None or reading.plate is not None
         self.unit = "nats per datapoint" if counted else "nats"
@@ -217,7 +219,7 @@ class Training:
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
         if self.schedule is not None and not isinstance(self.schedule, plateau):
             self.schedule.step()
-            if runs_user_code(self.schedule):
+            if self.schedule_is_users:
                 self.stepper.look_at_python(self.progress.step, at_once=True)
 
     def add_row(self) -> dict[str, Any]:
