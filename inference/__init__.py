@@ -17,9 +17,11 @@ from aevb.inference.process.devices import pick_device
 from aevb.inference.process.randomness import seeded
 from aevb.inference.programs.layouts import NoDensityError
 from aevb.inference.programs.log_density import LogDensity, guide_draws
-from aevb.inference.programs.program import Program, ProgramPair
+from aevb.inference.programs.program import Program
+from aevb.inference.programs.protocol import ProgramPair
 from aevb.inference.programs.simulate import Simulation, simulate
 from aevb.inference.svi.checkpoint import load_checkpoint, save_checkpoint
+from aevb.inference.svi.compiled_step import CompiledStep, compiled_step
 from aevb.inference.svi.diagnosis import NonFiniteLossError
 from aevb.inference.svi.fit import fit
 from aevb.inference.svi.objectives import (
@@ -40,6 +42,7 @@ __all__ = [
     "BDMCEvidence",
     "BetaELBO",
     "CHECKPOINT",
+    "CompiledStep",
     "DReG",
     "Draws",
     "ELBO",
@@ -64,6 +67,7 @@ __all__ = [
     "adaptive_schedule",
     "ais_evidence",
     "bdmc_evidence",
+    "compiled_step",
     "fit",
     "guide_draws",
     "hmc",
