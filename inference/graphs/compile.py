@@ -59,6 +59,7 @@ class GraphStep:
         self._held = held
         self._rates = rates
         self._groups = definition.optimizer.param_groups
+        self._state = definition.optimizer.state
         self._filled = [float(rate) for rate in rates]
         self._kept = hyperparameters(definition.optimizer)
 
@@ -79,6 +80,11 @@ class GraphStep:
     def is_stale(self) -> bool:
         """Whether the optimizer has other hyperparameters now than when it was recorded."""
         return bool(self._rates) and hyperparameters(self._definition.optimizer) != self._kept
+
+    @property
+    def is_detached(self) -> bool:
+        """Whether the optimizer has loaded another state, which lies elsewhere."""
+        return self._definition.optimizer.state is not self._state
 
     def check_again(self, *inputs: Tensor, seed: int) -> None:
         """Compare with an ordinary step once more; nothing is left changed.
