@@ -86,7 +86,7 @@ class PythonWatch(AbstractContextManager["PythonWatch"]):
                 value.clear()
                 value.extend(held.values()) if hasattr(value, "extend") else value.update(held)
             elif isinstance(value, np.ndarray):
-                value.flat = list(held.values())
+                value.flat[:] = list(held.values())
             elif isinstance(value, _Globals):
                 value.namespace.update(held)
             else:
