@@ -10,11 +10,8 @@ some of them.
 """
 
 import argparse
-import importlib
 import math
-import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pyro
@@ -23,21 +20,15 @@ from pyro.infer import MCMC, NUTS
 from pyro.infer.mcmc.util import initialize_model
 from torch import Tensor
 
-__all__ = ["main", "plain_programs", "row"]
+from experiments.plain_programs import plain_programs
+
+__all__ = ["main", "row"]
 
 SEED = 0
 NUTS_DRAWS = 400
 PROPOSALS = 4000
 DEGREES = 6.0
 INFLATION = 1.2  # of the proposal's scale, so that weights are bounded
-
-
-def plain_programs() -> Any:
-    """The module of programs, which lives with the tests."""
-    folder = str(Path(__file__).parent.parent / "tests")
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    return importlib.import_module("plain_programs")
 
 
 def main() -> None:

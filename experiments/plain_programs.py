@@ -31,7 +31,7 @@ from aevb.inference.programs.joint import Joint
 from aevb.inference.programs.program import data_plate_size
 from benchmarks.common.machine import commit, describe_cpu, installed_versions
 
-__all__ = ["Sizes", "main", "row"]
+__all__ = ["Sizes", "main", "plain_programs", "row"]
 
 RESULT = Path(__file__).parent / "results" / "plain_programs.md"
 SEED = 0
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--programs", nargs="*", default=[], help="names; all if left out")
     parser.add_argument("--quick", action="store_true", help="sizes that only show that it works")
     options = parser.parse_args()
-    plain = _plain_programs()
+    plain = plain_programs()
     torch.set_num_threads(1)
     sizes = QUICK if options.quick else Sizes()
     chosen = [p for p in plain.PROGRAMS if not options.programs or p.name in options.programs]
@@ -111,7 +111,8 @@ def row(record: Any, sizes: Sizes) -> str:
     return _line(cells)
 
 
-def _plain_programs() -> Any:
+def plain_programs() -> Any:
+    """The module of programs, which lives with the tests."""
     folder = str(Path(__file__).parent.parent / "tests")
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -159,6 +160,15 @@ def _training(record: Any, sizes: Sizes) -> list[str]:
     return [level, off, speed]
 
 
+def _program(record: Any) -> inference.Program:
+    return inference.Program(record.model, record.guide(record.model))
+
+
+def _plate_size(record: Any) -> int:
+    size, _ = data_plate_size(poutine.trace(record.model).get_trace(*record.args)) or (1, 1)
+    return size
+
+
 def _fit(record: Any, program: Any, steps: int, **options: Any) -> tuple[Any, str]:
     """A run, and its level or the reason why it is eager."""
     with warnings.catch_warnings(record=True) as caught:
@@ -180,8 +190,7 @@ def _beside_svi(record: Any) -> tuple[str, str]:
         beginning["program"] = copy.deepcopy(program.state_dict())
         return torch.optim.Adam(parameters, lr=lr)
 
-    model = record.model
-    program = inference.Program(model, record.guide(model))
+    program = _program(record)
     _, level = _fit(record, program, COMPARED_STEPS, compile="traced", optimizer=optimizer)
     prefix = "guide_program."
     svi, guide = _svi(record)
@@ -209,16 +218,13 @@ def _svi(record: Any) -> tuple[SVI, Any]:
     model = record.model
     guide = record.guide(model)
     guide(*record.args)  # an autoguide makes its parameters at the first call
-    size, _ = data_plate_size(poutine.trace(model).get_trace(*record.args)) or (1, 1)
-    adam = pyro.optim.Adam({"lr": RATE, "eps": 1e-8 * size})
+    adam = pyro.optim.Adam({"lr": RATE, "eps": 1e-8 * _plate_size(record)})
     return SVI(model, guide, adam, Trace_ELBO()), guide
 
 
 def _speed(record: Any, steps: int) -> str:
     """How many steps `fit` makes while SVI makes one, medians of five turns each."""
-    model = record.model
-    program = inference.Program(model, record.guide(model))
-    size, _ = data_plate_size(poutine.trace(model).get_trace(*record.args)) or (1, 1)
+    program, size = _program(record), _plate_size(record)
     # a row of metrics for each turn; the first has the making of the graph in it
     run, _ = _fit(record, program, 6 * steps, compile="traced", log_every=steps)
     ours = [size * steps / line["datapoints_per_second"] for line in run.history[1:]]
@@ -262,8 +268,7 @@ def _sampled(record: Any, sizes: Sizes) -> list[str]:
 def _weighed(record: Any, sizes: Sizes) -> list[str]:
     """The importance-sampled evidence, and k̂."""
     try:
-        model = record.model
-        program = inference.Program(model, record.guide(model))
+        program = _program(record)
         _fit(record, program, sizes.guide_steps)
         found = inference.importance_evidence(
             program.model, program.guide, *record.args, num_samples=sizes.weights, seed=SEED
