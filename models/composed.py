@@ -67,16 +67,21 @@ class ComposedModel(LatentVariableModel, ABC):
             return self.decoder
         return partial(self.weights.at, self.weights.sample_prior())
 
-    def data_plate(self, size: int, observed: bool) -> Any:
+    def data_plate(self, x: Tensor | None, size: int = 1) -> Any:
         """The plate of the datapoints, subsampled where latent weights see a minibatch.
 
         Args:
-            size: Datapoints at hand.
-            observed: Whether they are data, and no simulation.
+            x: The data, ``(B, *shape)``; None for a simulation.
+            size: Datapoints of a simulation.
+
+        Raises:
+            ValueError: If the data are of another shape or precision.
         """
-        if self.weights is None or not observed or self.stands_for is None:
-            return pyro.plate("data", size)
-        return pyro.plate("data", self.stands_for, subsample=torch.arange(size))
+        if x is not None:
+            self.check_shape(x)
+        if x is None or self.weights is None or self.stands_for is None:
+            return pyro.plate("data", size if x is None else len(x))
+        return pyro.plate("data", self.stands_for, subsample=torch.arange(len(x)))
 
     @property
     def has_latent_weights(self) -> bool:

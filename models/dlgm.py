@@ -111,11 +111,9 @@ class DLGM(ComposedModel):
 
     def model(self, x: Tensor | None = None, size: int = 1) -> Tensor:
         """Noise of every layer, and data given it; see :meth:`LatentVariableModel.model`."""
-        if x is not None:
-            self.check_shape(x)
         decode = self.generative()
         like = next(self.parameters())
-        with self.data_plate(size if x is None else len(x), observed=x is not None):
+        with self.data_plate(x, size):
             noise = []
             for layer, dims in reversed(list(enumerate(self.latent_dims, start=1))):
                 standard = dist.Normal(like.new_zeros(dims), like.new_ones(dims)).to_event(1)
@@ -125,10 +123,9 @@ class DLGM(ComposedModel):
     def guide(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         """Every layer's noise given the data; returns the draws of ``z1`` to ``zL``."""
         declare("encoders", self.encoders)
-        self.check_shape(x)
         if self.weights is not None:
             self.weights.sample_posterior()
-        with self.data_plate(len(x), observed=True):
+        with self.data_plate(x):
             seen = noisy(self.noise, self.view(x))
             # in the model's order, so that divergences of single layers add up
             draws = [

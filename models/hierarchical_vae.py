@@ -105,11 +105,9 @@ class HierarchicalVAE(ComposedModel):
 
     def model(self, x: Tensor | None = None, size: int = 1) -> Tensor:
         """From the top to the data; see :meth:`LatentVariableModel.model`."""
-        if x is not None:
-            self.check_shape(x)
         decode = self.generative()
         like, top = next(self.parameters()), self.latent_dims[-1]
-        with self.data_plate(size if x is None else len(x), observed=x is not None):
+        with self.data_plate(x, size):
             prior = dist.Normal(like.new_zeros(top), like.new_ones(top)).to_event(1)
             for layer in reversed(range(len(self.latent_dims))):
                 z = pyro.sample(f"z{layer + 1}", prior)
@@ -119,11 +117,10 @@ class HierarchicalVAE(ComposedModel):
     def guide(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         """From the data upwards; returns the draws of ``z1`` to ``zL``."""
         declare("encoders", self.encoders)
-        self.check_shape(x)
         if self.weights is not None:
             self.weights.sample_posterior()
         draws = []
-        with self.data_plate(len(x), observed=True):
+        with self.data_plate(x):
             below = noisy(self.noise, self.view(x))
             for number, encoder in enumerate(self.encoders, start=1):
                 below = pyro.sample(f"z{number}", encoder(below))

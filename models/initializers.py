@@ -7,6 +7,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from aevb.models.settings import Checked, positive
+
 __all__ = ["Glorot", "He", "Initializer", "SmallNormal"]
 
 
@@ -18,7 +20,7 @@ class StartsAtMean(Protocol):
         """Set the biases."""
 
 
-class Initializer(ABC):
+class Initializer(Checked, ABC):
     """A rule for the weights of a new model, drawn from torch's global generator.
 
     Without one, weights start as torch starts its layers.
@@ -71,13 +73,8 @@ class SmallNormal(Initializer):
         True
     """
 
-    scale: float = 0.01
+    scale: float = positive(0.01)
     data_mean: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what is no scale."""
-        if not self.scale > 0:
-            raise ValueError(f"SmallNormal: scale must be positive; got {self.scale}")
 
     def draw(self, model: nn.Module) -> None:
         """See :meth:`Initializer.draw`."""

@@ -1,6 +1,7 @@
 """Noise on the encoder's input while it is trained, which keeps it from overfitting."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyro
@@ -8,10 +9,12 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
+from aevb.models.settings import Checked, in_unit_interval, positive
+
 __all__ = ["BitFlip", "Dropout", "GaussianNoise", "InputNoise", "noisy"]
 
 
-class InputNoise(ABC):
+class InputNoise(Checked, ABC):
     """A kind of noise; ``build`` gives a module that adds it in training mode only."""
 
     @abstractmethod
@@ -38,15 +41,11 @@ class BitFlip(InputNoise):
         tensor([1., 0.])
     """
 
-    probability: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Refuse what is no probability."""
-        _check_probability(self, self.probability)
+    probability: float = in_unit_interval(0.1)
 
     def build(self) -> nn.Module:
         """See :meth:`InputNoise.build`."""
-        return _BitFlip(self.probability)
+        return _InTraining(_flipped, self.probability)
 
 
 @dataclass(frozen=True)
@@ -68,15 +67,11 @@ class Dropout(InputNoise):
         tensor([0., 1.])
     """
 
-    probability: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Refuse what is no probability."""
-        _check_probability(self, self.probability)
+    probability: float = in_unit_interval(0.1)
 
     def build(self) -> nn.Module:
         """See :meth:`InputNoise.build`."""
-        return _Dropout(self.probability)
+        return _InTraining(_dropped, self.probability)
 
 
 @dataclass(frozen=True)
@@ -99,16 +94,11 @@ class GaussianNoise(InputNoise):
         torch.Size([3, 4])
     """
 
-    scale: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Refuse what is no scale."""
-        if not self.scale > 0:
-            raise ValueError(f"GaussianNoise: scale must be positive; got {self.scale}")
+    scale: float = positive(0.1)
 
     def build(self) -> nn.Module:
         """See :meth:`InputNoise.build`."""
-        return _GaussianNoise(self.scale)
+        return _InTraining(_shifted, self.scale)
 
 
 def noisy(noise: nn.Module, x: Tensor) -> Tensor:
@@ -125,37 +115,24 @@ def noisy(noise: nn.Module, x: Tensor) -> Tensor:
     return seen
 
 
-def _check_probability(noise: InputNoise, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{type(noise).__name__}: probability must be in [0, 1]; got {value}")
+class _InTraining(nn.Module):
+    """Noise of some amount in training mode, and the identity otherwise."""
 
-
-class _BitFlip(nn.Module):
-    def __init__(self, probability: float) -> None:
+    def __init__(self, add: Callable[[Tensor, float], Tensor], amount: float) -> None:
         super().__init__()
-        self.probability = probability
+        self.add, self.amount = add, amount
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x
-        return torch.where(torch.rand_like(x) < self.probability, 1 - x, x)
+        return self.add(x, self.amount) if self.training else x
 
 
-class _Dropout(nn.Module):
-    def __init__(self, probability: float) -> None:
-        super().__init__()
-        self.probability = probability
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x
-        return torch.where(torch.rand_like(x) < self.probability, torch.zeros_like(x), x)
+def _flipped(x: Tensor, probability: float) -> Tensor:
+    return torch.where(torch.rand_like(x) < probability, 1 - x, x)
 
 
-class _GaussianNoise(nn.Module):
-    def __init__(self, scale: float) -> None:
-        super().__init__()
-        self.scale = scale
+def _dropped(x: Tensor, probability: float) -> Tensor:
+    return torch.where(torch.rand_like(x) < probability, torch.zeros_like(x), x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.scale * torch.randn_like(x) if self.training else x
+
+def _shifted(x: Tensor, scale: float) -> Tensor:
+    return x + scale * torch.randn_like(x)

@@ -8,13 +8,15 @@ from math import log
 import torch
 from torch import Tensor, nn
 
+from aevb.models.settings import Checked, positive
+
 __all__ = ["FixedScale", "LearnedScale", "PerPixelScale", "PredictedScale", "Scale"]
 
 
 Head = Callable[[int, int], nn.Module]
 
 
-class Scale(ABC):
+class Scale(Checked, ABC):
     """A choice of standard deviation, without shapes; ``build`` gives it those."""
 
     @abstractmethod
@@ -45,11 +47,7 @@ class FixedScale(Scale):
         tensor([0.5000, 0.5000, 0.5000])
     """
 
-    value: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse what is no standard deviation."""
-        _check_positive(self, "value", self.value)
+    value: float = positive(1.0)
 
     def build(self, in_features: int, out_features: int, head: Head = nn.Linear) -> nn.Module:
         """No parameters; ``forward`` gives ``(out_features,)``."""
@@ -74,11 +72,7 @@ class LearnedScale(Scale):
         (torch.Size([3]), 1)
     """
 
-    initial: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse what is no standard deviation."""
-        _check_positive(self, "initial", self.initial)
+    initial: float = positive(1.0)
 
     def build(self, in_features: int, out_features: int, head: Head = nn.Linear) -> nn.Module:
         """One parameter; ``forward`` gives ``(out_features,)``."""
@@ -102,11 +96,7 @@ class PerPixelScale(Scale):
         (torch.Size([3]), 3)
     """
 
-    initial: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse what is no standard deviation."""
-        _check_positive(self, "initial", self.initial)
+    initial: float = positive(1.0)
 
     def build(self, in_features: int, out_features: int, head: Head = nn.Linear) -> nn.Module:
         """``out_features`` parameters; ``forward`` gives ``(out_features,)``."""
@@ -131,11 +121,6 @@ class PredictedScale(Scale):
     def build(self, in_features: int, out_features: int, head: Head = nn.Linear) -> nn.Module:
         """One linear head; ``forward``: ``(*batch, in_features)`` → ``(*batch, out_features)``."""
         return _PredictedScale(head(in_features, out_features))
-
-
-def _check_positive(scale: Scale, name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{type(scale).__name__}: {name} must be positive; got {value}")
 
 
 class _SharedScale(nn.Module):

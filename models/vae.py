@@ -88,20 +88,17 @@ class VAE(ComposedModel):
     def model(self, x: Tensor | None = None, size: int = 1) -> Tensor:
         """``z ~ p(z)``, ``x ~ p(x|z)``; see :meth:`LatentVariableModel.model`."""
         declare("prior", self.prior)
-        if x is not None:
-            self.check_shape(x)
         decode = self.generative()
-        with self.data_plate(size if x is None else len(x), observed=x is not None):
+        with self.data_plate(x, size):
             z = pyro.sample("z", self.prior())
             return pyro.sample("x", decode(z), obs=x)
 
     def guide(self, x: Tensor) -> Tensor:
         """``z ~ q(z|x)``; see :meth:`LatentVariableModel.guide`."""
         declare("encoder", self.encoder)
-        self.check_shape(x)
         if self.weights is not None:
             self.weights.sample_posterior()
-        with self.data_plate(len(x), observed=True):
+        with self.data_plate(x):
             seen = noisy(self.encoder.noise, self.encoder.view(x))
             return pyro.sample("z", self.encoder.posterior_at(seen))
 

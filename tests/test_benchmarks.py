@@ -25,8 +25,8 @@ def test_rows_without_a_process_say_why(tmp_path: Path, monkeypatch: pytest.Monk
     runs = importlib.import_module("benchmarks.common.runs")
     tables = importlib.import_module("benchmarks.common.tables")
     jobs = [
-        runs.Job({"row": "absent"}, "anything", [], needs="no_such_package"),
-        runs.Job({"row": "failing"}, "no_such_module", []),
+        runs.Job({"row": "absent"}, "anything", {}, needs="no_such_package"),
+        runs.Job({"row": "failing"}, "no_such_module", {}),
     ]
     results = runs.run_jobs(jobs, 1, tmp_path / "log.jsonl")
     assert results[0] == {"row": "absent", "absent": "no_such_package"}

@@ -1,59 +1,52 @@
 """How fast this machine multiplies matrices of a given shape: the limit of every competitor."""
 
-import statistics
-import time
-from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
-import torch
+from benchmarks.common.runs import Job
+from benchmarks.common.worker import run_worker
 
-__all__ = ["measure_products"]
-
-_BATCHES = 7
+__all__ = ["products_job"]
 
 
-def measure_products(shape: tuple[int, int, int], device: str, seconds: float) -> dict[str, Any]:
+def products_job(names: dict[str, str], shape: tuple[int, int, int], seconds: float) -> Job:
     """Multiply-adds per second in float32, by each library that PyTorch has for it.
 
     Args:
+        names: Of the result.
         shape: Rows, inner size and columns of a layer's product ``x w.T``.
-        device: ``"cpu"`` or ``"cuda"``.
         seconds: Time for each library.
 
     Returns:
-        ``rates`` of each library by its name, and a ``brief`` line on them.
+        A job whose result has ``rates`` of each library by its name, and a ``brief`` line on them.
     """
-    rows, inner, columns = shape
-    generator = torch.Generator(device).manual_seed(0)
-    x = torch.randn(rows, inner, device=device, generator=generator)
-    w = torch.randn(columns, inner, device=device, generator=generator)
-    libraries: dict[str, Callable[[], Any]] = {}
-    if device == "cuda":
-        libraries["cuBLAS"] = lambda: torch.mm(x, w.t())
-    else:
-        libraries["mm"] = lambda: torch.mm(x, w.t())
-        if torch.backends.mkldnn.is_available():
-            libraries["oneDNN"] = lambda: torch.ops.mkldnn._linear_pointwise(
-                x, w, None, "none", [], ""
-            )
-    work = rows * inner * columns
-    with torch.no_grad():
-        rates = {name: work / _seconds(call, device, seconds) for name, call in libraries.items()}
+    return Job(names, "benchmarks.common.products", {"shape": shape, "seconds": seconds}, "torch")
+
+
+def _measure(settings: SimpleNamespace) -> dict[str, Any]:
+    import torch  # not in the process that starts this one
+    from torch.utils.benchmark import Timer
+
+    rows, inner, columns = settings.shape
+    generator = torch.Generator(settings.device).manual_seed(0)
+    x = torch.randn(rows, inner, device=settings.device, generator=generator)
+    w = torch.randn(columns, inner, device=settings.device, generator=generator)
+    libraries = {"cuBLAS" if settings.device == "cuda" else "mm": "torch.mm(x, w.t())"}
+    if settings.device == "cpu" and torch.backends.mkldnn.is_available():
+        product = 'torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], "")'
+        libraries["oneDNN"] = product
+    rates = {}
+    for name, product in libraries.items():
+        timer = Timer(
+            product, globals={"torch": torch, "x": x, "w": w},
+            num_threads=torch.get_num_threads(),
+        )  # fmt: skip
+        with torch.no_grad():
+            median = timer.blocked_autorange(min_run_time=settings.seconds).median
+        rates[name] = rows * inner * columns / median
     brief = ", ".join(f"{name} {rate / 1e9:.1f} G/s" for name, rate in rates.items())
     return {"rates": rates, "brief": brief}
 
 
-def _seconds(function: Callable[[], Any], device: str, budget: float) -> float:
-    """Median over batches of calls."""
-
-    def timed(count: int) -> float:
-        start = time.perf_counter()
-        for _ in range(count):
-            function()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return (time.perf_counter() - start) / count
-
-    timed(5)
-    count = max(1, round(budget / _BATCHES / timed(5)))
-    return statistics.median(timed(count) for _ in range(_BATCHES))
+if __name__ == "__main__":
+    run_worker(_measure)

@@ -28,13 +28,13 @@ class Job:
     Attributes:
         names: What its result is found by: the row of a table, or program and competitor.
         module: As ``python -m`` takes it; prints its result as a last line of JSON.
-        arguments: Of its command line.
+        settings: Given to it as JSON, with ``threads`` and ``device``.
         needs: Package that must be installed.
     """
 
     names: dict[str, str]
     module: str
-    arguments: Sequence[str]
+    settings: dict[str, Any]
     needs: str = "aevb"
 
 
@@ -75,13 +75,14 @@ def _outcome(job: Job, path: str | None, threads: int, device: str, deadline: fl
     from_checkout = job.needs == "aevb" and path is not None
     if not from_checkout and importlib.util.find_spec(job.needs) is None:
         return {"absent": job.needs}
+    settings = json.dumps(job.settings | {"threads": threads, "device": device})
     left = deadline - time.monotonic()
     if left < 5:
         return {"failure": "time ran out"}
     with tempfile.TemporaryDirectory() as cache:
         try:
             done = subprocess.run(
-                [sys.executable, "-m", job.module, *job.arguments],
+                [sys.executable, "-m", job.module, settings],
                 env=_environment(threads, device, path, cache),
                 cwd=ROOT,
                 capture_output=True,

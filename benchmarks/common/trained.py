@@ -1,22 +1,18 @@
-"""A trained VAE and test images, made once and read by every competitor.
+"""A trained VAE and test images, made once and read by every competitor."""
 
-python -m benchmarks.common.trained --data mnist --hidden 200 --steps 10000 --out FILE
-"""
-
-import argparse
-import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from benchmarks.common.publish import DRAFTS
 from benchmarks.common.runs import Job, run_jobs
+from benchmarks.common.worker import run_worker
 
-__all__ = ["LATENT_DIM", "Trained", "made", "read"]
+__all__ = ["LATENT_DIM", "Trained", "made", "read", "test_images"]
 
 Array = np.ndarray[Any, Any]
 
@@ -51,15 +47,9 @@ class Trained:
         hidden, _, logits, _ = self.decoder
         return int(hidden.size + logits.size)
 
-    @property
-    def largest_product(self) -> tuple[int, int]:
-        """Inner size and columns of the decoder's largest product."""
-        columns, inner = self.decoder[2].shape
-        return int(inner), int(columns)
-
 
 def read(path: Path) -> Trained:
-    """What :func:`main` wrote."""
+    """What the process of :func:`made` wrote."""
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     images = arrays.pop("images")
@@ -71,40 +61,40 @@ def made(data: str, hidden: int, steps: int) -> Path:
     path = DRAFTS / f"vae-{data}-{hidden}-{steps}.npz"
     if not path.exists():
         DRAFTS.mkdir(parents=True, exist_ok=True)
-        arguments = ["--data", data, "--hidden", str(hidden), "--steps", str(steps)]
-        arguments += ["--out", str(path)]
-        job = Job({"row": "training"}, "benchmarks.common.trained", arguments)
+        settings = {"data": data, "hidden": hidden, "steps": steps, "out": str(path)}
+        job = Job({"row": "training"}, "benchmarks.common.trained", settings)
         (result,) = run_jobs([job], 1, path.with_suffix(".jsonl"))
         if "failure" in result:
             raise SystemExit(f"no VAE: {result['failure']}")
     return path
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Train and write."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--data", default="mnist")
-    parser.add_argument("--hidden", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=10_000)
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args(arguments)
+def test_images(trained: Trained, count: int) -> Array:
+    """The first of them, ``(count, pixels)``."""
+    if len(trained.images) < count:
+        raise ValueError(f"datapoints: there are {len(trained.images)} test images")
+    return trained.images[:count]
 
+
+def _train(settings: SimpleNamespace) -> dict[str, Any]:
+    """Train and write."""
     from aevb import data, inference, models
 
-    dataset = data.load(options.data, binarize="dynamic")
-    vae = models.VAE(dataset.shape, LATENT_DIM, [options.hidden])
-    epochs = math.ceil(options.steps / (len(dataset.train) // BATCH))
+    dataset = data.load(settings.data, binarize="dynamic")
+    vae = models.VAE(dataset.shape, LATENT_DIM, [settings.hidden])
+    epochs = math.ceil(settings.steps / (len(dataset.train) // BATCH))
     run = inference.fit(
         vae, dataset.train, epochs=epochs, batch_size=BATCH, seed=0, device="cpu", progress=False
     )
     images = dataset.test.evaluation(limit=_MOST_IMAGES).numpy().astype(np.float32)
     weights = {name: weight.detach().numpy() for name, weight in vae.named_parameters()}
-    partial = options.out.with_suffix(".partial.npz")
+    out = Path(settings.out)
+    partial = out.with_suffix(".partial.npz")
     np.savez(partial, images=images, **weights)
-    partial.replace(options.out)
+    partial.replace(out)
     bound = run.history[-1]["train_objective"]
-    print(json.dumps({"bound": bound, "brief": f"{bound:.2f} nats after {epochs} epochs"}))
+    return {"bound": bound, "brief": f"{bound:.2f} nats after {epochs} epochs"}
 
 
 if __name__ == "__main__":
-    main()
+    run_worker(_train)

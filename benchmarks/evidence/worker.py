@@ -1,49 +1,25 @@
-"""One estimator of log p(x) in a process of its own; prints one line of JSON.
+"""One estimator of log p(x) in a process of its own."""
 
-python -m benchmarks.evidence.worker --estimator importance --size 5000 --trained FILE --threads 2
-"""
-
-import argparse
 import importlib
-import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from benchmarks.common.machine import installed_versions, peak_memory
-from benchmarks.common.trained import LATENT_DIM, Trained, read
+from benchmarks.common.machine import peak_memory
+from benchmarks.common.trained import LATENT_DIM, Trained, read, test_images
+from benchmarks.common.worker import run_worker
 
-_PRODUCT_ROWS = 5_000
 _MIB = 2**20
 
 
-def main() -> None:
-    """Parse, measure, print."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--estimator", required=True, choices=["importance", "ais", "products"])
-    parser.add_argument("--size", type=int, default=0, help="samples, or temperatures")
-    parser.add_argument("--trained", type=Path, required=True)
-    parser.add_argument("--datapoints", type=int, default=100)
-    parser.add_argument("--chains", type=int, default=16)
-    parser.add_argument("--memory-budget", type=int, default=128, help="MiB")
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
-    trained = read(options.trained)
-    if options.estimator == "products":
-        from benchmarks.common.products import measure_products  # threads are settled by now
-
-        result = measure_products((_PRODUCT_ROWS, *trained.largest_product), "cpu", 1.0)
-    else:
-        result = measure(trained, options)
-    print(json.dumps(result | {"versions": installed_versions()}), flush=True)
-
-
-def measure(trained: Trained, options: argparse.Namespace) -> dict[str, Any]:
+def measure(settings: SimpleNamespace) -> dict[str, Any]:
     """Two calls: the first traces and compiles, as does what the second traces anew."""
-    estimate = (_importance if options.estimator == "importance" else _ais)(trained, options)
+    trained = read(Path(settings.trained))
+    vae, x = _vae_and_images(trained, settings.datapoints)
+    estimator = _importance if settings.estimator == "importance" else _ais
+    estimate = estimator(vae, x, settings)
     memory_before = peak_memory()
     times = []
     for _ in range(2):
@@ -66,32 +42,30 @@ def measure(trained: Trained, options: argparse.Namespace) -> dict[str, Any]:
 Estimate = Callable[[], tuple[Any, int, int]]
 
 
-def _importance(trained: Trained, options: argparse.Namespace) -> Estimate:
+def _importance(vae: Any, x: Any, settings: SimpleNamespace) -> Estimate:
     """The evidence, decoder evaluations, and passes through the decoder in each."""
     from aevb import inference
 
     importlib.import_module("arviz")  # seconds, and no part of the first call
-    vae, x = _vae_and_images(trained, options.datapoints)
 
     def estimate() -> tuple[Any, int, int]:
         evidence = inference.importance_evidence(
             vae.model,
             vae.guide,
             x,
-            num_samples=options.size,
-            memory_budget=options.memory_budget * _MIB,
+            num_samples=settings.size,
+            memory_budget=settings.budget * _MIB,
         )
-        return evidence, options.size * len(x), 1
+        return evidence, settings.size * len(x), 1
 
     return estimate
 
 
-def _ais(trained: Trained, options: argparse.Namespace) -> Estimate:
+def _ais(vae: Any, x: Any, settings: SimpleNamespace) -> Estimate:
     """The same; each evaluation has a gradient for the latents, a second pass."""
     from aevb import inference
     from aevb.inference.mcmc.path_gradients import PathGradient
 
-    vae, x = _vae_and_images(trained, options.datapoints)
     count = 0
 
     class Counted(PathGradient):
@@ -107,7 +81,7 @@ def _ais(trained: Trained, options: argparse.Namespace) -> Estimate:
         nonlocal count
         count = 0
         evidence = inference.ais_evidence(
-            vae.model, x, num_chains=options.chains, num_temperatures=options.size
+            vae.model, x, num_chains=settings.chains, num_temperatures=settings.size
         )
         return evidence, count, 2
 
@@ -119,15 +93,13 @@ def _vae_and_images(trained: Trained, datapoints: int) -> tuple[Any, Any]:
 
     from aevb import models
 
-    vae = models.VAE(trained.shape, LATENT_DIM, [trained.largest_product[0]])
+    vae = models.VAE(trained.shape, LATENT_DIM, [trained.decoder[2].shape[1]])
     with torch.no_grad():
         for name, parameter in vae.named_parameters():
             parameter.copy_(torch.from_numpy(trained.weights[name]))
-    x = torch.from_numpy(trained.images[:datapoints])
-    if len(x) < datapoints:
-        raise ValueError(f"datapoints: there are {len(x)} test images")
+    x = torch.from_numpy(test_images(trained, datapoints))
     return vae, x.reshape(-1, *trained.shape)
 
 
 if __name__ == "__main__":
-    main()
+    run_worker(measure)

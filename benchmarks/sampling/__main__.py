@@ -6,7 +6,6 @@ Writes ``benchmarks/results/hmc-<machine>.md``; with ``--quick``, a draft under 
 come from the folder in ``$AEVB_DATA``.
 """
 
-import argparse
 from typing import Any
 
 from benchmarks.common.publish import publish, shared_options
@@ -16,6 +15,14 @@ from benchmarks.common.trained import made
 from benchmarks.sampling.samplers import SAMPLERS
 
 _HIDDEN = 200
+# Of those that draw one at a time, few are drawn; the length is not of aevb's trajectories.
+_SHARED = {"trajectory_length": 2.5, "most_chains": 2}
+_FULL = {
+    "datapoints": 100, "chains": 16, "num_warmup": 500, "num_samples": 500, "most_datapoints": 5
+}  # fmt: skip
+_QUICK = {
+    "datapoints": 6, "chains": 4, "num_warmup": 30, "num_samples": 30, "most_datapoints": 2
+}  # fmt: skip
 _READING = """\
 Everyone samples the posteriors of the same test images under the same decoder (VAE
 {pixels}-{hidden}-20, tanh, Bernoulli), with {num_warmup} iterations of warm-up and {num_samples}
@@ -38,34 +45,25 @@ _HEADER = [
 
 def main() -> None:
     """Parse, prepare, run, write."""
-    options = _parse()
+    parser = shared_options(__doc__, "3; quick: 1")
+    parser.add_argument(
+        "--samplers", nargs="+", default=list(SAMPLERS), choices=list(SAMPLERS), metavar="SAMPLER"
+    )
+    options = parser.parse_args()
     quick: bool = options.quick
     repeats = options.repeats or (1 if quick else 3)
-    dataset = options.data or ("digits" if quick else "mnist")
-    iterations = options.iterations or (30 if quick else 500)
-    sizes: dict[str, Any] = {
-        "datapoints": options.datapoints or (6 if quick else 100),
-        "chains": options.chains or (4 if quick else 16),
-        "num_warmup": iterations,
-        "num_samples": iterations,
-        "trajectory_length": options.trajectory_length,
-        "most_datapoints": 2 if quick else 5,
-        "most_chains": 2,
-    }
-    shared = ["--trained", str(made(dataset, _HIDDEN, 200 if quick else 10_000))]
-    shared += ["--threads", str(options.threads)]
-    for key, value in sizes.items():
-        shared += [f"--{key.replace('_', '-')}", str(value)]
+    data, pixels, steps = ("digits", 64, 200) if quick else ("mnist", 784, 10_000)
+    sizes = {**_SHARED, **(_QUICK if quick else _FULL)}
+    shared = sizes | {"trained": str(made(data, _HIDDEN, steps))}
     jobs = [
         Job(
             {"row": name},
             "benchmarks.sampling.worker",
-            [*shared, "--sampler", name],
+            shared | {"sampler": name},
             SAMPLERS[name].needs,
         )
         for name in options.samplers
     ]
-    pixels = 64 if dataset == "digits" else 784
     publish(
         jobs * repeats,
         lambda results: [
@@ -113,19 +111,6 @@ def _drawn(name: str, sizes: dict[str, Any]) -> str:
         f"{datapoints} of {sizes['datapoints']} posteriors, {chains} of {sizes['chains']} chains; "
         "extrapolated"
     )
-
-
-def _parse() -> argparse.Namespace:
-    parser = shared_options(__doc__, "3; quick: 1")
-    parser.add_argument("--datapoints", type=int, help="posteriors (100; quick: 6)")
-    parser.add_argument("--chains", type=int, help="of each posterior (16; quick: 4)")
-    parser.add_argument("--iterations", type=int, help="of warm-up, and draws (500; quick: 30)")
-    parser.add_argument("--trajectory-length", type=float, default=2.5, help="of the others (2.5)")
-    parser.add_argument("--data", help="dataset of the VAE (mnist; quick: digits)")
-    parser.add_argument(
-        "--samplers", nargs="+", default=list(SAMPLERS), choices=list(SAMPLERS), metavar="SAMPLER"
-    )
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
 """Who makes the steps of which program, in processes of their own, and what is said of them."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
 
-from benchmarks.common.publish import publish
+from benchmarks.common.products import products_job
+from benchmarks.common.publish import shared_options
 from benchmarks.common.runs import Job, Result
 from benchmarks.steps.competitors import COMPETITORS, takes_part
 from benchmarks.steps.report import Column, break_even_grid, program_section
 from benchmarks.steps.summary import summarize
-from benchmarks.steps.workloads import find_workload
+from benchmarks.steps.workloads import Workload
 
-__all__ = ["one_round", "publish_steps"]
+__all__ = ["one_round", "steps_options", "steps_sections"]
 
 _READING = """\
 Milliseconds are medians over the repeats of each process's median block; min–max is over the
@@ -23,70 +26,79 @@ same rows of the same data from the same weights for all, so that it shows wheth
 work; it differs by the draws."""
 
 
+def steps_options(doc: str, repeats: str, programs: str) -> argparse.ArgumentParser:
+    """The options of every command on steps.
+
+    Args:
+        doc: As for :func:`benchmarks.common.publish.shared_options`.
+        repeats: Likewise.
+        programs: Those measured by default, in words.
+    """
+    parser = shared_options(doc, repeats)
+    parser.add_argument(
+        "--programs", nargs="+", metavar="PROGRAM",
+        help=f"({programs}); vae-B and two-layer-B at any batch size B, eight-schools, logistic",
+    )  # fmt: skip
+    parser.add_argument(
+        "--competitors", nargs="+", default=list(COMPETITORS), choices=list(COMPETITORS)
+    )
+    return parser
+
+
 def one_round(
-    program: str, datapoints: int, options: argparse.Namespace, worker: Sequence[str]
+    workload: Workload,
+    competitors: Sequence[str],
+    seconds: float,
+    *,
+    blocks: int = 10,
+    block_steps: int | None = None,
+    check_steps: int | None = None,
 ) -> list[Job]:
     """A process of each competitor on a program, and one of its matrix products.
 
     Args:
-        program: Name of the workload.
-        datapoints: Of the image models.
-        options: Of the command: competitors, threads and, if it has one, device.
-        worker: More arguments of each process.
+        workload: The program.
+        competitors: By name; those who do not take part are left out.
+        seconds: Of timed steps.
+        blocks: That these are timed in.
+        block_steps: A block's steps, in place of its share.
+        check_steps: Untimed, before the blocks; None is the program's own number.
     """
-    workload = find_workload(program, datapoints)
-    names = [name for name in options.competitors if takes_part(name, workload)]
-    if workload.largest_product is not None:
-        names.insert(0, "products")
-    device = getattr(options, "device", "cpu")
-    shared = ["--program", program, "--device", device, "--threads", str(options.threads)]
-    shared += ["--datapoints", str(datapoints), *worker]
-    return [
+    shared: dict[str, Any] = {
+        "workload": asdict(workload), "seconds": seconds, "blocks": blocks,
+        "block_steps": block_steps, "check_steps": check_steps,
+    }  # fmt: skip
+    jobs = [
         Job(
-            {"program": program, "competitor": name},
+            {"program": workload.name, "competitor": name},
             "benchmarks.steps.worker",
-            [*shared, "--competitor", name],
-            "torch" if name == "products" else COMPETITORS[name].needs,
+            shared | {"competitor": name},
+            COMPETITORS[name].needs,
         )
-        for name in names
+        for name in competitors
+        if takes_part(name, workload)
     ]
+    if workload.largest_product is not None:
+        names = {"program": workload.name, "competitor": "products"}
+        jobs.insert(0, products_job(names, workload.largest_product, seconds / 3))
+    return jobs
 
 
-def publish_steps(
-    jobs: Sequence[Job],
-    options: argparse.Namespace,
-    *,
-    command: str,
-    programs: Sequence[str],
-    datapoints: int,
-    columns: Sequence[Column],
-    check_steps: int | None,
-    measured: str,
-    machine: str | None = None,
-    deadline: float = float("inf"),
-) -> None:
-    """Run jobs and write their page.
+def steps_sections(
+    workloads: Sequence[Workload], columns: Sequence[Column], check_steps: int | None
+) -> Callable[[list[Result]], list[str]]:
+    """From results to how to read the page, and its tables.
 
     Args:
-        jobs: Those of :func:`one_round`, repeated.
-        options: Of the command.
-        command: As ``python -m`` takes it.
-        programs: In the order of the page.
-        datapoints: Of the image models.
+        workloads: In the order of the page.
         columns: Of the tables.
-        check_steps: Steps before the timed ones; None is the program's own number.
-        measured: How, in words.
-        machine: In words; by default the processor.
-        deadline: ``time.monotonic()`` after which no process is started or left running.
+        check_steps: As for :func:`one_round`.
     """
 
     def sections(results: list[Result]) -> list[str]:
-        tables = [summarize(find_workload(name, datapoints), results) for name in programs]
+        tables = [summarize(workload, results) for workload in workloads]
         notes = _READING.format(steps=check_steps or "200 (programs without networks: 2,000)")
         parts = [part for table in tables for part in program_section(table, columns)]
         return [notes, *parts, *break_even_grid(tables)]
 
-    publish(
-        jobs, sections, options, command=command, heading="Training steps", measured=measured,
-        machine=machine, deadline=deadline,
-    )  # fmt: skip
+    return sections

@@ -3,17 +3,21 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-__all__ = ["Grid", "Head", "Heads", "Likelihood"]
+from aevb.models.settings import Checked
+
+__all__ = ["FromHeads", "Grid", "Head", "Heads", "Likelihood"]
 
 Head = Callable[[int, int], nn.Module]
 
 
-class Likelihood(ABC):
+class Likelihood(Checked, ABC):
     """A family of observation models; ``build`` gives it shapes and parameters."""
 
     @abstractmethod
@@ -97,6 +101,34 @@ class Heads(nn.ModuleDict):
             return flat.unflatten(-1, self.shape)
         # channels vary slowest in a convolution's output
         return flat.unflatten(-1, (count, *self.shape)).movedim(-1 - len(self.shape), -1)
+
+
+class FromHeads(nn.Module):
+    """The distribution of ``x`` from one head for each parameter of its family.
+
+    Args:
+        family: From the parameters, by name, to distributions of single features.
+        in_features: As for :class:`Heads`, as are the others.
+        shape: Shape of one datapoint.
+        head: See :meth:`Likelihood.build`.
+        counts: Numbers for each feature, by name of the parameter.
+    """
+
+    def __init__(
+        self,
+        family: Callable[..., Any],
+        in_features: int,
+        shape: tuple[int, ...],
+        head: Head,
+        **counts: int,
+    ) -> None:
+        super().__init__()
+        self.family = family
+        self.heads = Heads(in_features, shape, head, **counts)
+
+    def forward(self, features: Tensor) -> TorchDistributionMixin:
+        """``(*batch, in_features)`` → a distribution of ``x``."""
+        return self.family(**self.heads(features)).to_event(len(self.heads.shape))
 
 
 class Grid(constraints.Constraint):

@@ -2,16 +2,17 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from pyro import distributions as dist
-from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import softplus
 
-from aevb.models.likelihoods.base import Grid, Head, Heads, Likelihood
+from aevb.models.likelihoods.base import FromHeads, Grid, Head, Likelihood
+from aevb.models.settings import at_least
 
 __all__ = ["Bernoulli", "Binomial", "ContinuousBernoulli"]
 
@@ -121,16 +122,12 @@ class Binomial(Likelihood):
         True
     """
 
-    total_count: int = 255
-
-    def __post_init__(self) -> None:
-        """Refuse an empty count."""
-        if self.total_count < 1:
-            raise ValueError(f"Binomial: total_count must be at least 1; got {self.total_count}")
+    total_count: int = at_least(1, 255)
 
     def build(self, in_features: int, shape: tuple[int, ...], head: Head = nn.Linear) -> nn.Module:
         """One head; ``forward``: ``(*batch, in_features)`` → a distribution of ``x``."""
-        return _Binomial(self.total_count, in_features, shape, head)
+        proportion = partial(_Proportion, self.total_count)
+        return FromHeads(proportion, in_features, shape, head, logits=0)
 
     @property
     def support(self) -> constraints.Constraint:
@@ -201,34 +198,15 @@ class _ContinuousBernoulli(dist.ContinuousBernoulli):  # type: ignore[misc]
             return self.rsample(sample_shape)
 
 
-class _FromLogits(nn.Module):
+class _FromLogits(FromHeads):
     def __init__(self, family: Any, in_features: int, shape: tuple[int, ...], head: Head) -> None:
-        super().__init__()
-        self.family = family
-        self.heads = Heads(in_features, shape, head, logits=0)
+        super().__init__(family, in_features, shape, head, logits=0)
 
     def start_at(self, mean: Tensor) -> None:
         """Let the logits' biases give this mean, away from 0 and 1; for initializers."""
         bias = getattr(self.heads["logits"], "bias", None)
         if bias is not None and bias.numel() == mean.numel():
             bias.copy_(mean.flatten().clamp(*_STARTING_MEANS).logit())
-
-    def forward(self, features: Tensor) -> TorchDistributionMixin:
-        logits = self.heads(features)["logits"]
-        return self.family(logits=logits).to_event(len(self.heads.shape))
-
-
-class _Binomial(nn.Module):
-    def __init__(
-        self, total_count: int, in_features: int, shape: tuple[int, ...], head: Head
-    ) -> None:
-        super().__init__()
-        self.total_count = total_count
-        self.heads = Heads(in_features, shape, head, logits=0)
-
-    def forward(self, features: Tensor) -> TorchDistributionMixin:
-        logits = self.heads(features)["logits"]
-        return _Proportion(self.total_count, logits=logits).to_event(len(self.heads.shape))
 
 
 class _Proportion(dist.Binomial):

@@ -11,6 +11,7 @@ from torch.distributions import constraints
 
 from aevb.models.likelihoods.base import Head, Heads, Likelihood
 from aevb.models.scales import PredictedScale, Scale
+from aevb.models.settings import positive
 from aevb.models.shown import Shown
 
 __all__ = ["Laplace", "Normal", "StudentT"]
@@ -112,14 +113,9 @@ class StudentT(_Real):
         torch.Size([2, 4])
     """
 
-    degrees: float = 5.0
+    degrees: float = positive(5.0)
     scale: Scale = PredictedScale()
     mean: type[nn.Module] = nn.Identity
-
-    def __post_init__(self) -> None:
-        """Refuse what has no density."""
-        if not self.degrees > 0:
-            raise ValueError(f"StudentT: degrees must be positive; got {self.degrees}")
 
     def build(self, in_features: int, shape: tuple[int, ...], head: Head = nn.Linear) -> nn.Module:
         """Heads; ``forward``: ``(*batch, in_features)`` → a distribution of ``x``."""

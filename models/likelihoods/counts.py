@@ -9,7 +9,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from aevb.models.likelihoods.base import Head, Heads, Likelihood
+from aevb.models.likelihoods.base import FromHeads, Head, Likelihood
+from aevb.models.settings import at_least, positive
 
 __all__ = ["Categorical", "NegativeBinomial", "Poisson"]
 
@@ -34,18 +35,11 @@ class Categorical(Likelihood):
         torch.Size([2, 4])
     """
 
-    num_classes: int = 256
-
-    def __post_init__(self) -> None:
-        """Refuse a choice of one."""
-        if self.num_classes < 2:
-            raise ValueError(
-                f"Categorical: num_classes must be at least 2; got {self.num_classes}"
-            )
+    num_classes: int = at_least(2, 256)
 
     def build(self, in_features: int, shape: tuple[int, ...], head: Head = nn.Linear) -> nn.Module:
         """One head; ``forward``: ``(*batch, in_features)`` → a distribution of ``x``."""
-        return _Categorical(self.num_classes, in_features, shape, head)
+        return FromHeads(_Classes, in_features, shape, head, logits=self.num_classes)
 
     def encoder_view(self, x: Tensor) -> Tensor:
         """Divided by K - 1."""
@@ -99,7 +93,7 @@ class Poisson(_Counts):
 
     def build(self, in_features: int, shape: tuple[int, ...], head: Head = nn.Linear) -> nn.Module:
         """One head; ``forward``: ``(*batch, in_features)`` → a distribution of ``x``."""
-        return _Poisson(in_features, shape, head)
+        return FromHeads(_LogPoisson, in_features, shape, head, log_rate=0)
 
 
 @dataclass(frozen=True)
@@ -125,14 +119,7 @@ class NegativeBinomial(_Counts):
         torch.Size([2, 4])
     """
 
-    dispersion: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse what has no mass function."""
-        if not self.dispersion > 0:
-            raise ValueError(
-                f"NegativeBinomial: dispersion must be positive; got {self.dispersion}"
-            )
+    dispersion: float = positive(1.0)
 
     def build(self, in_features: int, shape: tuple[int, ...], head: Head = nn.Linear) -> nn.Module:
         """One head and a vector; ``forward``: ``(*batch, in_features)`` → a distribution of x."""
@@ -151,18 +138,6 @@ class _Classes(dist.Categorical):
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         numbers: Tensor = super().sample(sample_shape)
         return numbers.to(self.logits.dtype)
-
-
-class _Categorical(nn.Module):
-    def __init__(
-        self, num_classes: int, in_features: int, shape: tuple[int, ...], head: Head
-    ) -> None:
-        super().__init__()
-        self.heads = Heads(in_features, shape, head, logits=num_classes)
-
-    def forward(self, features: Tensor) -> TorchDistributionMixin:
-        logits = self.heads(features)["logits"]
-        return _Classes(logits=logits).to_event(len(self.heads.shape))
 
 
 class _LogPoisson(dist.Poisson):
@@ -218,24 +193,14 @@ class _LogNegativeBinomial(dist.NegativeBinomial):  # type: ignore[misc]
         return value * self.log_mean + rising - torch.lgamma(value + 1) - spread
 
 
-class _Poisson(nn.Module):
-    def __init__(self, in_features: int, shape: tuple[int, ...], head: Head) -> None:
-        super().__init__()
-        self.heads = Heads(in_features, shape, head, log_rate=0)
-
-    def forward(self, features: Tensor) -> TorchDistributionMixin:
-        return _LogPoisson(self.heads(features)["log_rate"]).to_event(len(self.heads.shape))
-
-
-class _NegativeBinomial(nn.Module):
+class _NegativeBinomial(FromHeads):
     def __init__(
         self, dispersion: float, in_features: int, shape: tuple[int, ...], head: Head
     ) -> None:
-        super().__init__()
-        self.heads = Heads(in_features, shape, head, log_mean=0)
+        super().__init__(_LogNegativeBinomial, in_features, shape, head, log_mean=0)
         self.log_dispersion = nn.Parameter(torch.full(shape, dispersion).log())
 
     def forward(self, features: Tensor) -> TorchDistributionMixin:
         log_mean = self.heads(features)["log_mean"]
-        counts = _LogNegativeBinomial(log_mean, self.log_dispersion.expand_as(log_mean))
+        counts = self.family(log_mean, self.log_dispersion.expand_as(log_mean))
         return counts.to_event(len(self.heads.shape))

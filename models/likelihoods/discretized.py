@@ -1,6 +1,7 @@
 """Likelihoods of 8-bit images: logistic mass on each grey level."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,13 +11,31 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
-from aevb.models.likelihoods.base import Grid, Head, Heads, Likelihood
+from aevb.models.likelihoods.base import FromHeads, Grid, Head, Likelihood
+from aevb.models.settings import at_least
 
 __all__ = ["DiscretizedLogistic", "DiscretizedLogisticMixture"]
 
 
+class _GreyLevels(Likelihood):
+    """What likelihoods of a number of grey levels have in common."""
+
+    levels: int
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Multiples of 1 / (levels - 1) in [0, 1]."""
+        return Grid(self.levels - 1)
+
+    @property
+    def remedy(self) -> str:
+        """How other data become admissible."""
+        steps = self.levels - 1
+        return f"round the data, (x * {steps}).round() / {steps}, or set levels to their number"
+
+
 @dataclass(frozen=True)
-class DiscretizedLogistic(Likelihood):
+class DiscretizedLogistic(_GreyLevels):
     r"""The mass that a logistic distribution puts on each grey level.
 
     With grey levels :math:`\delta = 1 / (n - 1)` apart,
@@ -43,29 +62,16 @@ class DiscretizedLogistic(Likelihood):
         1.0
     """
 
-    levels: int = 256
-
-    def __post_init__(self) -> None:
-        """Refuse a picture of one colour."""
-        _check_levels(self, self.levels)
+    levels: int = at_least(2, 256)
 
     def build(self, in_features: int, shape: tuple[int, ...], head: Head = nn.Linear) -> nn.Module:
         """Two heads; ``forward``: ``(*batch, in_features)`` → a distribution of ``x``."""
-        return _DiscretizedLogistic(self.levels, in_features, shape, head)
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """Multiples of 1 / (levels - 1) in [0, 1]."""
-        return Grid(self.levels - 1)
-
-    @property
-    def remedy(self) -> str:
-        """How other data become admissible."""
-        return _remedy(self.levels)
+        logistic = partial(_logistic, self.levels)
+        return FromHeads(logistic, in_features, shape, head, loc=0, log_scale=0)
 
 
 @dataclass(frozen=True)
-class DiscretizedLogisticMixture(Likelihood):
+class DiscretizedLogisticMixture(_GreyLevels):
     r"""For each pixel a mixture of :class:`DiscretizedLogistic` masses.
 
     .. math:: p(x_i|z) = \sum_k \pi_{ik}(z)\, p_k(x_i|z)
@@ -86,40 +92,13 @@ class DiscretizedLogisticMixture(Likelihood):
         True
     """
 
-    components: int = 5
-    levels: int = 256
-
-    def __post_init__(self) -> None:
-        """Refuse an empty mixture."""
-        _check_levels(self, self.levels)
-        if self.components < 1:
-            raise ValueError(
-                f"DiscretizedLogisticMixture: components must be at least 1; got {self.components}"
-            )
+    components: int = at_least(1, 5)
+    levels: int = at_least(2, 256)
 
     def build(self, in_features: int, shape: tuple[int, ...], head: Head = nn.Linear) -> nn.Module:
         """Three heads; ``forward``: ``(*batch, in_features)`` → a distribution of ``x``."""
-        return _Mixture(self.components, self.levels, in_features, shape, head)
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """Multiples of 1 / (levels - 1) in [0, 1]."""
-        return Grid(self.levels - 1)
-
-    @property
-    def remedy(self) -> str:
-        """How other data become admissible."""
-        return _remedy(self.levels)
-
-
-def _check_levels(likelihood: Likelihood, levels: int) -> None:
-    if levels < 2:
-        raise ValueError(f"{type(likelihood).__name__}: levels must be at least 2; got {levels}")
-
-
-def _remedy(levels: int) -> str:
-    steps = levels - 1
-    return f"round the data, (x * {steps}).round() / {steps}, or set levels to their number"
+        counts = dict.fromkeys(("logits", "loc", "log_scale"), self.components)
+        return FromHeads(partial(_mixture, self.levels), in_features, shape, head, **counts)
 
 
 class _Logistic(TorchDistribution):
@@ -184,37 +163,12 @@ class _Logistic(TorchDistribution):
         )
 
 
-class _DiscretizedLogistic(nn.Module):
-    def __init__(self, levels: int, in_features: int, shape: tuple[int, ...], head: Head) -> None:
-        super().__init__()
-        self.levels = levels
-        self.heads = Heads(in_features, shape, head, loc=0, log_scale=0)
-
-    def forward(self, features: Tensor) -> TorchDistributionMixin:
-        values = self.heads(features)
-        scale = _scale(values["log_scale"])
-        logistic = _Logistic(0.5 + values["loc"], scale, self.levels)
-        return logistic.to_event(len(self.heads.shape))
+def _logistic(levels: int, loc: Tensor, log_scale: Tensor) -> _Logistic:
+    """Around the middle, a tenth of the range wide at first."""
+    # never so narrow that float32 loses the levels
+    return _Logistic(0.5 + loc, 0.1 * log_scale.clamp(min=-7).exp(), levels)
 
 
-class _Mixture(nn.Module):
-    def __init__(
-        self, components: int, levels: int, in_features: int, shape: tuple[int, ...], head: Head
-    ) -> None:
-        super().__init__()
-        self.levels = levels
-        self.heads = Heads(
-            in_features, shape, head, logits=components, loc=components, log_scale=components
-        )
-
-    def forward(self, features: Tensor) -> TorchDistributionMixin:
-        values = self.heads(features)
-        loc = 0.5 + values["loc"]
-        logistics = _Logistic(loc, _scale(values["log_scale"]), self.levels)
-        weights = dist.Categorical(logits=values["logits"])
-        return dist.MixtureSameFamily(weights, logistics).to_event(len(self.heads.shape))
-
-
-def _scale(log_scale: Tensor) -> Tensor:
-    """A tenth of the range at first, and never so narrow that float32 loses the levels."""
-    return 0.1 * log_scale.clamp(min=-7).exp()
+def _mixture(levels: int, logits: Tensor, **logistics: Tensor) -> TorchDistributionMixin:
+    weights = dist.Categorical(logits=logits)
+    return dist.MixtureSameFamily(weights, _logistic(levels, **logistics))

@@ -6,12 +6,13 @@ from typing import ClassVar
 from torch import nn
 from torch.distributions import constraints
 
+from aevb.models.settings import Checked
 from aevb.models.supports import REAL
 
 __all__ = ["Posterior"]
 
 
-class Posterior(ABC):
+class Posterior(Checked, ABC):
     """A family of posteriors, without shapes; ``build`` gives it those and its parameters.
 
     Attributes:

@@ -8,6 +8,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from aevb.models.posteriors.base import Posterior
+from aevb.models.posteriors.heads import LinearHeads
 
 __all__ = ["Delta"]
 
@@ -33,13 +34,8 @@ class Delta(Posterior):
 
     def build(self, in_features: int, latent_dim: int) -> nn.Module:
         """One linear head."""
-        return _Delta(in_features, latent_dim)
+        return LinearHeads(_point, in_features, loc=latent_dim)
 
 
-class _Delta(nn.Module):
-    def __init__(self, in_features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.loc = nn.Linear(in_features, latent_dim)
-
-    def forward(self, features: Tensor) -> TorchDistributionMixin:
-        return dist.Delta(self.loc(features), event_dim=1)
+def _point(loc: Tensor) -> TorchDistributionMixin:
+    return dist.Delta(loc, event_dim=1)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from aevb.models.autoregressive import Autoregressive, order
 from aevb.models.posteriors.base import Posterior
+from aevb.models.posteriors.heads import LinearHeads, located
+from aevb.models.settings import at_least
 
 __all__ = ["InverseAutoregressiveFlow", "PlanarFlow"]
 
@@ -44,12 +46,8 @@ class InverseAutoregressiveFlow(Posterior):
         torch.Size([3])
     """
 
-    layers: int = 2
+    layers: int = at_least(1, 2)
     hidden: Sequence[int] = (64,)
-
-    def __post_init__(self) -> None:
-        """Refuse a flow that does not flow."""
-        _check_layers(self, self.layers)
 
     def build(self, in_features: int, latent_dim: int) -> nn.Module:
         """Two heads for the normal, and the layers' networks."""
@@ -85,33 +83,21 @@ class PlanarFlow(Posterior):
         torch.Size([3])
     """
 
-    layers: int = 4
+    layers: int = at_least(1, 4)
     scores_any_value: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        """Refuse a flow that does not flow."""
-        _check_layers(self, self.layers)
 
     def build(self, in_features: int, latent_dim: int) -> nn.Module:
         """Two heads for the normal, and three for each layer."""
         return _PlanarFlow(self.layers, in_features, latent_dim)
 
 
-def _check_layers(posterior: Posterior, layers: int) -> None:
-    if layers < 1:
-        raise ValueError(f"{type(posterior).__name__}: layers must be at least 1; got {layers}")
-
-
-class _BentNormal(nn.Module):
+class _BentNormal(LinearHeads):
     """A diagonal normal from two linear heads, to be bent."""
 
     def __init__(self, in_features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.loc = nn.Linear(in_features, latent_dim)
-        self.log_scale = nn.Linear(in_features, latent_dim)
-
-    def normal(self, features: Tensor) -> TorchDistributionMixin:
-        return dist.Normal(self.loc(features), self.log_scale(features).exp()).to_event(1)
+        normal = partial(located, dist.Normal)
+        super().__init__(normal, in_features, loc=latent_dim, log_scale=latent_dim)
+        self.order = ("loc", "log_scale")
 
 
 class _InverseAutoregressiveFlow(_BentNormal):
@@ -135,7 +121,7 @@ class _InverseAutoregressiveFlow(_BentNormal):
             Autoregressive(partial(_at, network, features), order(number, self.size))
             for number, network in enumerate(self.networks)
         ]
-        return dist.TransformedDistribution(self.normal(features), layers)
+        return dist.TransformedDistribution(super().forward(features), layers)
 
 
 def _at(network: nn.Module, features: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,4 +141,4 @@ class _PlanarFlow(_BentNormal):
         layers = [
             ConditionedPlanar(head(features).split(self.sizes, dim=-1)) for head in self.heads
         ]
-        return dist.TransformedDistribution(self.normal(features), layers)
+        return dist.TransformedDistribution(super().forward(features), layers)

@@ -1,7 +1,7 @@
 """Posteriors reparameterized through their distribution function (implicitly)."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -10,6 +10,7 @@ from torch.distributions import constraints
 from torch.nn.functional import softplus
 
 from aevb.models.posteriors.base import Posterior
+from aevb.models.posteriors.heads import LinearHeads
 from aevb.models.supports import POSITIVE, UNIT_INTERVAL
 
 __all__ = ["Beta", "Gamma"]
@@ -34,7 +35,7 @@ class Gamma(Posterior):
 
     def build(self, in_features: int, latent_dim: int) -> nn.Module:
         """Two linear heads, made positive: concentration and rate."""
-        return _Positive(dist.Gamma, in_features, latent_dim)
+        return LinearHeads(_gamma, in_features, first=latent_dim, second=latent_dim)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Beta(Posterior):
 
     def build(self, in_features: int, latent_dim: int) -> nn.Module:
         """Two linear heads, made positive: the two concentrations."""
-        return _Positive(dist.Beta, in_features, latent_dim)
+        return LinearHeads(_beta, in_features, first=latent_dim, second=latent_dim)
 
 
 # With less than this, many draws fall onto the ends of the support in float32: of a beta with a
@@ -64,15 +65,11 @@ class Beta(Posterior):
 _LEAST = 0.5
 
 
-class _Positive(nn.Module):
-    def __init__(self, family: Any, in_features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.family = family
-        self.first = nn.Linear(in_features, latent_dim)
-        self.second = nn.Linear(in_features, latent_dim)
+def _gamma(first: Tensor, second: Tensor) -> TorchDistributionMixin:
+    # a rate moves no draw to the ends of the support
+    concentration, rate = _LEAST + softplus(first + 1), 1e-6 + softplus(second + 1)
+    return dist.Gamma(concentration, rate).to_event(1)
 
-    def forward(self, features: Tensor) -> TorchDistributionMixin:
-        first, second = (softplus(head(features) + 1) for head in (self.first, self.second))
-        # a rate moves no draw to the ends of the support
-        least = 1e-6 if self.family is dist.Gamma else _LEAST
-        return self.family(_LEAST + first, least + second).to_event(1)
+
+def _beta(first: Tensor, second: Tensor) -> TorchDistributionMixin:
+    return dist.Beta(_LEAST + softplus(first + 1), _LEAST + softplus(second + 1)).to_event(1)

@@ -1,6 +1,7 @@
 """Posteriors that are a standard distribution, shifted and scaled."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from aevb.models.posteriors.base import Posterior
+from aevb.models.posteriors.heads import LinearHeads, located
+from aevb.models.settings import positive
 
 __all__ = ["Laplace", "Logistic", "StudentT"]
 
@@ -28,7 +31,7 @@ class Laplace(Posterior):
 
     def build(self, in_features: int, latent_dim: int) -> nn.Module:
         """Two linear heads: location and log-scale."""
-        return _LocationScale(dist.Laplace, in_features, latent_dim)
+        return _module(dist.Laplace, in_features, latent_dim)
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Logistic(Posterior):
 
     def build(self, in_features: int, latent_dim: int) -> nn.Module:
         """Two linear heads: location and log-scale."""
-        return _LocationScale(_Logistic, in_features, latent_dim)
+        return _module(_Logistic, in_features, latent_dim)
 
 
 @dataclass(frozen=True)
@@ -68,16 +71,11 @@ class StudentT(Posterior):
         torch.Size([3, 2])
     """
 
-    degrees: float = 5.0
-
-    def __post_init__(self) -> None:
-        """Refuse what has no density."""
-        if not self.degrees > 0:
-            raise ValueError(f"StudentT: degrees must be positive; got {self.degrees}")
+    degrees: float = positive(5.0)
 
     def build(self, in_features: int, latent_dim: int) -> nn.Module:
         """Two linear heads: location and log-scale."""
-        return _StudentT(self.degrees, in_features, latent_dim)
+        return _module(partial(_student, self.degrees), in_features, latent_dim)
 
 
 class _Logistic(dist.Logistic):
@@ -91,23 +89,9 @@ class _Logistic(dist.Logistic):
         return draw
 
 
-class _LocationScale(nn.Module):
-    def __init__(self, family: Any, in_features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.family = family
-        self.loc = nn.Linear(in_features, latent_dim)
-        self.log_scale = nn.Linear(in_features, latent_dim)
-
-    def forward(self, features: Tensor) -> TorchDistributionMixin:
-        return self.family(self.loc(features), self.log_scale(features).exp()).to_event(1)
+def _student(degrees: float, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
+    return dist.StudentT(torch.full_like(loc, degrees), loc, scale)
 
 
-class _StudentT(_LocationScale):
-    def __init__(self, degrees: float, in_features: int, latent_dim: int) -> None:
-        super().__init__(dist.StudentT, in_features, latent_dim)
-        self.degrees = degrees
-
-    def forward(self, features: Tensor) -> TorchDistributionMixin:
-        loc = self.loc(features)
-        degrees = torch.full_like(loc, self.degrees)
-        return self.family(degrees, loc, self.log_scale(features).exp()).to_event(1)
+def _module(family: Any, in_features: int, latent_dim: int) -> nn.Module:
+    return LinearHeads(partial(located, family), in_features, loc=latent_dim, log_scale=latent_dim)

@@ -18,6 +18,8 @@ from aevb.models.normals import (
     RankOnePrecisionNormal,
 )
 from aevb.models.posteriors.base import Posterior
+from aevb.models.posteriors.heads import LinearHeads
+from aevb.models.settings import at_least
 
 __all__ = ["DiagonalNormal", "FullNormal", "LowRankNormal", "RankOneNormal"]
 
@@ -41,7 +43,7 @@ class DiagonalNormal(Posterior):
 
     def build(self, in_features: int, latent_dim: int) -> nn.Module:
         """Two linear heads; ``forward``: ``(*batch, in_features)`` → a distribution of ``z``."""
-        return _DiagonalNormal(in_features, latent_dim)
+        return LinearHeads(_diagonal, in_features, loc=latent_dim, log_variance=latent_dim)
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,10 @@ class RankOneNormal(Posterior):
 
     def build(self, in_features: int, latent_dim: int) -> nn.Module:
         """Three linear heads: mean, log of the precision's diagonal D, and K·D^(-1/2) u."""
-        return _RankOneNormal(in_features, latent_dim)
+        return LinearHeads(
+            _rank_one, in_features, loc=latent_dim, log_precision=latent_dim,
+            relative_factor=latent_dim,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,16 +92,14 @@ class LowRankNormal(Posterior):
         torch.Size([3, 4, 1])
     """
 
-    rank: int = 2
-
-    def __post_init__(self) -> None:
-        """Refuse an empty factor."""
-        if self.rank < 1:
-            raise ValueError(f"LowRankNormal: rank must be at least 1; got {self.rank}")
+    rank: int = at_least(1, 2)
 
     def build(self, in_features: int, latent_dim: int) -> nn.Module:
         """Three linear heads: mean, log of the diagonal d, and K·diag(d)^(-1/2) W."""
-        return _LowRankNormal(in_features, latent_dim, self.rank)
+        return LinearHeads(
+            _low_rank, in_features, loc=latent_dim, log_diagonal=latent_dim,
+            relative_factor=latent_dim * self.rank,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -119,44 +122,25 @@ class FullNormal(Posterior):
         return _FullNormal(in_features, latent_dim)
 
 
-class _DiagonalNormal(nn.Module):
-    def __init__(self, in_features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.loc = nn.Linear(in_features, latent_dim)
-        self.log_variance = nn.Linear(in_features, latent_dim)
-
-    def forward(self, features: Tensor) -> TorchDistributionMixin:
-        scale = torch.exp(0.5 * self.log_variance(features))
-        return dist.Normal(self.loc(features), scale).to_event(1)
+def _diagonal(loc: Tensor, log_variance: Tensor) -> TorchDistributionMixin:
+    return dist.Normal(loc, torch.exp(0.5 * log_variance)).to_event(1)
 
 
-class _RankOneNormal(nn.Module):
-    def __init__(self, in_features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.loc = nn.Linear(in_features, latent_dim)
-        self.log_precision = nn.Linear(in_features, latent_dim)
-        self.relative_factor = nn.Linear(in_features, latent_dim)
-
-    def forward(self, features: Tensor) -> TorchDistributionMixin:
-        log_precision = self.log_precision(features)
-        relative = self.relative_factor(features) / log_precision.shape[-1]
-        factor = (0.5 * log_precision).exp() * relative
-        return RankOnePrecisionNormal(self.loc(features), log_precision.exp(), factor)
+def _rank_one(
+    loc: Tensor, log_precision: Tensor, relative_factor: Tensor
+) -> TorchDistributionMixin:
+    relative = relative_factor / log_precision.shape[-1]
+    factor = (0.5 * log_precision).exp() * relative
+    return RankOnePrecisionNormal(loc, log_precision.exp(), factor)
 
 
-class _LowRankNormal(nn.Module):
-    def __init__(self, in_features: int, latent_dim: int, rank: int) -> None:
-        super().__init__()
-        self.factor_shape = (latent_dim, rank)
-        self.loc = nn.Linear(in_features, latent_dim)
-        self.log_diagonal = nn.Linear(in_features, latent_dim)
-        self.relative_factor = nn.Linear(in_features, latent_dim * rank)
-
-    def forward(self, features: Tensor) -> TorchDistributionMixin:
-        log_diagonal = self.log_diagonal(features)
-        relative = self.relative_factor(features).unflatten(-1, self.factor_shape)
-        factor = (0.5 * log_diagonal).exp().unsqueeze(-1) * relative / self.factor_shape[0]
-        return LowRankCovarianceNormal(self.loc(features), factor, log_diagonal.exp())
+def _low_rank(
+    loc: Tensor, log_diagonal: Tensor, relative_factor: Tensor
+) -> TorchDistributionMixin:
+    size = loc.shape[-1]
+    relative = relative_factor.unflatten(-1, (size, -1))
+    factor = (0.5 * log_diagonal).exp().unsqueeze(-1) * relative / size
+    return LowRankCovarianceNormal(loc, factor, log_diagonal.exp())
 
 
 class _FullNormal(nn.Module):

@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from pyro import distributions as dist
-from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import nn
 from torch.distributions import constraints
 
 from aevb.models.priors.base import Prior
 from aevb.models.priors.fixed import Fixed
+from aevb.models.settings import positive
 from aevb.models.supports import POSITIVE, SIMPLEX, UNIT_INTERVAL
 
 __all__ = ["Beta", "Dirichlet", "Gamma", "LogNormal"]
@@ -39,13 +38,9 @@ class Beta(Prior):
         True
     """
 
-    concentration1: float = 2.0
-    concentration0: float = 2.0
+    concentration1: float = positive(2.0)
+    concentration0: float = positive(2.0)
     support: ClassVar[constraints.Constraint] = UNIT_INTERVAL
-
-    def __post_init__(self) -> None:
-        """Refuse what has no density."""
-        _check_positive(self, "concentration1", "concentration0")
 
     def build(self, latent_dim: int) -> nn.Module:
         """A module without parameters."""
@@ -75,13 +70,9 @@ class Gamma(Prior):
         True
     """
 
-    concentration: float = 2.0
-    rate: float = 2.0
+    concentration: float = positive(2.0)
+    rate: float = positive(2.0)
     support: ClassVar[constraints.Constraint] = POSITIVE
-
-    def __post_init__(self) -> None:
-        """Refuse what has no density."""
-        _check_positive(self, "concentration", "rate")
 
     def build(self, latent_dim: int) -> nn.Module:
         """A module without parameters."""
@@ -109,12 +100,8 @@ class LogNormal(Prior):
     """
 
     loc: float = 0.0
-    scale: float = 1.0
+    scale: float = positive(1.0)
     support: ClassVar[constraints.Constraint] = POSITIVE
-
-    def __post_init__(self) -> None:
-        """Refuse what is no scale."""
-        _check_positive(self, "scale")
 
     def build(self, latent_dim: int) -> nn.Module:
         """A module without parameters."""
@@ -143,34 +130,11 @@ class Dirichlet(Prior):
         True
     """
 
-    concentration: float = 1.0
+    concentration: float = positive(1.0)
     support: ClassVar[constraints.Constraint] = SIMPLEX
-
-    def __post_init__(self) -> None:
-        """Refuse what has no density."""
-        _check_positive(self, "concentration")
 
     def build(self, latent_dim: int) -> nn.Module:
         """A module without parameters."""
         if latent_dim < 2:
             raise ValueError(f"Dirichlet: needs latent_dim of at least 2; got {latent_dim}")
-        return _Dirichlet(self.concentration, latent_dim)
-
-
-def _check_positive(prior: Prior, *names: str) -> None:
-    for name in names:
-        value = getattr(prior, name)
-        if not value > 0:
-            raise ValueError(f"{type(prior).__name__}: {name} must be positive; got {value}")
-
-
-class _Dirichlet(nn.Module):
-    concentration: Tensor
-
-    def __init__(self, concentration: float, latent_dim: int) -> None:
-        super().__init__()
-        values = torch.full((latent_dim,), float(concentration))
-        self.register_buffer("concentration", values, persistent=False)
-
-    def forward(self) -> TorchDistributionMixin:
-        return dist.Dirichlet(self.concentration)
+        return Fixed(dist.Dirichlet, self.concentration, latent_dim=latent_dim)

@@ -10,11 +10,11 @@ __all__ = ["Fixed"]
 
 
 class Fixed(nn.Module):
-    """The same known distribution for every latent dimension.
+    """A known distribution, with the same arguments for every latent dimension.
 
     Args:
-        family: Distribution of one dimension.
-        values: Arguments of the family.
+        family: Distribution of one dimension, or of a vector.
+        values: Arguments of the family, for each dimension.
         latent_dim: Dimensions of ``z``.
     """
 
@@ -29,4 +29,5 @@ class Fixed(nn.Module):
 
     def forward(self) -> TorchDistributionMixin:
         """The distribution, event shape ``(latent_dim,)``."""
-        return self.family(*(value * self.ones for value in self.values)).to_event(1)
+        prior = self.family(*(value * self.ones for value in self.values))
+        return prior.to_event(1 - prior.event_dim)

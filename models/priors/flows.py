@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from aevb.models.autoregressive import Autoregressive, order
 from aevb.models.priors.base import Prior
+from aevb.models.settings import at_least
 
 __all__ = ["NormalizingFlow"]
 
@@ -45,14 +46,9 @@ class NormalizingFlow(Prior):
         torch.Size([5, 4])
     """
 
-    layers: int = 4
+    layers: int = at_least(1, 4)
     hidden: Sequence[int] = (64,)
     coupling: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse a flow that does not flow."""
-        if self.layers < 1:
-            raise ValueError(f"NormalizingFlow: layers must be at least 1; got {self.layers}")
 
     def build(self, latent_dim: int) -> nn.Module:
         """The layers; ``forward()`` has event shape ``(latent_dim,)``."""

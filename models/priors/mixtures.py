@@ -8,6 +8,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from aevb.models.priors.base import Prior
+from aevb.models.settings import at_least
 
 __all__ = ["MixtureOfGaussians", "VampPrior"]
 
@@ -32,11 +33,7 @@ class MixtureOfGaussians(Prior):
         torch.Size([5, 2])
     """
 
-    components: int = 10
-
-    def __post_init__(self) -> None:
-        """Refuse an empty mixture."""
-        _check_components(self, self.components)
+    components: int = at_least(1, 10)
 
     def build(self, latent_dim: int) -> nn.Module:
         """Equal weights and unit scales at first, around draws of the standard normal."""
@@ -69,13 +66,13 @@ class VampPrior(Prior):
         torch.Size([3, 8, 8])
     """
 
-    components: int = 500
+    components: int = at_least(1, 500)
     low: float | None = 0.0
     high: float | None = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse an empty mixture."""
-        _check_components(self, self.components)
+        """Refuse an empty mixture, and bounds that are not in order."""
+        super().__post_init__()
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise ValueError(f"VampPrior: low must be below high; got {self.low} and {self.high}")
 
@@ -91,13 +88,6 @@ class VampPrior(Prior):
     ) -> nn.Module:
         """Pseudo-inputs, ``(components, *shape)``, as parameters."""
         return _VampPrior(self.components, self.low, self.high, encoder, shape)
-
-
-def _check_components(prior: Prior, components: int) -> None:
-    if components < 1:
-        raise ValueError(
-            f"{type(prior).__name__}: components must be at least 1; got {components}"
-        )
 
 
 class _MixtureOfGaussians(nn.Module):

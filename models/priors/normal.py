@@ -9,6 +9,7 @@ from torch import nn
 
 from aevb.models.priors.base import Prior
 from aevb.models.priors.fixed import Fixed
+from aevb.models.settings import positive
 
 __all__ = ["Laplace", "LearnedNormal", "StandardNormal", "StudentT"]
 
@@ -71,12 +72,7 @@ class Laplace(Prior):
         tensor(0.2500)
     """
 
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse what is no scale."""
-        if not self.scale > 0:
-            raise ValueError(f"Laplace: scale must be positive; got {self.scale}")
+    scale: float = positive(1.0)
 
     def build(self, latent_dim: int) -> nn.Module:
         """A module without parameters."""
@@ -104,12 +100,7 @@ class StudentT(Prior):
         tensor(0.3183)
     """
 
-    degrees: float = 5.0
-
-    def __post_init__(self) -> None:
-        """Refuse what has no density."""
-        if not self.degrees > 0:
-            raise ValueError(f"StudentT: degrees must be positive; got {self.degrees}")
+    degrees: float = positive(5.0)
 
     def build(self, latent_dim: int) -> nn.Module:
         """A module without parameters."""
