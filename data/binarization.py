@@ -1,7 +1,5 @@
 """From stored values to pixels in [0, 1], and from pixels to binary values."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Where the files of a named dataset lie, and what to say when they do not."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

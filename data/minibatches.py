@@ -1,7 +1,5 @@
 """The order of training: which datapoints each step sees."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """How the datapoints of a source are shared out to train, validation and test."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Where datapoints come from: a name, a file, a folder or an array in memory."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,12 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aevb.data.locations import data_root
-from aevb.data.partitions import Partition, by_permutation, by_position, tenths
-from aevb.data.readers.arrays import read_npy, read_npz
+from aevb.data.partitions import Partition, by_permutation, by_position
+from aevb.data.readers.arrays import read_npy, read_npz, shuffled
 from aevb.data.readers.folders import read_folder
 from aevb.data.readers.frey import frey_file, read_frey
 from aevb.data.readers.torchvision_sets import read_set
-from aevb.data.values import from_tensor, interpret
+from aevb.data.values import from_tensor
 
 __all__ = ["DATASETS", "Raw", "Source", "read"]
 
@@ -82,9 +80,10 @@ def read(
     if isinstance(source, str) and source in DATASETS:
         return _read_named(source, data_root(root), download)
     if isinstance(source, Tensor):
-        return _split_tenths(from_tensor(source, "source"), "source", "tensor", "tensor in memory")
+        values = from_tensor(source, "source")
+        return Raw("tensor", "tensor in memory", *shuffled(values, "source"))
     if isinstance(source, np.ndarray):
-        return _split_tenths(source, "source", "array", "array in memory")
+        return Raw("array", "array in memory", *shuffled(source, "source"))
     if isinstance(source, (str, os.PathLike)):
         return _read_path(Path(source).expanduser())
     raise ValueError(f"source: {type(source).__name__}; expected {_expected()}")
@@ -112,18 +111,12 @@ def _read_digits() -> Raw:
 def _read_path(path: Path) -> Raw:
     name, location = path.stem, str(path.absolute())
     if path.is_dir():
-        return _split_tenths(read_folder(path), str(path), name, location)
+        return Raw(name, location, *shuffled(read_folder(path), str(path)))
     if path.is_file() and path.suffix.lower() in (".npy", ".npz"):
-        divisor, partition = (read_npy if path.suffix.lower() == ".npy" else read_npz)(path)
-        return Raw(name, location, divisor, partition)
+        reader = read_npy if path.suffix.lower() == ".npy" else read_npz
+        return Raw(name, location, *reader(path))
     found = "is no such file" if path.is_file() else "does not exist"
     raise ValueError(f"source: {str(path)!r} {found}; expected {_expected()}")
-
-
-def _split_tenths(array: NDArray[Any], where: str, name: str, location: str) -> Raw:
-    values = interpret(array, where)
-    partition = by_permutation(values.array, tenths(len(values.array)), where)
-    return Raw(name, location, values.divisor, partition)
 
 
 def _expected() -> str:

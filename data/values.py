@@ -1,7 +1,5 @@
 """What the numbers of an array are (pixels, binary values, counts or reals), told by its dtype."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -19,6 +19,7 @@ class DenseLayers(nn.Module):
         hidden: Width of each layer, first to last; empty means the identity.
         activation: Constructor of the nonlinearity, without arguments.
         gated: Use :class:`GatedLinear` layers, which have no other nonlinearity.
+        dims: Dimensions of the input that are flattened into ``in_features``.
 
     Raises:
         ValueError: If a width is not positive.
@@ -34,8 +35,10 @@ class DenseLayers(nn.Module):
         hidden: Sequence[int],
         activation: type[nn.Module] = nn.Tanh,
         gated: bool = False,
+        dims: int = 1,
     ) -> None:
         super().__init__()
+        self.dims = dims
         widths = [in_features, *hidden]
         if min(widths) < 1:
             raise ValueError(f"hidden: every width must be at least 1; got {list(hidden)}")
@@ -49,8 +52,8 @@ class DenseLayers(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of ``x``: ``(*batch, in_features)`` → ``(*batch, out_features)``."""
-        features: Tensor = self.layers(x)
+        """Features of ``x``: ``(*batch, *in_shape)`` → ``(*batch, out_features)``."""
+        features: Tensor = self.layers(x.flatten(-self.dims))
         return features
 
 

@@ -85,7 +85,7 @@ class MLP(Shown, Network):
 
     def build_encoder(self, shape: tuple[int, ...]) -> nn.Module:
         """See :meth:`Network.build_encoder`."""
-        return _Flat(prod(shape), self.hidden, self.activation, self.gated, dims=len(shape))
+        return DenseLayers(prod(shape), self.hidden, self.activation, self.gated, dims=len(shape))
 
     def build_decoder(self, latent_dim: int, shape: tuple[int, ...]) -> nn.Module:
         """See :meth:`Network.build_decoder`."""
@@ -195,24 +195,6 @@ class UserNetwork(Network):
     def build_decoder(self, latent_dim: int, shape: tuple[int, ...]) -> nn.Module:
         """See :meth:`Network.build_decoder`."""
         return _Measured(self.decoder(latent_dim, shape), torch.zeros(1, latent_dim))
-
-
-class _Flat(DenseLayers):
-    """Layers of data that are flattened first."""
-
-    def __init__(
-        self,
-        in_features: int,
-        hidden: Sequence[int],
-        activation: type[nn.Module],
-        gated: bool,
-        dims: int,
-    ) -> None:
-        super().__init__(in_features, hidden, activation, gated)
-        self.dims = dims
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.flatten(-self.dims))
 
 
 class _Measured(nn.Module):

@@ -1,7 +1,5 @@
 """A user's own ``.npy`` and ``.npz`` files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ from numpy.typing import NDArray
 from aevb.data.partitions import Partition, by_permutation, by_position, tenths
 from aevb.data.values import MIN_DATAPOINTS, interpret
 
-__all__ = ["read_npy", "read_npz"]
+__all__ = ["read_npy", "read_npz", "shuffled"]
 
 PARTS = ("train", "validation", "test")
 NPZ_FORM = "exactly one array, or the arrays train, test and, if there is one, validation"
@@ -39,7 +37,7 @@ def read_npy(path: Path) -> tuple[float, Partition]:
     arrays = _arrays(path)
     if list(arrays) != [""]:
         raise ValueError(f"{path}: archive of arrays; expected one array (name it .npz)")
-    return _shuffled(arrays[""], path, str(path))
+    return shuffled(arrays[""], str(path))
 
 
 def read_npz(path: Path) -> tuple[float, Partition]:
@@ -67,7 +65,7 @@ def read_npz(path: Path) -> tuple[float, Partition]:
     arrays = _arrays(path)
     if len(arrays) == 1:
         ((name, array),) = arrays.items()
-        return _shuffled(array, path, f"{path} [{name}]")
+        return shuffled(array, f"{path} [{name}]")
     if not {"train", "test"} <= set(arrays) <= set(PARTS):
         raise ValueError(f"{path}: the arrays {sorted(arrays)}; expected {NPZ_FORM}")
     divisors, parts = {}, {}
@@ -82,9 +80,21 @@ def read_npz(path: Path) -> tuple[float, Partition]:
     return divisors["train"], _given(path, parts)
 
 
-def _shuffled(array: NDArray[Any], path: Path, where: str) -> tuple[float, Partition]:
+def shuffled(array: NDArray[Any], where: str) -> tuple[float, Partition]:
+    """Split one array 80/10/10.
+
+    Args:
+        array: Values, ``(N, *shape)``.
+        where: The file or argument that holds them, for the errors.
+
+    Returns:
+        As :func:`read_npy`.
+
+    Raises:
+        ValueError: If the array is no data.
+    """
     values = interpret(array, where)
-    return values.divisor, by_permutation(values.array, tenths(len(values.array)), str(path))
+    return values.divisor, by_permutation(values.array, tenths(len(values.array)), where)
 
 
 def _given(path: Path, parts: dict[str, NDArray[Any]]) -> Partition:

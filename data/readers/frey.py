@@ -1,7 +1,5 @@
 """The Frey faces of the AEVB paper: 1,965 grey frames of one video, 28 x 20 pixels."""
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import os

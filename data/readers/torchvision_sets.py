@@ -1,7 +1,5 @@
 """MNIST and its kin, CIFAR-10 and SVHN: fetched, checked and decoded by torchvision."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any

@@ -8,6 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from aevb.evaluation.limits import check_at_least
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of, moved
 from aevb.inference.process.switches import argument_checks
@@ -24,7 +25,6 @@ __all__ = [
     "ActiveUnits",
     "Embedding",
     "active_units",
-    "check_samples",
     "column_names",
     "embed",
     "refuse_joint",
@@ -114,7 +114,7 @@ def embed(
         >>> embedding.mean.shape, embedding.names
         (torch.Size([5, 5]), ('z2[0]', 'z2[1]', 'z1[0]', 'z1[1]', 'z1[2]'))
     """
-    check_samples(num_samples)
+    check_at_least(2, num_samples=num_samples)
     device = device_of(guide, args=args)
     args = moved(args, device)
     with torch.no_grad(), randomness.stream(seed, "embed", device), argument_checks(False):
@@ -207,9 +207,3 @@ def refuse_joint(layout: Layout) -> None:
             'guide: not every latent site lies in pyro.plate("data", N), so that datapoints have '
             "no posteriors of their own; for latent weights use model.at_mean_weights()"
         )
-
-
-def check_samples(num_samples: int) -> None:
-    """Refuse fewer draws than a standard error needs by a ``ValueError``."""
-    if num_samples < 2:
-        raise ValueError(f"num_samples: must be at least 2; got {num_samples}")

@@ -10,8 +10,8 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from aevb.evaluation.latents.embedding import check_samples, column_names, refuse_joint
-from aevb.evaluation.limits import BYTES_AT_ONCE
+from aevb.evaluation.latents.embedding import column_names, refuse_joint
+from aevb.evaluation.limits import BYTES_AT_ONCE, check_at_least
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of
 from aevb.inference.process.switches import argument_checks
@@ -96,7 +96,7 @@ def kl_per_dimension(
         >>> divergence.kl.shape, float(divergence.standard_error.max())
         (torch.Size([3, 2]), 0.0)
     """
-    check_samples(num_samples)
+    check_at_least(2, num_samples=num_samples)
     device = device_of(model, guide, args=args)
     with torch.no_grad(), randomness.stream(seed, "kl", device), argument_checks(False):
         joint = Joint(model, *args, guide=guide)

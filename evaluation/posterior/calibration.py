@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from aevb.evaluation.latents.embedding import column_names
-from aevb.evaluation.limits import BYTES_AT_ONCE
+from aevb.evaluation.limits import BYTES_AT_ONCE, check_at_least
 from aevb.evaluation.posterior.ecdf import simultaneous_band, simultaneous_p_value
 from aevb.inference import simulate
 from aevb.inference.process import randomness
@@ -211,9 +211,7 @@ def calibrate(
         >>> calibration.ranks.shape, calibration.names
         (torch.Size([100, 3]), ('z[0]', 'z[1]', 'log_joint'))
     """
-    for name, value in (("num_simulations", num_simulations), ("num_draws", num_draws)):
-        if value < 1:
-            raise ValueError(f"{name}: must be at least 1; got {value}")
+    check_at_least(1, num_simulations=num_simulations, num_draws=num_draws)
     device = device_of(model, guide, args=args)
     args = moved(args, device)
     blocks: list[Tensor] = []

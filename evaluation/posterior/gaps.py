@@ -34,29 +34,41 @@ class Gaps:
     Attributes:
         log_evidence: Of the estimates that may be trusted the one with the smallest error; where
             none may, a lower bound in expectation.
-        approximation: What the best member of the family misses.
-        amortization: What the network misses of the best member.
-        log_evidence_error: Standard error of ``log_evidence``.
-        approximation_error: Of ``approximation``.
-        amortization_error: Of ``amortization``.
+        log_evidence_error: Its standard error.
+        trusted: Where some estimate of log p(x) may be trusted, ``(B,)``.
         amortized: Importance sampling with the guide.
         refined: Importance sampling with each datapoint's own posterior.
         annealed: Annealing, if it was asked for.
         refinement: The posteriors themselves.
-        trusted: Where some estimate of log p(x) may be trusted, ``(B,)``.
     """
 
     log_evidence: Tensor
-    approximation: Tensor
-    amortization: Tensor
     log_evidence_error: Tensor
-    approximation_error: Tensor
-    amortization_error: Tensor
+    trusted: Tensor
     amortized: ImportanceEvidence
     refined: ImportanceEvidence
     annealed: AISEvidence | None
     refinement: Refinement
-    trusted: Tensor
+
+    @property
+    def approximation(self) -> Tensor:
+        """What the best member of the family misses."""
+        return self.log_evidence - self.refined.elbo
+
+    @property
+    def approximation_error(self) -> Tensor:
+        """Standard error of ``approximation``."""
+        return _together(self.log_evidence_error, self.refined.elbo_standard_error)
+
+    @property
+    def amortization(self) -> Tensor:
+        """What the network misses of the best member."""
+        return self.refined.elbo - self.amortized.elbo
+
+    @property
+    def amortization_error(self) -> Tensor:
+        """Standard error of ``amortization``."""
+        return _together(self.amortized.elbo_standard_error, self.refined.elbo_standard_error)
 
     @property
     def inference(self) -> Tensor:
@@ -83,11 +95,11 @@ class Gaps:
             "elbo_refined": (self.refined.elbo, second),
             "approximation_gap": (self.approximation, self.approximation_error),
             "amortization_gap": (self.amortization, self.amortization_error),
-            "inference_gap": (self.inference, (evidence**2 + first**2).sqrt()),
+            "inference_gap": (self.inference, _together(evidence, first)),
             # the refined ELBO is in both, with opposite signs
             "difference_of_gaps": (
                 self.approximation - self.amortization,
-                (evidence**2 + first**2 + 4 * second**2).sqrt(),
+                _together(evidence, first, 2 * second),
             ),
         }
         return {
@@ -168,21 +180,12 @@ def inference_gaps(
         except NoDensityError:  # as of a planar flow, which scores its own draws alone
             annealed = ais_evidence(model, *args, **settings)
         estimates.append(annealed)
-    log_evidence, error, trusted = _chosen(estimates)
-    first, second = amortized.elbo_standard_error, refined.elbo_standard_error
-    return Gaps(
-        log_evidence,
-        log_evidence - refined.elbo,
-        refined.elbo - amortized.elbo,
-        error,
-        (error.square() + second.square()).sqrt(),
-        (first.square() + second.square()).sqrt(),
-        amortized,
-        refined,
-        annealed,
-        refinement,
-        trusted,
-    )
+    return Gaps(*_chosen(estimates), amortized, refined, annealed, refinement)
+
+
+def _together(*errors: Tensor) -> Tensor:
+    """Standard error of a sum of independent terms."""
+    return torch.stack([error.square() for error in errors]).sum(0).sqrt()
 
 
 def _chosen(estimates: list[Evidence]) -> tuple[Tensor, Tensor, Tensor]:

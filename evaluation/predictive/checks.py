@@ -10,7 +10,7 @@ from pyro import poutine
 from scipy.stats import binom
 from torch import Tensor
 
-from aevb.evaluation.limits import BYTES_AT_ONCE
+from aevb.evaluation.limits import BYTES_AT_ONCE, check_at_least
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of
 from aevb.inference.process.switches import argument_checks
@@ -181,7 +181,8 @@ def predictive_check(
         >>> sorted(check.overall), check.p_values["largest"].shape
         (['largest', 'log_likelihood'], torch.Size([3]))
     """
-    _check(statistics, discrepancies, num_draws)
+    check_at_least(1, num_draws=num_draws)
+    _check(statistics, discrepancies)
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
     free = unobserved(model)
     device = device_of(model, guide, args=args)
@@ -274,9 +275,7 @@ def _observed(model: Callable[..., Any], *args: Any) -> tuple[str, Tensor]:
     return next(iter(found.items()))
 
 
-def _check(statistics: Mapping[str, Any], discrepancies: Mapping[str, Any], num: int) -> None:
-    if num < 1:
-        raise ValueError(f"num_draws: must be at least 1; got {num}")
+def _check(statistics: Mapping[str, Any], discrepancies: Mapping[str, Any]) -> None:
     if not statistics and not discrepancies:
         raise ValueError("statistics: there is nothing to compare")
     twice = sorted(set(statistics) & set(discrepancies))

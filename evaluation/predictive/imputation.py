@@ -8,7 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from aevb.evaluation.limits import BYTES_AT_ONCE
+from aevb.evaluation.limits import BYTES_AT_ONCE, check_at_least
 from aevb.inference import Draws, hmc
 from aevb.inference.process import randomness
 from aevb.inference.process.switches import argument_checks
@@ -222,15 +222,13 @@ def _chain(
     truth: Tensor | None,
     from_data: bool = False,
 ) -> Imputation:
-    for name, value in (("num_steps", num_steps), ("num_chains", num_chains)):
-        if value < 1:
-            raise ValueError(f"{name}: must be at least 1; got {value}")
+    check_at_least(1, num_steps=num_steps, num_chains=num_chains)
     # chains lie beside each other in the data plate
     tiled, known = (value.repeat(num_chains, *[1] * (x.ndim - 1)) for value in (x, observed))
     free = unobserved(model)
     with torch.no_grad(), randomness.stream(seed, "imputation", x.device), argument_checks(False):
         site = observed_site(model, x)
-        filled = tiled if from_data else _clamped(tiled, known, _prior_draw(model, tiled))
+        filled = tiled if from_data else torch.where(known, tiled, _prior_draw(model, tiled))
         total = torch.zeros(tiled.shape, dtype=torch.float64, device=x.device)
         first = num_steps // 2
         for number in range(num_steps):
@@ -240,15 +238,10 @@ def _chain(
             likelihood, draw = node["fn"], node["value"]
             if number >= first:
                 total += _expectation(likelihood, draw)
-            filled = _clamped(tiled, known, draw.to(x.dtype))
+            filled = torch.where(known, tiled, draw.to(x.dtype))
     means = (total / (num_steps - first)).unflatten(0, (num_chains, len(x)))
     last = filled.unflatten(0, (num_chains, len(x)))
     return _imputation(x, observed, means, last, truth, num_steps, seed)
-
-
-def _clamped(x: Tensor, observed: Tensor, decoded: Tensor) -> Tensor:
-    """Observed values as they are, the others as decoded."""
-    return torch.where(observed, x, decoded)
 
 
 def _prior_draw(model: Program, x: Tensor) -> Tensor:

@@ -219,15 +219,14 @@ def compare(
         (torch.Size([3, 2]), 30, {})
     """
     _check(num_chains, num_samples)  # now, and not when the chains are done
-    at_least = {
-        "num_warmup": (num_warmup, 0), "num_importance_samples": (num_importance_samples, 1),
-        "num_temperatures": (num_temperatures, 0), "max_steps": (max_steps, 1),
-        "num_simulations": (num_simulations, 0), "num_replications": (num_replications, 0),
-        "chain_batch_size": (chain_batch_size, 1),
-    }  # fmt: skip
-    for name, (value, least) in at_least.items():
-        if value is not None and value < least:
-            raise ValueError(f"{name}: must be at least {least}; got {value}")
+    limits.check_at_least(
+        1, num_importance_samples=num_importance_samples, max_steps=max_steps,
+        chain_batch_size=chain_batch_size,
+    )  # fmt: skip
+    limits.check_at_least(
+        0, num_warmup=num_warmup, num_temperatures=num_temperatures,
+        num_simulations=num_simulations, num_replications=num_replications,
+    )  # fmt: skip
     if not isinstance(x, Tensor | tuple):
         raise ValueError(f"x: expected a tensor or the tuple of all arguments; got {type(x)}")
     programs = program.model, program.guide

@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from aevb import data, inference, models
 from aevb.cli.files import write_json
+from aevb.evaluation.limits import check_at_least
 from aevb.models.composed import ComposedModel
 
 __all__ = [
@@ -142,8 +143,5 @@ def write_record(folder: Path, dataset: data.Dataset, device: torch.device) -> N
     write_json(folder / RECORD, record)
 
 
-def check(**numbers: int | None) -> None:
-    """Refuse numbers below 1, by name."""
-    for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}: must be at least 1; got {value}")
+# Refuse numbers below 1, by name.
+check = partial(check_at_least, 1)
