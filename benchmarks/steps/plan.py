@@ -9,8 +9,7 @@ from benchmarks.common.products import products_job
 from benchmarks.common.publish import shared_options
 from benchmarks.common.runs import Job, Result
 from benchmarks.steps.competitors import COMPETITORS, takes_part
-from benchmarks.steps.report import Column, break_even_grid, program_section
-from benchmarks.steps.summary import summarize
+from benchmarks.steps.report import Column, Table, break_even_grid, program_section
 from benchmarks.steps.workloads import Workload
 
 __all__ = ["one_round", "steps_options", "steps_sections"]
@@ -96,7 +95,7 @@ def steps_sections(
     """
 
     def sections(results: list[Result]) -> list[str]:
-        tables = [summarize(workload, results) for workload in workloads]
+        tables = [Table(workload, results) for workload in workloads]
         notes = _READING.format(steps=check_steps or "200 (programs without networks: 2,000)")
         parts = [part for table in tables for part in program_section(table, columns)]
         return [notes, *parts, *break_even_grid(tables)]

@@ -228,7 +228,7 @@ def _chain(
     free = unobserved(model)
     with torch.no_grad(), randomness.stream(seed, "imputation", x.device), argument_checks(False):
         site = observed_site(model, x)
-        filled = tiled if from_data else torch.where(known, tiled, _prior_draw(model, tiled))
+        filled = tiled if from_data else _clamped(tiled, known, _prior_draw(model, tiled))
         total = torch.zeros(tiled.shape, dtype=torch.float64, device=x.device)
         first = num_steps // 2
         for number in range(num_steps):
@@ -238,10 +238,15 @@ def _chain(
             likelihood, draw = node["fn"], node["value"]
             if number >= first:
                 total += _expectation(likelihood, draw)
-            filled = torch.where(known, tiled, draw.to(x.dtype))
+            filled = _clamped(tiled, known, draw.to(x.dtype))
     means = (total / (num_steps - first)).unflatten(0, (num_chains, len(x)))
     last = filled.unflatten(0, (num_chains, len(x)))
     return _imputation(x, observed, means, last, truth, num_steps, seed)
+
+
+def _clamped(x: Tensor, observed: Tensor, decoded: Tensor) -> Tensor:
+    """Observed values as they are, the others as decoded."""
+    return torch.where(observed, x, decoded)
 
 
 def _prior_draw(model: Program, x: Tensor) -> Tensor:
