@@ -135,7 +135,8 @@ def _budget(
 
 def _report(context: Context) -> Report:
     data = context.settings["data"]
-    published: Mapping[Any, Any] = {"mnist": _MNIST, "frey-face": _FREY}.get(data, {})
+    tables: dict[str, Mapping[Any, Any]] = {"mnist": _MNIST, "frey-face": _FREY}
+    published = tables.get(data, {})
     report = Report()
     curves: dict[tuple[int, str], dict[str, tuple[list[float], list[float]]]] = {}
     for latent_dim, points in context.settings["points"].items():
