@@ -49,13 +49,16 @@ def panels(
     return figure, list(axes.flat)
 
 
-def image_grid(images: Tensor, columns: int, titles: Sequence[str] = ()) -> Figure:
+def image_grid(
+    images: Tensor, columns: int, titles: Sequence[str] = (), colours: str = "gray_r"
+) -> Figure:
     """Images side by side without axes, grey levels from 0 to 1.
 
     Args:
         images: ``(N, H, W)``; or ``(G, N, H, W)`` for groups side by side.
         columns: In each group.
         titles: Of the groups.
+        colours: Map of the grey levels: ink on paper for digits, ``"gray"`` for photographs.
     """
     groups = images if images.ndim == 4 else images.unsqueeze(0)
     rows = -(-groups.shape[1] // columns)
@@ -64,7 +67,7 @@ def image_grid(images: Tensor, columns: int, titles: Sequence[str] = ()) -> Figu
     shape = (each * len(groups), each * rows * height / (columns * width) + 0.2 * bool(titles))
     figure, axes = panels(1, len(groups), shape)
     for number, (axis, group) in enumerate(zip(axes, groups, strict=True)):
-        axis.imshow(_tiled(group, rows, columns), cmap="gray_r", vmin=0, vmax=1)
+        axis.imshow(_tiled(group, rows, columns), cmap=colours, vmin=0, vmax=1)
         axis.set_axis_off()
         if titles:
             axis.set_title(titles[number])
