@@ -1,6 +1,7 @@
 """One style for all figures: legible at the width of a paper's column."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-__all__ = ["COLOURS", "COLUMN", "PAGE", "image_grid", "panels"]
+__all__ = ["COLOURS", "COLUMN", "PAGE", "image_grid", "panels", "style"]
 
 COLUMN, PAGE = 3.4, 7.0  # inches: one column, and both
 # Of Okabe and Ito, told apart by every kind of colour vision.
@@ -29,6 +30,12 @@ _STYLE = {
 }
 
 
+def style() -> AbstractContextManager[None]:
+    """Inside it all figures have one style; titles and legends read it as they are added."""
+    context: AbstractContextManager[None] = rc_context(_STYLE)
+    return context
+
+
 def panels(
     rows: int = 1, columns: int = 1, size: tuple[float, float] = (COLUMN, 2.6), **options: Any
 ) -> tuple[Figure, list[Axes]]:
@@ -43,7 +50,7 @@ def panels(
     Returns:
         The figure, and its axes row by row.
     """
-    with rc_context(_STYLE):
+    with style():
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, list(axes.flat)
