@@ -22,7 +22,10 @@ from aevb.experiments.reproduction.plane import disc, log_evidence_on
 
 __all__ = ["EXPERIMENTS", "at_drawn_weights", "weight_divergence"]
 
-_KINDS = {"map": {"weight_prior_scale": 1.0}, "full-vb": {"model.weights": "LatentWeights"}}
+_KINDS: dict[str, dict[str, Any]] = {
+    "map": {"weight_prior_scale": 1.0},
+    "full-vb": {"model.weights": "LatentWeights"},
+}
 _BATCH = 100
 # A weight whose posterior is this wide, in scales of the prior, has learned next to nothing.
 _UNDETERMINED = 0.9
