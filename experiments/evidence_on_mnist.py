@@ -142,7 +142,7 @@ def _block(vae: VAE, x: Tensor, start: int, options: argparse.Namespace) -> dict
     found |= {f"{name}_error": error.tolist() for name, (_, error) in pairs.items()}
     found |= {
         "khat": many.khat.tolist(),
-        "converged": annealed.is_converged.tolist(),
+        "converged": annealed.is_trusted.tolist(),
         "seconds": time.perf_counter() - began,
     }
     write_json(path, found)

@@ -1,19 +1,30 @@
 """How it is computed: training, estimation and sampling for any Pyro program pair."""
 
 from aevb.inference.evidence.ais import AISEvidence, BDMCEvidence, ais_evidence, bdmc_evidence
+from aevb.inference.evidence.annealing import (
+    Pilot,
+    adaptive_schedule,
+    linear_schedule,
+    sigmoid_schedule,
+)
+from aevb.inference.evidence.estimate import Evidence
 from aevb.inference.evidence.importance import ImportanceEvidence, importance_evidence
 from aevb.inference.evidence.posterior_draws import HMCEvidence, hmc_evidence
 from aevb.inference.evidence.psis import pareto_khat
-from aevb.inference.mcmc.hmc import Draws, hmc
+from aevb.inference.mcmc.draws import Draws
+from aevb.inference.mcmc.hmc import hmc
 from aevb.inference.process.devices import pick_device
 from aevb.inference.process.randomness import seeded
 from aevb.inference.programs.layouts import NoDensityError
 from aevb.inference.programs.log_density import LogDensity, guide_draws
-from aevb.inference.programs.program import Program, ProgramPair
+from aevb.inference.programs.program import Program
+from aevb.inference.programs.protocol import ProgramPair
 from aevb.inference.programs.simulate import Simulation, simulate
 from aevb.inference.svi.checkpoint import load_checkpoint, save_checkpoint
+from aevb.inference.svi.compiled_step import CompiledStep, compiled_step
 from aevb.inference.svi.diagnosis import NonFiniteLossError
 from aevb.inference.svi.fit import fit
+from aevb.inference.svi.mcem import mcem
 from aevb.inference.svi.objectives import (
     ELBO,
     IWAE,
@@ -26,15 +37,18 @@ from aevb.inference.svi.objectives import (
 from aevb.inference.svi.refinement import LocalPosterior, NoFamilyError, Refinement, refine
 from aevb.inference.svi.training import CHECKPOINT, Run
 from aevb.inference.svi.validation import mean_elbo
+from aevb.inference.svi.wake_sleep import WakeSleep, wake_sleep
 
 __all__ = [
     "AISEvidence",
     "BDMCEvidence",
     "BetaELBO",
     "CHECKPOINT",
+    "CompiledStep",
     "DReG",
     "Draws",
     "ELBO",
+    "Evidence",
     "FreeBits",
     "HMCEvidence",
     "IWAE",
@@ -45,25 +59,33 @@ __all__ = [
     "NoFamilyError",
     "NonFiniteLossError",
     "Objective",
+    "Pilot",
     "Program",
     "ProgramPair",
     "Refinement",
     "Run",
     "Simulation",
     "StickingTheLanding",
+    "WakeSleep",
+    "adaptive_schedule",
     "ais_evidence",
     "bdmc_evidence",
+    "compiled_step",
     "fit",
     "guide_draws",
     "hmc",
     "hmc_evidence",
     "importance_evidence",
+    "linear_schedule",
     "load_checkpoint",
+    "mcem",
     "mean_elbo",
     "pareto_khat",
     "pick_device",
     "refine",
     "save_checkpoint",
     "seeded",
+    "sigmoid_schedule",
     "simulate",
+    "wake_sleep",
 ]

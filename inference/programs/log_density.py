@@ -1,5 +1,6 @@
 """A Pyro model and its data as log-densities of unconstrained latents."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -18,7 +19,6 @@ from aevb.inference.programs.layouts import (
     NoDensityError,
     batch_shape,
     read_model_layout,
-    refuse_nan,
     sites,
     value_of,
 )
@@ -124,6 +124,16 @@ class LogDensity:
         self.dim = sum(latent.size for latent in self._latents)
         self.dtype = value_of(first, self._latents[0].name).dtype
 
+    def at(self, *args: Any) -> "LogDensity":
+        """The same program at other arguments of the same shapes.
+
+        Args:
+            args: Of the model.
+        """
+        other = copy.copy(self)
+        other._joint = self._joint.at(*args, num_datapoints=self.layout.num_datapoints)
+        return other
+
     def joint(self, u: Tensor) -> Tensor:
         """Log p(x, z) and the Jacobian, ``(chains, batch)``."""
         prior, likelihood = self.split(u)
@@ -149,6 +159,23 @@ class LogDensity:
                 "guide: its density is known at its own draws only; anneal from the prior instead "
                 "(guide=None; --start prior)"
             ) from None
+
+    def path(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Log q₀ where a path to the posterior begins, and log p(x, z) − log q₀ along it.
+
+        That is the guide, or the prior if there is none; each ``(chains, batch)``.
+
+        Raises:
+            NoDensityError: As :meth:`guide`.
+        """
+        if not self.has_guide:
+            return self.split(u)
+        base = self.guide(u)
+        return base, self.joint(u) - base
+
+    def path_draws(self, num: int) -> Tensor:
+        """Draws of q₀, ``(num, batch, dim)``, from the global generator."""
+        return self.guide_draws(num) if self.has_guide else self.prior_draws(num)
 
     def prior_draws(self, num: int) -> Tensor:
         """Draws of the model's own latents, ``(num, batch, dim)``, from the global generator."""
@@ -197,8 +224,7 @@ class LogDensity:
             ValueError: Names it.
         """
         latents, _ = self._transformed(u)
-        for part in self._joint.singly(latents):
-            refuse_nan(self._joint.run(self._joint.model, part))
+        self._joint.refuse_nan(latents)
 
     def _transformed(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         latents = {}
@@ -255,8 +281,9 @@ def guide_draws(
         >>> guide_draws(fa.model, fa.guide, torch.zeros(3, 5), num_draws=7).shape
         torch.Size([7, 3, 2])
     """
-    with randomness.stream(seed, "guide draws", device_of(model, guide, args=args)):
-        return LogDensity(model, *args, guide=guide).guide_draws(num_draws)
+    density = LogDensity(model, *args, guide=guide)
+    with randomness.stream(seed, "guide draws", density.device):
+        return density.guide_draws(num_draws)
 
 
 def _latent(name: str, site: Any, again: Any, layout: Layout) -> _Latent:
