@@ -1,6 +1,7 @@
 """Appendix F of the AEVB paper: a posterior over weights as well, against point estimates."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -85,7 +86,7 @@ def _report(context: Context) -> Report:
     settings = context.settings
     report = Report()
     found = {
-        num_train: context.part(f"n-{num_train}", lambda n=num_train: _judged(context, n))
+        num_train: context.part(f"n-{num_train}", partial(_judged, context, num_train))
         for num_train in settings["num_train"]
     }
     for num_train, each in found.items():
@@ -127,11 +128,12 @@ def _judged(context: Context, num_train: int) -> dict[str, Any]:
         )
         for kind in _KINDS
     }
-    bayesian = opened["full-vb"].model
+    bayesian: Any = opened["full-vb"].model
+    pointwise: Any = opened["map"].model
     x = opened["map"].dataset.test.evaluation(settings["images"])
     train = opened["map"].dataset.train.evaluation(min(num_train, settings["images"]))
     grid, moved = disc(settings["spacing"]), disc(settings["spacing"], 0.5)
-    points = {"map": opened["map"].model.decoder, "mean": bayesian.at_mean_weights().decoder}
+    points = {"map": pointwise.decoder, "mean": bayesian.at_mean_weights().decoder}
     values = {kind: log_evidence_on(*grid, decoder, x) for kind, decoder in points.items()}
     errors = {
         kind: float((log_evidence_on(*moved, decoder, x[:100]) - values[kind][:100]).abs().mean())

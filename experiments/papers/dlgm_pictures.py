@@ -159,9 +159,17 @@ def _embedding(context: Context) -> Report:
 def _scatter(points: Tensor, classes: Tensor) -> Figure:
     figure, (axis,) = panels(1, 1, (COLUMN, COLUMN))
     drawn: Any = axis.scatter(
-        *points.T, c=classes, cmap="tab10", vmin=-0.5, vmax=9.5, s=1.2, linewidths=0, alpha=0.7
+        points[:, 0],
+        points[:, 1],
+        c=classes,
+        cmap="tab10",
+        vmin=-0.5,
+        vmax=9.5,
+        s=1.2,
+        linewidths=0,
+        alpha=0.7,
     )
-    bar = figure.colorbar(drawn, ax=axis, ticks=range(NUM_CLASSES), pad=0.01, fraction=0.05)
+    bar: Any = figure.colorbar(drawn, ax=axis, ticks=range(NUM_CLASSES), pad=0.01, fraction=0.05)
     bar.solids.set_alpha(1)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=7)

@@ -1,6 +1,7 @@
 """The DLGM of two latents: its posteriors on a grid against what infers them."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,9 +59,7 @@ def _report(context: Context) -> Report:
         training = plane_training(family, settings["epochs"], settings["data"])
         opened = context.open(training.name)
         x = opened.dataset.test.evaluation(settings["images"])
-        measured = context.part(
-            training.name, lambda model=opened.model, x=x: _measured(model, x, settings)
-        )
+        measured = context.part(training.name, partial(_measured, opened.model, x, settings))
         columns = {key: torch.tensor(value).double() for key, value in measured.items()}
         details = {
             "images": len(x), "epochs": settings["epochs"], "seed": 0, "grid": f"{_SIDE}²",
@@ -171,7 +170,7 @@ def _picture(model: Any, x: Tensor, settings: Any) -> Figure:
         row[0].imshow(image[0].numpy(), cmap="gray_r", vmin=0, vmax=1)
         row[0].set_axis_off()
         _contours(row[1], grid)
-        row[1].scatter(*prior.T, s=1.5, color=COLOURS[6], alpha=0.5, linewidths=0)
+        row[1].scatter(prior[:, 0], prior[:, 1], s=1.5, color=COLOURS[6], alpha=0.5, linewidths=0)
         row[1].set(xlim=(-3.5, 3.5), ylim=(-3.5, 3.5))
         recognized = guide_draws(model.model, model.guide, image, num_draws=_DRAWN)[:, 0]
         every = max(1, chains.unconstrained[:, :, 0, 0].numel() // _DRAWN)
@@ -184,7 +183,7 @@ def _picture(model: Any, x: Tensor, settings: Any) -> Figure:
                 grid.masses.reshape(_SIDE, _SIDE), origin="lower", extent=grid.extent,
                 aspect="auto", cmap="Greys",
             )  # fmt: skip
-            axis.scatter(*draws.T, s=1.5, color=colour, alpha=0.6, linewidths=0)
+            axis.scatter(draws[:, 0], draws[:, 1], s=1.5, color=colour, alpha=0.6, linewidths=0)
             axis.set(xlim=grid.extent[:2], ylim=grid.extent[2:])
     titles = ("test image", "prior", "recognition model", "Markov chains")
     for axis, title in zip(axes[:4], titles, strict=True):
