@@ -180,7 +180,7 @@ EXPERIMENTS = [
         {
             "quick": _manifold_budget({"digits": 4e3}, {"digits": 10}, 1),
             "standard": _manifold_budget({"frey-face": 2e6, "mnist": 2e6}, _SIDES, 10),
-            "full": _manifold_budget({"frey-face": 1e8, "mnist": 1e7}, _SIDES, 75),
+            "full": _manifold_budget({"frey-face": 1e8, "mnist": 1e7}, _SIDES, 110),
         },
         _manifolds,
     ),
@@ -191,7 +191,7 @@ EXPERIMENTS = [
         {
             "quick": _sample_budget({2: 4e3, 5: 4e3}, 1, "digits", votes=100, side=10),
             "standard": _sample_budget(dict.fromkeys(_FULL, 2e6), 20, votes=1000, side=10),
-            "full": _sample_budget(_FULL, 100, votes=1000, side=10),
+            "full": _sample_budget(_FULL, 140, votes=1000, side=10),
         },
         _samples,
     ),
