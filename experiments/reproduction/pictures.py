@@ -1,6 +1,7 @@
 """One style for all figures: legible at the width of a paper's column."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-__all__ = ["COLOURS", "COLUMN", "PAGE", "image_grid", "panels"]
+__all__ = ["COLOURS", "COLUMN", "PAGE", "image_grid", "panels", "style"]
 
 COLUMN, PAGE = 3.4, 7.0  # inches: one column, and both
 # Of Okabe and Ito, told apart by every kind of colour vision.
@@ -29,6 +30,11 @@ _STYLE = {
 }
 
 
+def style() -> AbstractContextManager[None]:
+    """The style, for text that is added to axes after they were made; reports run inside it."""
+    return rc_context(_STYLE)
+
+
 def panels(
     rows: int = 1, columns: int = 1, size: tuple[float, float] = (COLUMN, 2.6), **options: Any
 ) -> tuple[Figure, list[Axes]]:
@@ -43,19 +49,22 @@ def panels(
     Returns:
         The figure, and its axes row by row.
     """
-    with rc_context(_STYLE):
+    with style():
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, list(axes.flat)
 
 
-def image_grid(images: Tensor, columns: int, titles: Sequence[str] = ()) -> Figure:
+def image_grid(
+    images: Tensor, columns: int, titles: Sequence[str] = (), colours: str = "gray_r"
+) -> Figure:
     """Images side by side without axes, grey levels from 0 to 1.
 
     Args:
         images: ``(N, H, W)``; or ``(G, N, H, W)`` for groups side by side.
         columns: In each group.
         titles: Of the groups.
+        colours: Map of the grey levels: ink on paper for digits, ``"gray"`` for photographs.
     """
     groups = images if images.ndim == 4 else images.unsqueeze(0)
     rows = -(-groups.shape[1] // columns)
@@ -64,7 +73,7 @@ def image_grid(images: Tensor, columns: int, titles: Sequence[str] = ()) -> Figu
     shape = (each * len(groups), each * rows * height / (columns * width) + 0.2 * bool(titles))
     figure, axes = panels(1, len(groups), shape)
     for number, (axis, group) in enumerate(zip(axes, groups, strict=True)):
-        axis.imshow(_tiled(group, rows, columns), cmap="gray_r", vmin=0, vmax=1)
+        axis.imshow(_tiled(group, rows, columns), cmap=colours, vmin=0, vmax=1)
         axis.set_axis_off()
         if titles:
             axis.set_title(titles[number])
