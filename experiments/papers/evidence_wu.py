@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -158,7 +159,9 @@ def _report(context: Context) -> Report:
         "trained with fifty, and its table is over all 10,000 test images, so that differences "
         "between estimates are compared and not log-likelihoods. Temperatures lie evenly, with "
         f"one trajectory of {_LEAPFROG} leapfrog steps between two; step sizes come from a short "
-        "pilot run, whose evaluations are not counted. Errors are over images, for differences "
+        "pilot run, whose evaluations are not counted, and an evaluation with its gradient "
+        "counts as one. In the figure the paper's estimates are shifted so that its longest "
+        "annealing meets ours. Errors are over images, for differences "
         "over their differences.",
         "Bidirectional Monte Carlo anneals images of the model's own making from both ends: its "
         "gap bounds what annealing at that setting misses of them. The published 1.54 nats are "
@@ -222,14 +225,7 @@ def _claims(found: Mapping[_Estimate, Any], gaps: Mapping[_Estimate, Any]) -> li
             f"{float(apart.mean()):+.3f} ± {standard_error(apart):.3f} nats",
         ),
     ]
-    for estimator in _ESTIMATORS:
-        means = [float(found[e]["values"].mean()) for e in found if e.estimator == estimator]
-        claims.append(
-            Claim(
-                f"{estimator}: more is higher, as of bounds from below", means == sorted(means),
-                ", ".join(f"{mean:.2f}" for mean in means),
-            )
-        )  # fmt: skip
+    claims += [_rising(found, estimator) for estimator in _ESTIMATORS]
     if gaps:
         longest = _longest(gaps, _PRIOR)
         gap = torch.tensor(gaps[longest]["values"], dtype=torch.float64)
@@ -241,6 +237,17 @@ def _claims(found: Mapping[_Estimate, Any], gaps: Mapping[_Estimate, Any]) -> li
             )
         )
     return claims
+
+
+def _rising(found: Mapping[_Estimate, Any], estimator: str) -> Claim:
+    """Lower bounds in expectation come nearer with more temperatures or draws."""
+    values = [result["values"] for each, result in found.items() if each.estimator == estimator]
+    steps = [after - before for before, after in pairwise(values)]
+    return Claim(
+        f"{estimator}: more is no lower, as of bounds from below, to two standard errors",
+        all(float(step.mean()) > -2 * standard_error(step) for step in steps),
+        ", ".join(f"{float(step.mean()):+.2f} ± {standard_error(step):.2f}" for step in steps),
+    )
 
 
 def _picture(found: Mapping[_Estimate, Any]) -> Figure:
@@ -259,7 +266,7 @@ def _picture(found: Mapping[_Estimate, Any]) -> Figure:
         ]  # fmt: skip
         if shift:
             axis.plot(*zip(*theirs, strict=True), "s", color=colour, markersize=4,
-                      markerfacecolor="none", label="paper, shifted")  # fmt: skip
+                      markerfacecolor="none", label="paper, shifted" if estimator == _PRIOR else None)  # fmt: skip
     axis.set_xscale("log")
     axis.set_xlabel("decoder evaluations an image")
     axis.set_ylabel("log p(x) (nats)")
