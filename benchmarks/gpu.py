@@ -9,21 +9,18 @@ MNIST has. Without a GPU, ``--device cpu --quick`` goes the same ways.
 
 import argparse
 import importlib.util
-import os
 import time
-from pathlib import Path
 
-from benchmarks.competitors import COMPETITORS
-from benchmarks.machine import commit, describe_cpu, slug
-from benchmarks.publish import measure_and_publish
-from benchmarks.report import GPU_COLUMNS
-from benchmarks.runs import Plan
-from benchmarks.workloads import find_workload
+from benchmarks.common.machine import describe_cpu
+from benchmarks.common.publish import shared_options
+from benchmarks.steps.competitors import COMPETITORS
+from benchmarks.steps.plan import one_round, publish_steps
+from benchmarks.steps.report import GPU_COLUMNS
+from benchmarks.steps.workloads import find_workload
 
 __all__ = ["main"]
 
 _PROGRAMS = ["vae-100", "vae-1000", "vae-10000", "two-layer-100"]
-_DATAPOINTS = 60_000
 
 
 def main() -> None:
@@ -32,40 +29,27 @@ def main() -> None:
     quick: bool = options.quick
     seconds = 0.3 if quick else 2.0
     check_steps = 20 if quick else None
-    programs = ["vae-100", "vae-1000"] if quick else options.programs
-    datapoints = 2_000 if quick else _DATAPOINTS
     worker = ["--seconds", str(seconds)]
     worker += ["--check-steps", str(check_steps)] if quick else []
-    plan = Plan(
+    programs = ["vae-100", "vae-1000"] if quick else options.programs
+    datapoints = 2_000 if quick else 60_000
+    repeats = options.repeats or 3
+
+    jobs = []
+    for name in programs:
+        block = str(datapoints // find_workload(name, datapoints).batch)
+        jobs += one_round(name, datapoints, options, [*worker, "--block-steps", block])
+    publish_steps(
+        jobs * repeats,
+        options,
+        command="benchmarks.gpu",
         programs=programs,
-        competitors=options.competitors,
-        repeats=options.repeats,
-        threads=len(os.sched_getaffinity(0)),
-        device=options.device,
         datapoints=datapoints,
-        options={
-            name: [
-                *worker,
-                "--block-steps",
-                str(datapoints // find_workload(name, datapoints).batch),
-            ]
-            for name in programs
-        },
-        deadline=time.monotonic() + 60 * options.minutes,
-        rounds_outside=True,
-    )
-    machine = _describe(options.device)
-    measure_and_publish(
-        plan,
-        module="benchmarks.gpu",
-        machine=machine,
-        commit=options.commit or commit(),
         columns=GPU_COLUMNS,
-        name=slug(machine.split(",")[0]) if options.device == "cuda" else slug(machine),
-        folder=options.out,
         check_steps=check_steps,
-        seconds=seconds,
-        quick=quick,
+        measured=f"{repeats} × {seconds:g} s of steps per row, each in a process, in turn",
+        machine=_describe(options.device),
+        deadline=time.monotonic() + 60 * options.minutes,
     )
 
 
@@ -83,17 +67,14 @@ def _describe(device: str) -> str:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = shared_options(__doc__, "3 at most; time may allow fewer")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--repeats", type=int, default=3, help="at most; time may allow fewer")
     parser.add_argument("--minutes", type=float, default=7.5, help="no process runs beyond them")
     parser.add_argument("--programs", nargs="+", default=_PROGRAMS, metavar="PROGRAM")
     parser.add_argument(
         "--competitors", nargs="+", default=list(COMPETITORS), choices=list(COMPETITORS)
     )
     parser.add_argument("--commit", help="of the checkout, where git cannot say")
-    parser.add_argument("--out", type=Path, help="folder of the page")
-    parser.add_argument("--quick", action="store_true", help="two small programs, once")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""`load`: any source of data as three splits that know how they were made."""
+""":func:`load`: any source of data as three splits that know how they were made."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from aevb.data.binarization import check_binarize
+from aevb.data.binarization import check_binarize, check_probabilities, draw_once
 from aevb.data.partitions import Partition
 from aevb.data.sources import Source, read
-from aevb.data.splits import Split, make_split
+from aevb.data.splits import Split
 
 __all__ = ["Dataset", "load"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Three splits and where they come from; made by `load`.
+    """Three splits and where they come from; made by :func:`load`.
 
-    Args:
-        name: Name of the dataset, or stem of its file.
-        train: The training split.
-        validation: The split on which choices are made.
-        test: The split on which results are reported.
+    Attributes:
+        name: Of the dataset, or stem of its file.
+        train: To learn from.
+        validation: To choose by.
+        test: To report.
         source: The path it was read from, or what stands in for one.
         split_rule: How the splits were chosen, in words.
         divisor: What scales the raw values.
@@ -62,13 +63,7 @@ class Dataset:
         return self.train.shape
 
     def to(self, device: torch.device | str) -> Dataset:
-        """The same dataset with its values on another device.
-
-        Args:
-            device: The device.
-
-        Returns:
-            A dataset that presents the same numbers.
+        """The same numbers, with the values on another device.
 
         Example:
             >>> load("digits").to("cpu").test.device
@@ -78,11 +73,10 @@ class Dataset:
         return replace(self, train=train, validation=validation, test=test)
 
     def record(self) -> dict[str, Any]:
-        """What a run must write down to say which data it saw.
+        """What a run must write down to say which data it saw, JSON-able.
 
-        Returns:
-            Values that JSON can hold. `divisor`, `dtype` and `sha256` describe the raw values, so
-            they do not depend on `binarize` and `seed`.
+        ``divisor``, ``dtype`` and ``sha256`` describe the raw values: they do not depend on
+        ``binarize`` and ``seed``.
 
         Example:
             >>> record = load("digits").record()
@@ -115,30 +109,30 @@ def load(
     download: bool = True,
     seed: int = 0,
 ) -> Dataset:
-    """Loads a dataset into memory and splits it into train, validation and test.
+    """Load a dataset into memory and split it into train, validation and test.
 
     Named datasets have their usual splits. Anything else is split 80/10/10 by a permutation that
-    depends on the number of datapoints alone, unless an `.npz` file holds `train` and `test`.
+    depends on their number alone, unless an ``.npz`` file holds ``train`` and ``test``.
 
     The dtype says what values are: uint8 are pixels and presented divided by 255, bool are binary
     values, other integers are counts and presented as they are, and so are floats.
 
     References:
-        | Auto-Encoding Variational Bayes (Kingma & Welling, 2013): MNIST and Frey faces
-        | https://arxiv.org/abs/1312.6114
+        Auto-Encoding Variational Bayes (Kingma & Welling, 2013), for MNIST and Frey faces,
+        https://arxiv.org/abs/1312.6114
 
     Args:
-        source: One of `DATASETS`; the path of an `.npy` or `.npz` file, or of a folder of images
-            of one size and mode; or a tensor or array of shape `(N, *shape)`. A file or folder
-            named like a dataset is reached as a `Path` or with "./" before it.
-        root: The folder of the named datasets; None for `$AEVB_DATA`, else the user's cache.
-        binarize: "none", "fixed" (one draw for training and evaluation) or "dynamic" (training
-            draws at every presentation). See `Split`.
-        download: Whether to download a named dataset that is not in `root`.
-        seed: Seed of the binary draws. It does not change the splits.
+        source: One of ``DATASETS``; the path of an ``.npy`` or ``.npz`` file, or of a folder of
+            images of one size and mode; or a tensor or array, ``(N, *shape)``. A file or folder
+            named like a dataset is reached as a ``Path`` or with ``./`` before it.
+        root: The folder of the named datasets; None for ``$AEVB_DATA``, else the user's cache.
+        binarize: ``"none"``, ``"fixed"`` (one draw for training and evaluation) or ``"dynamic"``
+            (training draws at every presentation). See :class:`Split`.
+        download: Whether to download a named dataset that is not in ``root``.
+        seed: Of the binary draws; it does not change the splits.
 
     Returns:
-        The dataset, on the CPU. Greyscale images have shape `(H, W)`, colour images `(3, H, W)`.
+        The dataset, on the CPU: grey images are ``(H, W)``, colour images ``(3, H, W)``.
 
     Raises:
         FileNotFoundError: If a named dataset is missing and was not, or could not be, downloaded.
@@ -155,7 +149,7 @@ def load(
     raw = read(source, root=root, download=download)
     parts = raw.partition
     train, validation, test = (
-        make_split(torch.from_numpy(array), raw.divisor, name, binarize, seed)
+        _split(torch.from_numpy(array), raw.divisor, name, binarize, seed)
         for name, array in zip(("train", "validation", "test"), parts[:3], strict=True)
     )
     return Dataset(
@@ -171,9 +165,16 @@ def load(
     )
 
 
+def _split(values: Tensor, divisor: float, name: str, binarize: str, seed: int) -> Split:
+    if binarize == "fixed":
+        check_probabilities(values, divisor, binarize)
+        values, divisor = draw_once(values, divisor, name, seed), 1.0
+    return Split(values, name, divisor, binarize, seed)
+
+
 def _fingerprint(parts: Partition) -> str:
     digest = hashlib.sha256()
-    for array in (parts.train, parts.validation, parts.test):
+    for array in parts[:3]:
         digest.update(f"{array.dtype} {array.shape} ".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

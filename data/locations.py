@@ -10,13 +10,7 @@ __all__ = ["data_root", "not_found"]
 
 
 def data_root(root: str | os.PathLike[str] | None) -> Path:
-    """The folder that holds the named datasets: `root`, else `$AEVB_DATA`, else the user's cache.
-
-    Args:
-        root: A folder, or None for the default.
-
-    Returns:
-        The folder, which need not exist.
+    """The folder of the named datasets: ``root``, else ``$AEVB_DATA``, else the user's cache.
 
     Example:
         >>> data_root("datasets").name
@@ -47,12 +41,12 @@ def not_found(
 
     Example:
         >>> str(not_found("mnist", Path("data"), [Path("data/MNIST/raw/train")]))[:54]
-        'mnist is not in root=data: expected MNIST/raw/train; p'
+        'mnist: not in root=data; expected MNIST/raw/train: put'
     """
     expected = ", ".join(file.relative_to(root).as_posix() for file in files)
-    tried = f"; the download failed: {' '.join(str(error).split())}" if error else ""
+    tried = f" (the download failed: {' '.join(str(error).split())})" if error else ""
     remedy = f', or let load("{name}", download=True) fetch them' if not error else ""
     return FileNotFoundError(
-        f"{name} is not in root={root}: expected {expected}{tried}; put the files there or name "
+        f"{name}: not in root={root}{tried}; expected {expected}: put the files there or name "
         f"another folder with root= or $AEVB_DATA{remedy}"
     )

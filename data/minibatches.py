@@ -15,20 +15,20 @@ class Minibatches:
     but the seed and can be resumed in the middle of an epoch.
 
     Args:
-        num_datapoints: Number of datapoints `N`.
-        batch_size: Datapoints per batch, at most `N`. The last batch of an epoch is short when
-            `batch_size` does not divide `N`.
-        seed: Seed of the order.
+        num_datapoints: N.
+        batch_size: Datapoints of a batch, at most N. The last one of an epoch is short where this
+            does not divide N.
+        seed: Of the order.
 
     Attributes:
-        num_batches: Batches per epoch.
-        epoch: Completed epochs.
-        position: Datapoints of the current epoch that have been presented, below `N`: the last
+        num_batches: Of an epoch.
+        epoch: Completed ones.
+        position: Datapoints of the current epoch that have been presented, below N: the last
             batch of an epoch completes it and draws the order of the next.
 
     Raises:
-        ValueError: If `num_datapoints` or `batch_size` is below 1, or `batch_size` above
-            `num_datapoints`.
+        ValueError: If ``num_datapoints`` or ``batch_size`` is below 1, or ``batch_size`` above
+            ``num_datapoints``.
 
     Example:
         >>> batches = Minibatches(num_datapoints=10, batch_size=4, seed=0)
@@ -39,12 +39,11 @@ class Minibatches:
     """
 
     def __init__(self, num_datapoints: int, batch_size: int, seed: int) -> None:
-        """Draws the order of the first epoch."""
         if num_datapoints < 1:
-            raise ValueError(f"num_datapoints is {num_datapoints}; expected at least 1")
+            raise ValueError(f"num_datapoints: {num_datapoints}; expected at least 1")
         if not 1 <= batch_size <= num_datapoints:
             raise ValueError(
-                f"batch_size is {batch_size}; expected 1..{num_datapoints} (num_datapoints)"
+                f"batch_size: {batch_size}; expected 1..{num_datapoints} (num_datapoints)"
             )
         self.num_datapoints = num_datapoints
         self.batch_size = batch_size
@@ -65,8 +64,7 @@ class Minibatches:
         """The datapoints of the next batch.
 
         Returns:
-            Positions with shape `(B,)`, int64 on the CPU, with `B = batch_size` except for a
-            short last batch.
+            Positions, ``(B,)``, int64 on the CPU; B is ``batch_size`` but for a short last batch.
 
         Example:
             >>> Minibatches(10, 10, seed=0).next_indices().sort().values
@@ -81,10 +79,7 @@ class Minibatches:
         return indices
 
     def epoch_order(self) -> Tensor:
-        """The whole permutation of the current epoch, presented or not.
-
-        Returns:
-            Positions with shape `(N,)`, int64 on the CPU.
+        """The whole permutation of the current epoch, ``(N,)``, int64 on the CPU.
 
         Example:
             >>> batches = Minibatches(10, 4, seed=0)
@@ -95,11 +90,7 @@ class Minibatches:
         return self._order.clone()
 
     def state_dict(self) -> dict[str, Tensor | int]:
-        """All that the rest of the order depends on.
-
-        Returns:
-            The generator's state (uint8), the current `order` with shape `(N,)` and the integers
-            `position`, `epoch`, `num_datapoints` and `batch_size`.
+        """All that the rest of the order depends on: tensors and integers, by name.
 
         Example:
             >>> Minibatches(10, 4, seed=0).state_dict()["position"]
@@ -115,14 +106,14 @@ class Minibatches:
         }
 
     def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
-        """Continues exactly where a saved order stopped; on an error, nothing is changed.
+        """Continue exactly where a saved order stopped; on an error, nothing is changed.
 
         Args:
-            state: What `state_dict` returned; integers may have become tensors of one value.
+            state: What ``state_dict`` returned; integers may have become tensors of one value.
 
         Raises:
-            ValueError: If the state lacks an entry, belongs to another `num_datapoints` or
-                `batch_size`, or is damaged.
+            ValueError: If the state lacks an entry, belongs to another ``num_datapoints`` or
+                ``batch_size``, or is damaged.
 
         Example:
             >>> first, second = Minibatches(10, 4, seed=0), Minibatches(10, 4, seed=1)
@@ -132,11 +123,11 @@ class Minibatches:
         """
         missing = sorted(self.state_dict().keys() - state.keys())
         if missing:
-            raise ValueError(f"state lacks {', '.join(missing)}; expected a state_dict()")
+            raise ValueError(f"state: lacks {', '.join(missing)}; expected a state_dict()")
         for name in ("num_datapoints", "batch_size"):
             if int(state[name]) != getattr(self, name):
                 raise ValueError(
-                    f"state has {name} {int(state[name])}; expected {getattr(self, name)}"
+                    f"state: {name} {int(state[name])}; expected {getattr(self, name)}"
                 )
         order, position, epoch = self._checked(state)
         self._generator = _generator(state["generator"])
@@ -146,13 +137,13 @@ class Minibatches:
         order = torch.as_tensor(state["order"]).to("cpu", torch.int64, copy=True)
         if not torch.equal(order.sort().values, torch.arange(self.num_datapoints)):
             raise ValueError(
-                f"state has an order of shape {tuple(order.shape)}; expected a permutation of "
+                f"state: order of shape {tuple(order.shape)}; expected a permutation of "
                 f"0..{self.num_datapoints - 1}"
             )
         position, epoch = int(state["position"]), int(state["epoch"])
         if position % self.batch_size or not 0 <= position < self.num_datapoints or epoch < 0:
             raise ValueError(
-                f"state has position {position} and epoch {epoch}; expected a multiple of "
+                f"state: position {position} and epoch {epoch}; expected a multiple of "
                 f"{self.batch_size} below {self.num_datapoints}, and at least 0"
             )
         return order, position, epoch
@@ -166,5 +157,5 @@ def _generator(state: Tensor | int) -> torch.Generator:
     try:
         generator.set_state(torch.as_tensor(state).cpu())
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"state has a damaged generator ({error}); expected its state") from error
+        raise ValueError(f"state: damaged generator ({error}); expected its state") from error
     return generator

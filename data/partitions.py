@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 
 __all__ = ["Partition", "by_permutation", "by_position", "tenths"]
 
-# One constant for every shuffled dataset: the split is part of the dataset, not of the experiment,
-# so it does not follow the seed of a run.
+# one for every shuffled dataset: the split is part of the data, not of the experiment, so that it
+# does not follow the seed of a run
 PERMUTATION_SEED = 0
 
 
 class Partition(NamedTuple):
     """The three parts of a dataset, and the rule in words that made them.
 
-    Args:
-        train: Stored values with shape `(N_train, *shape)`.
-        validation: Stored values with shape `(N_validation, *shape)`.
-        test: Stored values with shape `(N_test, *shape)`.
+    Attributes:
+        train: Stored values, ``(N, *shape)``, as are the next two.
+        validation: To choose by.
+        test: To report.
         rule: How the parts were chosen, for the record of a run.
 
     Example:
@@ -36,13 +36,7 @@ class Partition(NamedTuple):
 
 
 def tenths(count: int) -> tuple[int, int, int]:
-    """Sizes of an 80/10/10 split; what does not divide by ten goes to train.
-
-    Args:
-        count: Number of datapoints.
-
-    Returns:
-        The numbers of train, validation and test datapoints.
+    """Train, validation and test datapoints of an 80/10/10 split; the remainder goes to train.
 
     Example:
         >>> tenths(1999)
@@ -52,32 +46,32 @@ def tenths(count: int) -> tuple[int, int, int]:
 
 
 def by_permutation(array: NDArray[Any], sizes: tuple[int, int, int], where: str) -> Partition:
-    r"""Shuffles by a permutation that depends on the number of datapoints alone, then cuts.
+    """Shuffle by a permutation that depends on the number of datapoints alone, then cut.
 
     The permutation sorts the raw 64-bit outputs of PCG64, a stream that NumPy keeps the same
-    across its releases, which it does not promise of `Generator.permutation`.
+    across its releases, which it does not promise of ``Generator.permutation``.
 
     References:
-        | NEP 19: Random number generator policy (Kern, 2018)
-        | https://numpy.org/neps/nep-0019-rng-policy.html
+        NEP 19: Random number generator policy (Kern, 2018),
+        https://numpy.org/neps/nep-0019-rng-policy.html
 
     Args:
-        array: Values with shape `(N, *shape)`.
-        sizes: The numbers of train, validation and test datapoints, which sum to `N`.
-        where: The source of the array, for the error messages.
+        array: Values, ``(N, *shape)``.
+        sizes: Train, validation and test datapoints, N in all.
+        where: The source of the array, for the error.
 
     Returns:
         The parts, which are copies.
 
     Raises:
-        ValueError: If `sizes` do not sum to `N`.
+        ValueError: If there are not as many datapoints.
 
     Example:
         >>> by_permutation(np.zeros((10, 2)), (8, 1, 1), "zeros").train.shape
         (8, 2)
     """
     if sum(sizes) != len(array):
-        raise ValueError(f"{where} holds {len(array)} datapoints; expected {sum(sizes)}")
+        raise ValueError(f"{where}: {len(array)} datapoints; expected {sum(sizes)}")
     keys = np.random.PCG64(PERMUTATION_SEED).random_raw(len(array))
     order = np.argsort(keys, kind="stable")
     train, validation, test = np.split(order, np.cumsum(sizes)[:2])
@@ -91,19 +85,19 @@ def by_permutation(array: NDArray[Any], sizes: tuple[int, int, int], where: str)
 def by_position(
     training: NDArray[Any], test: NDArray[Any], sizes: tuple[int, int, int], where: str
 ) -> Partition:
-    """Keeps the order of the two files: validation is the end of the training file.
+    """Keep the order of the two files: validation is the end of the training file.
 
     Args:
-        training: The training file's values with shape `(N_train + N_validation, *shape)`.
-        test: The test file's values with shape `(N_test, *shape)`.
-        sizes: The numbers of train, validation and test datapoints.
-        where: The source of the arrays, for the error messages.
+        training: The training file's values, ``(N, *shape)``.
+        test: The test file's.
+        sizes: Train, validation and test datapoints.
+        where: The source of the arrays, for the error.
 
     Returns:
         The parts, which are views.
 
     Raises:
-        ValueError: If the arrays do not hold as many datapoints as `sizes` say.
+        ValueError: If there are not as many datapoints.
 
     Example:
         >>> by_position(np.zeros((6, 2)), np.zeros((3, 2)), (5, 1, 3), "zeros").rule
@@ -112,7 +106,7 @@ def by_position(
     found, expected = (len(training), len(test)), (sizes[0] + sizes[1], sizes[2])
     if found != expected:
         raise ValueError(
-            f"{where} holds {found[0]} training and {found[1]} test datapoints; "
+            f"{where}: {found[0]} training and {found[1]} test datapoints; "
             f"expected {expected[0]} and {expected[1]}"
         )
     rule = (

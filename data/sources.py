@@ -13,10 +13,9 @@ from torch import Tensor
 from aevb.data.locations import data_root
 from aevb.data.partitions import Partition, by_permutation, by_position, tenths
 from aevb.data.readers.arrays import read_npy, read_npz
-from aevb.data.readers.colour import read_cifar10, read_svhn
 from aevb.data.readers.folders import read_folder
 from aevb.data.readers.frey import frey_file, read_frey
-from aevb.data.readers.idx import FOLDERS, image_files, read_images
+from aevb.data.readers.torchvision_sets import read_set
 from aevb.data.values import from_tensor, interpret
 
 __all__ = ["DATASETS", "Raw", "Source", "read"]
@@ -24,8 +23,8 @@ __all__ = ["DATASETS", "Raw", "Source", "read"]
 Source = str | os.PathLike[str] | NDArray[Any] | Tensor
 
 # Train, validation and test datapoints. The AEVB paper does not state its split of the Frey faces;
-# the sizes are those of the VampPrior code (Tomczak & Welling, 2018). Random frames of one video
-# are near neighbours of each other, so figures on its test set are optimistic.
+# these are the VampPrior code's (Tomczak & Welling, 2018). Random frames of one video are near
+# neighbours of each other, so that figures on its test set are optimistic.
 SIZES = {
     "digits": (1_297, 250, 250),
     "mnist": (50_000, 10_000, 10_000),
@@ -42,8 +41,8 @@ DATASETS = tuple(SIZES)
 class Raw(NamedTuple):
     """A dataset as it was read, before any binarization.
 
-    Args:
-        name: Its name, or the stem of its file.
+    Attributes:
+        name: Of the dataset, or stem of its file.
         source: The path it was read from, or what stands in for one.
         divisor: What scales the stored values.
         partition: The three parts and the rule that made them.
@@ -62,10 +61,10 @@ class Raw(NamedTuple):
 def read(
     source: Source, *, root: str | os.PathLike[str] | None = None, download: bool = True
 ) -> Raw:
-    """Reads and splits a dataset. A string that is one of `DATASETS` is always that dataset.
+    """Read and split a dataset; a string that is one of ``DATASETS`` is always that dataset.
 
     Args:
-        source: A name, a path, or values with shape `(N, *shape)`.
+        source: As of :func:`aevb.data.load`, as are the others.
         root: The folder of the named datasets; None for the default.
         download: Whether to download what is missing.
 
@@ -88,7 +87,7 @@ def read(
         return _split_tenths(source, "source", "array", "array in memory")
     if isinstance(source, (str, os.PathLike)):
         return _read_path(Path(source).expanduser())
-    raise ValueError(f"source is a {type(source).__name__}; expected {_expected()}")
+    raise ValueError(f"source: {type(source).__name__}; expected {_expected()}")
 
 
 def _read_named(name: str, root: Path, download: bool) -> Raw:
@@ -98,14 +97,7 @@ def _read_named(name: str, root: Path, download: bool) -> Raw:
         path = frey_file(root, download=download)
         partition = by_permutation(read_frey(path), SIZES[name], str(path))
         return Raw(name, str(path), 255.0, partition)
-    if name in FOLDERS:
-        paths = image_files(name, root, download=download)
-        training, test = (read_images(path) for path in paths)
-        location = str(paths[0].parent)
-    else:
-        reader = read_cifar10 if name == "cifar10" else read_svhn
-        training, test = reader(root, download=download)
-        location = str(root)
+    location, training, test = read_set(name, root, download=download)
     return Raw(name, location, 255.0, by_position(training, test, SIZES[name], location))
 
 
@@ -125,7 +117,7 @@ def _read_path(path: Path) -> Raw:
         divisor, partition = (read_npy if path.suffix.lower() == ".npy" else read_npz)(path)
         return Raw(name, location, divisor, partition)
     found = "is no such file" if path.is_file() else "does not exist"
-    raise ValueError(f"source {str(path)!r} {found}; expected {_expected()}")
+    raise ValueError(f"source: {str(path)!r} {found}; expected {_expected()}")
 
 
 def _split_tenths(array: NDArray[Any], where: str, name: str, location: str) -> Raw:

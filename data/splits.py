@@ -18,38 +18,38 @@ from aevb.data.binarization import (
     scale,
 )
 
-__all__ = ["Split", "make_split"]
+__all__ = ["Split"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
     r"""The datapoints of one part of a dataset, in memory in their stored form.
 
-    With pixels \(p = \text{values} / \text{divisor}\), training sees (`gather`) and evaluation
-    sees (`evaluation`, `batches`)
+    With pixels :math:`p = \text{values} / \text{divisor}`, training sees (``gather``) and
+    evaluation sees (``evaluation``, ``batches``)
 
-    - "none": \(x = p\), both times;
-    - "dynamic": \(x \sim \text{Bernoulli}(p)\), drawn anew at every call for training, and drawn
-      once for evaluation;
-    - "fixed": \(x \sim \text{Bernoulli}(p)\), drawn once and the same for both; `values` are then
-      this draw. `aevb.data.load` makes it.
+    - ``"none"``: :math:`x = p`, both times;
+    - ``"dynamic"``: :math:`x \sim \text{Bernoulli}(p)`, drawn anew at every call for training, and
+      drawn once for evaluation;
+    - ``"fixed"``: :math:`x \sim \text{Bernoulli}(p)`, drawn once and the same for both; ``values``
+      are then this draw. :func:`aevb.data.load` makes it.
 
-    The draw for evaluation comes from a CPU generator seeded by (`seed`, `name`): it is the same
+    The draw for evaluation comes from a CPU generator seeded by ``(seed, name)``: it is the same
     at every call and on every device.
 
     References:
-        | On the quantitative analysis of deep belief networks (Salakhutdinov & Murray, 2008)
-        | https://www.cs.toronto.edu/~rsalakhu/papers/dbn_ais.pdf
+        On the quantitative analysis of deep belief networks (Salakhutdinov & Murray, 2008),
+        https://www.cs.toronto.edu/~rsalakhu/papers/dbn_ais.pdf
 
     Args:
-        values: Stored values with shape `(N, *shape)`.
-        name: "train", "validation" or "test".
+        values: Stored values, ``(N, *shape)``.
+        name: ``"train"``, ``"validation"`` or ``"test"``.
         divisor: What scales the stored values: 255 for 8-bit pixels.
-        binarize: "none", "fixed" or "dynamic".
-        seed: Seed of the draw for evaluation.
+        binarize: ``"none"``, ``"fixed"`` or ``"dynamic"``.
+        seed: Of the draw for evaluation.
 
     Raises:
-        ValueError: If `binarize` is unknown, or the values cannot be binarized.
+        ValueError: If ``binarize`` is unknown, or the values cannot be binarized.
 
     Example:
         >>> pixels = torch.tensor([[0, 255], [255, 51]], dtype=torch.uint8)
@@ -70,15 +70,15 @@ class Split:
         """Refuses what could not be presented."""
         if self.values.ndim < 2 or self.values.numel() == 0:
             found = tuple(self.values.shape)
-            raise ValueError(f"values has shape {found}; expected (N, *shape), not empty")
+            raise ValueError(f"values: shape {found}; expected (N, *shape), not empty")
         if self.divisor <= 0:
-            raise ValueError(f"divisor is {self.divisor}; expected a positive number")
+            raise ValueError(f"divisor: {self.divisor}; expected a positive number")
         check_binarize(self.binarize)
         if self.binarize != "none":
             check_probabilities(self.values, self.divisor, self.binarize)
         if self.binarize == "fixed" and (self.values.dtype, self.divisor) != (torch.uint8, 1):
             raise ValueError(
-                f"values has dtype {self.values.dtype} and divisor {self.divisor}; expected the "
+                f"values: dtype {self.values.dtype} with divisor {self.divisor}; expected the "
                 "draw itself (uint8, divisor 1) with binarize='fixed': use aevb.data.load"
             )
 
@@ -104,13 +104,7 @@ class Split:
         return self.values.device
 
     def to(self, device: torch.device | str) -> Split:
-        """The same split with its values on another device.
-
-        Args:
-            device: The device.
-
-        Returns:
-            A split that presents the same numbers.
+        """The same numbers, with the values on another device.
 
         Example:
             >>> Split(torch.zeros(3, 2)).to("cpu").device
@@ -155,16 +149,16 @@ class Split:
         return replace(self, values=torch.cat([self.values, other.values]))
 
     def gather(self, indices: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Presents datapoints for training.
+        """Present datapoints for training.
 
         Args:
-            indices: Positions in `0..N-1` with shape `(B,)`, int64 or int32, on any device.
-            generator: Source of the "dynamic" draw, on the device of the values; None for torch's
+            indices: Positions in 0..N−1, ``(B,)``, int64 or int32, on any device.
+            generator: Source of the dynamic draw, on the device of the values; None for torch's
                 global generator.
 
         Returns:
-            Scaled or binarized values with shape `(B, *shape)`, on the device of the values;
-            float64 if the values are, else float32.
+            Scaled or binarized values, ``(B, *shape)``, on the device of the values; float64 if
+            the values are, else float32.
 
         Raises:
             ValueError: If the indices are no such positions (their range is checked on the CPU
@@ -178,34 +172,22 @@ class Split:
         return self.present(indices.to(self.device, non_blocking=True), generator)
 
     def present(self, indices: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """What `gather` does without its checks: nothing but operations on tensors.
-
-        Args:
-            indices: Positions with shape `(B,)`, on the device of the values.
-            generator: As for `gather`.
-
-        Returns:
-            As for `gather`.
-
-        Example:
-            >>> Split(torch.zeros(9, 2)).present(torch.arange(4)).shape
-            torch.Size([4, 2])
-        """
-        pixels = scale(self.values.index_select(0, indices), self.divisor, self._dtype)
+        """What ``gather`` does without its checks: nothing but operations on tensors."""
+        pixels = scale(self.values.index_select(0, indices), self.divisor)
         return bernoulli(pixels, generator) if self.binarize == "dynamic" else pixels
 
     def evaluation(self, limit: int | None = None) -> Tensor:
-        """Presents the split for evaluation, the same numbers at every call.
+        """Present the split for evaluation, the same numbers at every call.
 
         Args:
             limit: At most so many datapoints, the first ones; None for all.
 
         Returns:
-            Scaled or binarized values with shape `(min(limit, N), *shape)`, a copy in the dtype
-            of `gather`.
+            Scaled or binarized values, ``(min(limit, N), *shape)``, a copy in the dtype of
+            ``gather``.
 
         Raises:
-            ValueError: If `limit` is below 1.
+            ValueError: If ``limit`` is below 1.
 
         Example:
             >>> Split(torch.zeros(9, 28, 28)).evaluation(limit=5).shape
@@ -214,82 +196,51 @@ class Split:
         return self._rows(0, self._limited(limit))
 
     def batches(self, batch_size: int, limit: int | None = None) -> Iterator[Tensor]:
-        """Presents the split for evaluation in consecutive chunks.
+        """Present the split for evaluation in consecutive chunks.
 
         Args:
-            batch_size: Datapoints per chunk; the last chunk may be shorter.
-            limit: At most so many datapoints in all; None for all.
+            batch_size: Datapoints of a chunk; the last may be shorter.
+            limit: As for ``evaluation``.
 
         Returns:
-            An iterator over chunks of shape `(B, *shape)`, which joined equal `evaluation(limit)`.
+            Chunks, ``(B, *shape)``, which joined equal ``evaluation(limit)``.
 
         Raises:
-            ValueError: If `batch_size` or `limit` is below 1.
+            ValueError: If ``batch_size`` or ``limit`` is below 1.
 
         Example:
             >>> [len(chunk) for chunk in Split(torch.zeros(7, 2)).batches(3)]
             [3, 3, 1]
         """
         if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+            raise ValueError(f"batch_size: {batch_size}; expected at least 1")
         stop = self._limited(limit)
         starts = range(0, stop, batch_size)
         return (self._rows(start, min(start + batch_size, stop)) for start in starts)
 
     def _limited(self, limit: int | None) -> int:
         if limit is not None and limit < 1:
-            raise ValueError(f"limit is {limit}; expected at least 1, or None for all")
+            raise ValueError(f"limit: {limit}; expected at least 1, or None for all")
         return len(self) if limit is None else min(limit, len(self))
 
     def _rows(self, start: int, stop: int) -> Tensor:
         if self.binarize == "dynamic":
-            return scale(self._draw[start:stop], 1.0, self._dtype)
-        return scale(self.values[start:stop], self.divisor, self._dtype)
+            return self._draw[start:stop].to(presented_dtype(self.values))
+        return scale(self.values[start:stop], self.divisor)
 
     @cached_property
     def _draw(self) -> Tensor:
         draw = draw_once(self.values, self.divisor, self.name, self.seed)
         return draw.to(self.device)
 
-    @property
-    def _dtype(self) -> torch.dtype:
-        return presented_dtype(self.values)
-
-
-def make_split(values: Tensor, divisor: float, name: str, binarize: str, seed: int) -> Split:
-    """Builds a split from raw values, drawing its binary values if they are to be fixed.
-
-    Args:
-        values: Raw values with shape `(N, *shape)`.
-        divisor: What scales them.
-        name: "train", "validation" or "test".
-        binarize: "none", "fixed" or "dynamic".
-        seed: Seed of the draw.
-
-    Returns:
-        The split.
-
-    Raises:
-        ValueError: If `binarize` is unknown, or the values cannot be binarized.
-
-    Example:
-        >>> make_split(torch.full((3, 2), 255), 255.0, "test", "fixed", 0).values.sum()
-        tensor(6)
-    """
-    check_binarize(binarize)
-    if binarize == "fixed":
-        check_probabilities(values, divisor, binarize)
-        values, divisor = draw_once(values, divisor, name, seed), 1.0
-    return Split(values, name, divisor, binarize, seed)
-
 
 def _check_indices(indices: Tensor, count: int) -> None:
     if indices.ndim != 1 or indices.dtype not in (torch.int64, torch.int32):
         raise ValueError(
-            f"indices has shape {tuple(indices.shape)} and dtype {indices.dtype}; "
+            f"indices: shape {tuple(indices.shape)} and dtype {indices.dtype}; "
             "expected shape (B,) and int64"
         )
     if indices.device.type == "cpu" and len(indices):
         low, high = (int(bound) for bound in torch.aminmax(indices))
         if low < 0 or high >= count:
-            raise ValueError(f"indices lie between {low} and {high}; expected 0..{count - 1}")
+            raise ValueError(f"indices: between {low} and {high}; expected 0..{count - 1}")

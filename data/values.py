@@ -11,9 +11,11 @@ from torch import Tensor
 
 __all__ = ["MIN_DATAPOINTS", "Values", "from_tensor", "interpret"]
 
-MIN_DATAPOINTS = 10  # the fewest that leave one datapoint for each tenth of an 80/10/10 split
+# the fewest that leave one datapoint for each tenth of an 80/10/10 split
+MIN_DATAPOINTS = 10
 
-MAX_COUNT = 2**24  # float32 has 24 significant bits: every integer up to here is exact
+# float32 has 24 significant bits: every integer up to here is exact
+MAX_COUNT = 2**24
 
 FORMS = (
     "uint8 (pixels 0..255), bool (binary values), integers (counts) "
@@ -24,9 +26,9 @@ FORMS = (
 class Values(NamedTuple):
     """Values as they are stored, and what divides them when they are presented to a model.
 
-    Args:
-        array: Stored values with shape `(N, *shape)`.
-        divisor: The presented values are `array / divisor`: 255 for pixels, 1 otherwise.
+    Attributes:
+        array: Stored values, ``(N, *shape)``.
+        divisor: 255 for pixels, 1 otherwise: ``array / divisor`` is presented.
 
     Example:
         >>> Values(np.zeros((10, 2), dtype=np.uint8), divisor=255.0).divisor
@@ -38,7 +40,7 @@ class Values(NamedTuple):
 
 
 def interpret(array: NDArray[Any], where: str, *, minimum: int = MIN_DATAPOINTS) -> Values:
-    """Checks an array and brings it to the form in which its values are stored.
+    """Check an array and bring it to the form in which its values are stored.
 
     The dtype says what the values are. uint8 are pixels, stored as they are and presented divided
     by 255. bool are binary values, stored as uint8 zeros and ones. Other integers are counts,
@@ -46,12 +48,12 @@ def interpret(array: NDArray[Any], where: str, *, minimum: int = MIN_DATAPOINTS)
     float32, and both are presented as they are.
 
     Args:
-        array: Values with shape `(N, *shape)`.
-        where: The file or argument that holds them, for the error messages.
+        array: Values, ``(N, *shape)``.
+        where: The file or argument that holds them, for the errors.
         minimum: The fewest datapoints to accept.
 
     Returns:
-        The stored values with shape `(N, *shape)` and their divisor.
+        The stored values, ``(N, *shape)``, and their divisor.
 
     Raises:
         ValueError: If there are no datapoint axes, too few datapoints, no values in a datapoint,
@@ -72,18 +74,18 @@ def interpret(array: NDArray[Any], where: str, *, minimum: int = MIN_DATAPOINTS)
     if kind == "f" and size <= 8:
         _check_finite(array, where)
         return Values(array.astype(np.float64 if size == 8 else np.float32, copy=False), 1.0)
-    raise ValueError(f"{where} has dtype {array.dtype}; expected {FORMS}")
+    raise ValueError(f"{where}: dtype {array.dtype}; expected {FORMS}")
 
 
 def from_tensor(tensor: Tensor, where: str) -> NDArray[Any]:
-    """Views a tensor of any device and float dtype as a NumPy array of the same values.
+    """View a tensor of any device and float dtype as a NumPy array of the same values.
 
     Args:
-        tensor: A dense tensor with shape `(N, *shape)`.
-        where: The argument that holds it, for the error messages.
+        tensor: Dense, ``(N, *shape)``.
+        where: The argument that holds it, for the errors.
 
     Returns:
-        The values with shape `(N, *shape)`; bfloat16 widened to float32, which is exact.
+        The values, ``(N, *shape)``; bfloat16 widened to float32, which is exact.
 
     Raises:
         ValueError: If the tensor is sparse or has a dtype that NumPy lacks.
@@ -93,35 +95,35 @@ def from_tensor(tensor: Tensor, where: str) -> NDArray[Any]:
         dtype('float32')
     """
     if tensor.layout != torch.strided:
-        raise ValueError(f"{where} has layout {tensor.layout}; expected a dense tensor")
+        raise ValueError(f"{where}: layout {tensor.layout}; expected a dense tensor")
     tensor = tensor.detach().cpu()
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
     try:
         return tensor.resolve_conj().resolve_neg().numpy()
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"{where} has dtype {tensor.dtype}; expected {FORMS}") from error
+        raise ValueError(f"{where}: dtype {tensor.dtype}; expected {FORMS}") from error
 
 
 def _check_shape(array: NDArray[Any], where: str, minimum: int) -> None:
     if isinstance(array, np.ma.MaskedArray):
-        raise ValueError(f"{where} is a masked array; expected all values, without a mask")
+        raise ValueError(f"{where}: masked array; expected all values, without a mask")
     if array.ndim < 2:
-        raise ValueError(f"{where} has shape {array.shape}; expected (N, *shape)")
+        raise ValueError(f"{where}: shape {array.shape}; expected (N, *shape)")
     if 0 in array.shape[1:]:
         raise ValueError(
-            f"{where} has shape {array.shape}: its datapoints are empty; expected (N, *shape) "
-            "with at least one value per datapoint"
+            f"{where}: shape {array.shape}, whose datapoints are empty; expected (N, *shape) with "
+            "at least one value per datapoint"
         )
     if len(array) < minimum:
-        raise ValueError(f"{where} holds {len(array)} datapoints; expected at least {minimum}")
+        raise ValueError(f"{where}: {len(array)} datapoints; expected at least {minimum}")
 
 
 def _pixels(array: NDArray[Any], where: str) -> NDArray[Any]:
-    # Binary data saved as uint8 would be presented as 0 and 1/255, a mistake no model reports.
+    # binary data saved as uint8 would be presented as 0 and 1/255, a mistake no model reports
     if array.max() == 1:
         raise ValueError(
-            f"{where} holds uint8 values that are all 0 or 1; expected pixels 0..255 as uint8, "
+            f"{where}: uint8 values that are all 0 or 1; expected pixels 0..255 as uint8, "
             "or binary values as bool (array.astype(bool))"
         )
     return array
@@ -131,7 +133,7 @@ def _counts(array: NDArray[Any], where: str) -> NDArray[Any]:
     low, high = int(array.min()), int(array.max())
     if low < -MAX_COUNT or high > MAX_COUNT:
         raise ValueError(
-            f"{where} holds integers from {low} to {high}; expected magnitudes up to 2**24, the "
+            f"{where}: integers from {low} to {high}; expected magnitudes up to 2**24, the "
             "largest that float32 presents exactly (give larger ones as float64)"
         )
     small = array.dtype.kind == "i" and array.dtype.itemsize <= 2
@@ -144,6 +146,6 @@ def _check_finite(array: NDArray[Any], where: str) -> None:
         return
     first = tuple(int(i) for i in np.unravel_index(int(finite.argmin()), array.shape))
     raise ValueError(
-        f"{where} holds {finite.size - int(finite.sum())} values that are NaN or infinite, the "
-        f"first ({array[first]}) at index {first}; expected finite values"
+        f"{where}: {finite.size - int(finite.sum())} values that are NaN or infinite, the first "
+        f"({array[first]}) at index {first}; expected finite values"
     )

@@ -1,14 +1,9 @@
 """What may be believed: evidence with its errors, predictions and pictures."""
 
-from aevb.evaluation.arviz import ess_bulk, ess_tail, guide_to_arviz, rhat, to_arviz
-from aevb.evaluation.latents.embedding import (
-    ActiveUnits,
-    Embedding,
-    KLPerDimension,
-    active_units,
-    embed,
-    kl_per_dimension,
-)
+from aevb.evaluation.arviz import guide_to_arviz, to_arviz
+from aevb.evaluation.diagnostics import ess_bulk, ess_tail, rhat
+from aevb.evaluation.latents.embedding import ActiveUnits, Embedding, active_units, embed
+from aevb.evaluation.latents.kl import KLPerDimension, kl_per_dimension
 from aevb.evaluation.latents.use import LatentUse, latent_use
 from aevb.evaluation.plots import embedding_plot, evidence_curve, image_grid, training_curve
 from aevb.evaluation.posterior.calibration import Calibration, calibrate

@@ -2,13 +2,11 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from aevb.inference import AISEvidence, Draws, HMCEvidence, ImportanceEvidence
@@ -16,7 +14,7 @@ from aevb.inference import AISEvidence, Draws, HMCEvidence, ImportanceEvidence
 if TYPE_CHECKING:
     from xarray import Dataset
 
-__all__ = ["ess_bulk", "ess_tail", "guide_to_arviz", "rhat", "to_arviz"]
+__all__ = ["guide_to_arviz", "to_arviz"]
 
 Evidence = Tensor | ImportanceEvidence | AISEvidence | HMCEvidence
 Sites = Mapping[str, Tensor]
@@ -82,11 +80,10 @@ def to_arviz(
     """
     batch = draws.unconstrained.shape[2] if draws.is_local else None
     sampler = {"tuning_steps": draws.num_warmup, "seed": draws.seed}
-    groups = _Groups(_Dims(batch, dims or {}))
-    groups.add("posterior", draws.samples, _CHAINS, "latent", sampler)
-    groups.add("sample_stats", _statistics(draws), _CHAINS, None, sampler)
-    groups.add_common(posterior_predictive, observed_data, log_evidence, _CHAINS)
-    return groups.assembled()
+    groups = _Groups(_CHAINS, batch, dims)
+    groups.add("posterior", draws.samples, event="latent", attrs=sampler)
+    groups.add("sample_stats", _statistics(draws), attrs=sampler)
+    return groups.assembled(posterior_predictive, observed_data, log_evidence)
 
 
 def guide_to_arviz(
@@ -132,15 +129,17 @@ def guide_to_arviz(
         raise ValueError(
             f"samples: expected (samples, *plates, *event); got shape {tuple(first.shape)}"
         )
-    groups = _Groups(_Dims(first.shape[1] if is_local else None, dims or {}))
     sample_dims: tuple[str, ...] = ("sample",)
+    predictive = posterior_predictive or {}
     if not _has_trees():
         sample_dims = _CHAINS
-        samples = _one_chain(samples)
-        posterior_predictive = _one_chain(posterior_predictive or {})
-    groups.add("posterior", samples, sample_dims, "latent")
-    groups.add_common(posterior_predictive, observed_data, log_evidence, sample_dims)
-    return groups.assembled()
+        samples, predictive = (
+            {name: value.unsqueeze(0) for name, value in sites.items()}
+            for sites in (samples, predictive)
+        )
+    groups = _Groups(sample_dims, first.shape[1] if is_local else None, dims)
+    groups.add("posterior", samples, event="latent")
+    return groups.assembled(predictive, observed_data, log_evidence)
 
 
 def _statistics(draws: Draws) -> dict[str, Tensor]:
@@ -155,143 +154,34 @@ def _statistics(draws: Draws) -> dict[str, Tensor]:
     return {**draws.stats, **together, **of_each}
 
 
-def rhat(draws: Draws) -> NDArray[np.float64]:
-    """R-hat of each posterior, the largest over its dimensions; above 1.01 it did not converge.
-
-    It is that of ranks and of ranks of distances from the median, in unconstrained coordinates.
-
-    References:
-        Rank-Normalization, Folding, and Localization: An Improved R-hat (Vehtari, Gelman, Simpson,
-        Carpenter & Bürkner, 2021), https://arxiv.org/abs/1903.08008
-
-    Args:
-        draws: Of :func:`aevb.inference.hmc`.
-
-    Returns:
-        ``(batch,)``, or ``()`` for a joint posterior; NaN with fewer than two chains or four
-        draws, and where all draws are equal.
-
-    Example:
-        >>> import torch
-        >>> from aevb import inference, models
-        >>> fa = models.FactorAnalysis((5,), 2)
-        >>> draws = inference.hmc(fa.model, torch.zeros(3, 5), num_samples=100, num_warmup=100)
-        >>> rhat(draws).shape, bool((rhat(draws) < 1.1).all())
-        ((3,), True)
-    """
-    return _array(draws.rhat)
-
-
-def ess_bulk(draws: Draws) -> NDArray[np.float64]:
-    """Effective number of draws for the middle of each posterior, the least over its dimensions.
-
-    References:
-        As of :func:`rhat`
-
-    Args:
-        draws: Of :func:`aevb.inference.hmc`.
-
-    Returns:
-        ``(batch,)``, or ``()`` for a joint posterior; NaN with fewer than four draws, and where
-        all draws are equal, which ArviZ takes to be independent.
-
-    Example:
-        >>> import torch
-        >>> from aevb import inference, models
-        >>> fa = models.FactorAnalysis((5,), 2)
-        >>> draws = inference.hmc(fa.model, torch.zeros(3, 5), num_samples=100, num_warmup=100)
-        >>> bool((ess_bulk(draws) > 100).all())
-        True
-    """
-    return _array(draws.ess_bulk)
-
-
-def ess_tail(draws: Draws) -> NDArray[np.float64]:
-    """Effective number of draws for the 5 and 95 % quantiles, the least over dimensions.
-
-    References:
-        As of :func:`rhat`
-
-    Args:
-        draws: Of :func:`aevb.inference.hmc`.
-
-    Returns:
-        ``(batch,)``, or ``()`` for a joint posterior; NaN with fewer than four draws, and where
-        no draw is beyond a quantile because a chain stands still there.
-
-    Example:
-        >>> import torch
-        >>> from aevb import inference, models
-        >>> fa = models.FactorAnalysis((5,), 2)
-        >>> draws = inference.hmc(fa.model, torch.zeros(3, 5), num_samples=100, num_warmup=100)
-        >>> bool((ess_tail(draws) > 100).all())
-        True
-    """
-    return _array(draws.ess_tail)
-
-
-def _array(values: Tensor) -> NDArray[np.float64]:
-    return np.asarray(values.cpu().numpy(), dtype=np.float64)
-
-
-@dataclass(frozen=True)
-class _Dims:
-    """Names of dimensions.
-
-    Attributes:
-        batch: Size of the data plate; None for a joint posterior.
-        given: Names that the caller chose, by site.
-    """
-
-    batch: int | None
-    given: Mapping[str, Sequence[str]]
-
-    def of(
-        self, name: str, shape: tuple[int, ...], event: str | None, taken: set[str]
-    ) -> tuple[str, ...]:
-        """Of a site behind the draws.
-
-        Args:
-            name: Of the site.
-            shape: Behind the draws.
-            event: Name of a single event dimension, if it has one.
-            taken: Names of variables, which are not free for dimensions.
-        """
-        if name in self.given:
-            if len(self.given[name]) != len(shape):
-                raise ValueError(
-                    f"dims: expected {len(shape)} names for {name!r} of shape {shape}; got "
-                    f"{tuple(self.given[name])}"
-                )
-            return tuple(self.given[name])
-        place = shape.index(self.batch) if self.batch in shape else None
-        others = [number for number in range(len(shape)) if number != place]
-        found = {number: f"{name}_dim_{count}" for count, number in enumerate(others)}
-        if event is not None and len(others) == 1:
-            found[others[0]] = event
-        if place is not None:
-            found[place] = "datapoint"
-        return tuple(
-            found[number] + "_dim" * (found[number] in taken) for number in range(len(shape))
-        )
-
-
 class _Groups:
-    """Datasets by group."""
+    """Datasets by group.
 
-    def __init__(self, dims: _Dims) -> None:
-        self._dims = dims
+    Args:
+        sample_dims: Dimensions that draws begin with.
+        batch: Size of the data plate; None for a joint posterior.
+        names: Of dimensions behind them that the caller chose, by site.
+    """
+
+    def __init__(
+        self,
+        sample_dims: tuple[str, ...],
+        batch: int | None,
+        names: Mapping[str, Sequence[str]] | None,
+    ) -> None:
+        self._sample_dims, self._batch, self._names = sample_dims, batch, names or {}
         self._groups: dict[str, Dataset] = {}
 
     def add(
         self,
         group: str,
         values: Sites,
-        sample_dims: tuple[str, ...],
+        *,
+        are_draws: bool = True,
         event: str | None = None,
         attrs: Mapping[str, Any] | None = None,
     ) -> None:
-        """A group whose variables begin with the given dimensions."""
+        """A group of variables; ``event`` names the one event dimension of a single variable."""
         from xarray import Dataset  # half a second, which importing this library does not take
 
         arrays = {
@@ -302,43 +192,46 @@ class _Groups:
             raise ValueError(
                 f"{group}: {', '.join(refused)} is a dimension of ArviZ's; name the site otherwise"
             )
-        if len(arrays) != 1:
-            event = None
+        first = self._sample_dims if are_draws else ()
         variables = {}
         for name, array in arrays.items():
-            if array.ndim < len(sample_dims):
+            if array.ndim < len(first):
                 raise ValueError(
-                    f"{group}: expected {name!r} to begin with ({', '.join(sample_dims)}); got "
+                    f"{group}: expected {name!r} to begin with ({', '.join(first)}); got "
                     f"shape {array.shape}"
                 )
-            behind = self._dims.of(name, array.shape[len(sample_dims) :], event, set(arrays))
-            variables[name] = ((*sample_dims, *behind), array)
+            behind = self._behind(name, array.shape[len(first) :], event, set(arrays))
+            variables[name] = ((*first, *behind), array)
         # plots of ArviZ 1.x select by coordinate
         coords = {
             dim: np.arange(size)
             for dims, array in variables.values()
             for dim, size in zip(dims, array.shape, strict=True)
         }
-        self._groups[group] = Dataset(
-            variables, coords, {**_attributes(sample_dims), **(attrs or {})}
-        )
+        self._groups[group] = Dataset(variables, coords, {**_attributes(first), **(attrs or {})})
 
-    def add_common(
-        self,
-        predictive: Sites | None,
-        observed: Sites | None,
-        evidence: Evidence | None,
-        sample_dims: tuple[str, ...],
-    ) -> None:
-        """What draws of every kind may come with."""
-        if predictive:
-            self.add("posterior_predictive", predictive, sample_dims)
-        if observed:
-            self.add("observed_data", observed, ())
-        if evidence is not None:
-            self._add_evidence(evidence)
+    def _behind(
+        self, name: str, shape: tuple[int, ...], event: str | None, variables: set[str]
+    ) -> tuple[str, ...]:
+        """Dimensions of a site behind the draws; names of variables are not free for them."""
+        if name in self._names:
+            if len(self._names[name]) != len(shape):
+                raise ValueError(
+                    f"dims: expected {len(shape)} names for {name!r} of shape {shape}; got "
+                    f"{tuple(self._names[name])}"
+                )
+            return tuple(self._names[name])
+        place = shape.index(self._batch) if self._batch in shape else None
+        others = [number for number in range(len(shape)) if number != place]
+        found = {number: f"{name}_dim_{count}" for count, number in enumerate(others)}
+        if event is not None and len(others) == len(variables) == 1:
+            found[others[0]] = event
+        if place is not None:
+            found[place] = "datapoint"
+        return tuple(dim + "_dim" * (dim in variables) for _, dim in sorted(found.items()))
 
-    def _add_evidence(self, evidence: Evidence) -> None:
+    def add_evidence(self, evidence: Evidence) -> None:
+        """The group ``constant_data``."""
         if isinstance(evidence, Tensor):
             values, attrs = {"log_evidence": evidence}, {}
         else:
@@ -347,49 +240,47 @@ class _Groups:
                 "log_evidence_standard_error": evidence.standard_error,
             }
             attrs = {"log_evidence_estimator": type(evidence).__name__}
-        batch = self._dims.batch
-        count = values["log_evidence"].numel()
-        if count != (batch or 1):
-            raise ValueError(f"log_evidence: expected {batch or 1} values; got {count}")
-        shape = () if batch is None else (batch,)
+        count, wanted = values["log_evidence"].numel(), self._batch or 1
+        if count != wanted:
+            raise ValueError(f"log_evidence: expected {wanted} values; got {count}")
+        shape = () if self._batch is None else (self._batch,)
         shaped = {name: value.reshape(shape) for name, value in values.items()}
-        self.add("constant_data", shaped, (), attrs=attrs)
+        self.add("constant_data", shaped, are_draws=False, attrs=attrs)
 
-    def assembled(self) -> Any:
-        """As the installed ArviZ has it."""
+    def assembled(
+        self, predictive: Sites | None, observed: Sites | None, evidence: Evidence | None
+    ) -> Any:
+        """With what draws of every kind may come with, as the installed ArviZ has it."""
+        if predictive:
+            self.add("posterior_predictive", predictive)
+        if observed:
+            self.add("observed_data", observed, are_draws=False)
+        if evidence is not None:
+            self.add_evidence(evidence)
         if _has_trees():
             from xarray import DataTree
 
             return DataTree.from_dict(self._groups)
-        return _arviz().InferenceData(**self._groups)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ArviZ 0.x announces its refactoring at import
+            from arviz import InferenceData
+        datasets: dict[str, Any] = {**self._groups}
+        return InferenceData(**datasets)
 
 
 def _attributes(sample_dims: tuple[str, ...]) -> dict[str, Any]:
     """As ArviZ's converters write them."""
     version = metadata.version("aevb")
-    attrs: dict[str, Any] = {
+    return {
         "created_at": datetime.now(UTC).isoformat(),
         "creation_library": "aevb",
         "creation_library_version": version,
         "creation_library_language": "Python",
         "inference_library": "aevb",
         "inference_library_version": version,
+        **({"sample_dims": list(sample_dims)} if sample_dims else {}),
     }
-    if sample_dims:
-        attrs["sample_dims"] = list(sample_dims)
-    return attrs
-
-
-def _one_chain(samples: Sites) -> Sites:
-    return {name: value.unsqueeze(0) for name, value in samples.items()}
 
 
 def _has_trees() -> bool:
     return int(metadata.version("arviz").split(".")[0]) >= _FIRST_WITH_TREES
-
-
-def _arviz() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ArviZ 0.x announces its refactoring at import
-        import arviz
-    return arviz

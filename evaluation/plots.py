@@ -5,16 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-__all__ = ["embedding_plot", "evidence_curve", "image_grid", "training_curve"]
+__all__ = ["embedding_plot", "evidence_curve", "image_grid", "new_axes", "training_curve"]
 
 _CURVES = {
     "train_objective": "training",
     "validation_elbo": "validation ELBO",
     "validation_log_joint": "validation log p(x, z) at a point: no bound",
 }
+
+
+def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes, sizes in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
 
 
 def training_curve(
@@ -27,8 +34,7 @@ def training_curve(
         path: Picture to write.
         unit: Of the objective, as the run says it.
     """
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_axes(6, 4)
     epochs = [row["epoch"] for row in history]
     for key, label in _CURVES.items():
         values = [math.nan if row.get(key) is None else row[key] for row in history]
@@ -53,8 +59,7 @@ def embedding_plot(points: Tensor, names: list[str], path: Path) -> None:
         names: Of the dimensions.
         path: Picture to write.
     """
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_axes(5, 5)
     if points.shape[1] == 1:
         axes.hist(points[:, 0].numpy(), bins=50)
     else:
@@ -71,8 +76,7 @@ def evidence_curve(curve: dict[str, Any], path: Path) -> None:
         curve: From :func:`aevb.evaluation.importance_curve`.
         path: Picture to write.
     """
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_axes(6, 4)
     counts = curve["num_samples"]
     bounds, errors = (
         [math.nan if value is None else value for value in curve[key]]
@@ -118,8 +122,7 @@ def image_grid(images: Tensor, path: Path, columns: int, title: str = "") -> Non
     if sheet.ndim == 3 and high > low:
         sheet = (sheet - low) / (high - low)
     tall = sheet.shape[0] / sheet.shape[1]
-    figure = Figure(figsize=(6, max(1.0, 6 * tall) + 0.3), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_axes(6, max(1.0, 6 * tall) + 0.3)
     axes.imshow(sheet, cmap="gray", vmin=low, vmax=high, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
     if title:

@@ -29,7 +29,7 @@ from torch import Tensor
 from aevb import inference
 from aevb.inference.programs.joint import Joint
 from aevb.inference.programs.program import data_plate_size
-from benchmarks.machine import commit, describe_cpu, installed_versions
+from benchmarks.common.machine import commit, describe_cpu, installed_versions
 
 __all__ = ["Sizes", "main", "row"]
 

@@ -1,17 +1,27 @@
 """How it is computed: training, estimation and sampling for any Pyro program pair."""
 
 from aevb.inference.evidence.ais import AISEvidence, BDMCEvidence, ais_evidence, bdmc_evidence
+from aevb.inference.evidence.annealing import (
+    Pilot,
+    adaptive_schedule,
+    linear_schedule,
+    sigmoid_schedule,
+)
+from aevb.inference.evidence.estimate import Evidence
 from aevb.inference.evidence.importance import ImportanceEvidence, importance_evidence
 from aevb.inference.evidence.posterior_draws import HMCEvidence, hmc_evidence
 from aevb.inference.evidence.psis import pareto_khat
-from aevb.inference.mcmc.hmc import Draws, hmc
+from aevb.inference.mcmc.draws import Draws
+from aevb.inference.mcmc.hmc import hmc
 from aevb.inference.process.devices import pick_device
 from aevb.inference.process.randomness import seeded
 from aevb.inference.programs.layouts import NoDensityError
 from aevb.inference.programs.log_density import LogDensity, guide_draws
-from aevb.inference.programs.program import Program, ProgramPair
+from aevb.inference.programs.program import Program
+from aevb.inference.programs.protocol import ProgramPair
 from aevb.inference.programs.simulate import Simulation, simulate
 from aevb.inference.svi.checkpoint import load_checkpoint, save_checkpoint
+from aevb.inference.svi.compiled_step import CompiledStep, compiled_step
 from aevb.inference.svi.diagnosis import NonFiniteLossError
 from aevb.inference.svi.fit import fit
 from aevb.inference.svi.objectives import (
@@ -32,9 +42,11 @@ __all__ = [
     "BDMCEvidence",
     "BetaELBO",
     "CHECKPOINT",
+    "CompiledStep",
     "DReG",
     "Draws",
     "ELBO",
+    "Evidence",
     "FreeBits",
     "HMCEvidence",
     "IWAE",
@@ -45,19 +57,23 @@ __all__ = [
     "NoFamilyError",
     "NonFiniteLossError",
     "Objective",
+    "Pilot",
     "Program",
     "ProgramPair",
     "Refinement",
     "Run",
     "Simulation",
     "StickingTheLanding",
+    "adaptive_schedule",
     "ais_evidence",
     "bdmc_evidence",
+    "compiled_step",
     "fit",
     "guide_draws",
     "hmc",
     "hmc_evidence",
     "importance_evidence",
+    "linear_schedule",
     "load_checkpoint",
     "mean_elbo",
     "pareto_khat",
@@ -65,5 +81,6 @@ __all__ = [
     "refine",
     "save_checkpoint",
     "seeded",
+    "sigmoid_schedule",
     "simulate",
 ]

@@ -78,6 +78,11 @@ class ComposedModel(LatentVariableModel, ABC):
             return pyro.plate("data", size)
         return pyro.plate("data", self.stands_for, subsample=torch.arange(size))
 
+    @property
+    def has_latent_weights(self) -> bool:
+        """Whether the generative weights are latents."""
+        return self.weights is not None
+
     def tell_num_datapoints(self, num_datapoints: int | None) -> None:
         """Let latent weights know how many datapoints a minibatch stands for; ``fit`` does.
 

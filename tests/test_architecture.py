@@ -130,3 +130,15 @@ def test_packaging_lists_every_package_folder() -> None:
     }
     assert {f"aevb.{folder}" for folder in folders - {"aevb"}} | {"aevb"} == set(setup["packages"])
     assert setup["packages"] == list(setup["package-dir"])
+
+
+def test_packaging_lists_every_file_that_is_no_module() -> None:
+    import tomllib
+
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    for layer in FORBIDDEN:
+        for path in (ROOT / layer).rglob("*.*"):
+            if path.suffix not in (".py", ".pyc") and path.is_file():
+                package = ".".join(("aevb", *path.parent.relative_to(ROOT).parts))
+                patterns = setup["package-data"].get(package, [])
+                assert any(map(path.match, patterns)), f"{path} would not be in the wheel"

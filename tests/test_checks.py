@@ -117,7 +117,7 @@ def test_images_and_several_layers_and_blocks(monkeypatch: pytest.MonkeyPatch) -
     x = torch.rand(5, 4, 4).round()
     whole = predictive_check(dlgm.model, dlgm.guide, x, num_draws=400)
     assert set(whole.overall) == {"mean", "standard_deviation", "log_likelihood"}
-    monkeypatch.setattr("aevb.evaluation.predictive.checks._BYTES_AT_ONCE", 100_000)
+    monkeypatch.setattr("aevb.evaluation.predictive.checks.BYTES_AT_ONCE", 100_000)
     parts = predictive_check(dlgm.model, dlgm.guide, x, num_draws=400)
     for name, p in whole.p_values.items():
         error = (whole.standard_error[name].square() + parts.standard_error[name].square()).sqrt()

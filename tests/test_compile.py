@@ -293,12 +293,6 @@ def located_guide(x: Tensor) -> None:
     pyro.sample("m", dist.Normal(loc, 0.5).to_event(1))
 
 
-def coin() -> Callable[[Tensor], float]:
-    """A decision that Python makes anew at each call."""
-    throw = random.Random(0)
-    return lambda _: 3.0 if throw.random() < 0.5 else 0.0
-
-
 def annealing() -> Callable[[Tensor], float]:
     """A factor that Python raises by a little at each call."""
     calls = [0]
@@ -328,10 +322,6 @@ REFUSED: dict[str, tuple[Callable[[], Program], str]] = {
     "branch on a value": (
         lambda: Program(located(lambda m: 1.0 if bool(m.sum() > 0) else 0.0), located_guide),
         "after site 'm': RuntimeError: Python needs the value of a tensor",
-    ),
-    "branch of Python": (
-        lambda: Program(located(coin()), located_guide),
-        "program.model_program: shift: throw changes when the program runs",
     ),
     "counter of Python": (
         lambda: Program(located(annealing()), located_guide),
@@ -377,15 +367,15 @@ def test_subsampled_plate_is_normalized_by_what_it_stands_for() -> None:
 
     def guide(x: Tensor) -> None:
         loc = pyro.param("loc", torch.zeros((), dtype=torch.float64))
-        pyro.sample("m", dist.Normal(loc, 1e-6))
+        pyro.sample("m", dist.Uniform(loc - 1e-6, loc + 1e-6))  # whose density has no noise
 
     settings: dict[str, Any] = {"learning_rate": 1e-12, "device": "cpu", "validation": x}
     whole = fit(Program(model, guide), x, epochs=1, log_every=1, **settings)
     parts = fit(Program(model, guide), x, epochs=1, batch_size=10, **settings)
-    assert objectives(parts)[0] == pytest.approx(float(objectives(whole)[0]), rel=1e-2)
+    assert objectives(parts)[0] == pytest.approx(float(objectives(whole)[0]), rel=1e-5)
     for run in (whole, parts):
         validated = run.history[0]["validation_elbo"]
-        assert validated == pytest.approx(run.history[0]["train_objective"], rel=1e-2)
+        assert validated == pytest.approx(run.history[0]["train_objective"], rel=1e-5)
 
 
 def test_parameter_that_appears_in_the_middle_is_refused() -> None:
@@ -516,6 +506,17 @@ def test_large_products_are_the_same_by_either_library(
     # sums of 784 + 128 * 512 products
     error = (graph(x, w, b)[0] - exact).abs().max()
     assert float(error / exact.abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("vendor", "family", "unused"),
+    [("AuthenticAMD", 26, True), ("AuthenticAMD", 25, False), ("GenuineIntel", 26, False)],
+)
+def test_library_of_products_goes_by_the_processor(vendor: str, family: int, unused: bool) -> None:
+    linux = f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: 17\n"
+    windows = f"AMD64 Family {family} Model 17 Stepping 1, {vendor}"
+    assert kernels._has_unused_half(linux) is kernels._has_unused_half(windows) is unused
+    assert not kernels._has_unused_half("arm")
 
 
 def test_activation_of_a_product_with_two_uses_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -698,15 +699,6 @@ class ClassCounter(Tied):
         return self.enc(x)
 
 
-class NumpyNoise(Tied):
-    def __init__(self) -> None:
-        super().__init__()
-        self.noise = np.random.default_rng(0)
-
-    def encode(self, x: Tensor) -> Tensor:
-        return self.enc(x) + self.extra * self.noise.normal()
-
-
 class RunningMean(Tied):
     """A tensor that is made anew at each call."""
 
@@ -848,9 +840,8 @@ def test_memory_of_any_layout_is_updated_as_eagerly(family: type[Tied]) -> None:
         (LateCounter, "program.calls changes when the program runs"),
         (ClassCounter, "ClassCounter.calls changes when the program runs"),
         (GlobalCounter, r"GLOBALS\['calls'\] changes when the program runs"),
-        (NumpyNoise, "program.noise.* changes when the program runs"),
         (RunningMean, "program.mean changes when the program runs"),
-        (NewMemory, "program.enc.weight changes when the program runs"),
+        (NewMemory, "its graph is not the program"),
     ],
 )
 def test_what_a_graph_would_freeze_is_found_out(family: type[Tied], reason: str) -> None:

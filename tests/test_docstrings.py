@@ -51,6 +51,7 @@ def test_public_callables_of_the_layers_have_examples() -> None:
         "evaluation.trial_page",
         "inference.AISEvidence",
         "inference.BDMCEvidence",
+        "inference.CompiledStep",  # shown under compiled_step
         "inference.Draws",
         "inference.HMCEvidence",
         "inference.ImportanceEvidence",

@@ -1,22 +1,28 @@
 """The figures that a run reports, against the definitions of their names."""
 
 import dataclasses
+import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from matplotlib.axes import Axes
+from torch import Tensor
 
 from aevb.evaluation import evidence_curve, importance_curve, summarize
 from aevb.evaluation import summaries as evidence_module
 from aevb.inference import (
     AISEvidence,
     BDMCEvidence,
+    Evidence,
     HMCEvidence,
     ais_evidence,
+    bdmc_evidence,
     hmc,
+    hmc_evidence,
     importance_evidence,
     mean_elbo,
 )
@@ -80,6 +86,31 @@ def test_few_chains_of_annealing_are_never_converged() -> None:
     assert summarize(enough)["low_ess"] == 0
     assert summarize(enough)["converged"] is True
     assert "why_not_converged" not in summarize(enough)
+
+
+EVIDENCES: dict[str, Callable[[FactorAnalysis, Tensor], Any]] = {
+    "importance": lambda fa, x: importance_evidence(fa.model, fa.guide, x, num_samples=50),
+    "ais": lambda fa, x: ais_evidence(fa.model, x, guide=fa.guide, num_temperatures=3),
+    "bdmc": lambda fa, x: bdmc_evidence(fa.model, x, guide=fa.guide, num_temperatures=3),
+    "hmc": lambda fa, x: hmc_evidence(fa.model, x, num_samples=50, num_warmup=50),
+}
+
+
+@pytest.mark.filterwarnings("ignore:HMC")  # of fifty draws
+@pytest.mark.parametrize("name", EVIDENCES)
+def test_every_estimator_tells_the_same_things(name: str) -> None:
+    fa = linear_gaussian()
+    evidence = EVIDENCES[name](fa, simulate(fa, 3))
+    assert isinstance(evidence, Evidence)
+    for value in (evidence.log_evidence, evidence.standard_error, evidence.is_trusted):
+        assert value.shape == (3,)
+    assert evidence.is_trusted.dtype == torch.bool
+    figures = evidence.summary()
+    assert json.loads(json.dumps(figures)) == figures == summarize(evidence)
+    assert figures["num_datapoints"] == 3
+    assert figures["converged"] is (float((~evidence.is_trusted).double().mean()) <= 0.05)
+    assert repr(evidence).startswith(f"{type(evidence).__name__}(")
+    assert "\n" not in repr(evidence)
 
 
 def bounds_of_a_model(gap: float, spread: float = 0.0, reverse_ess: float = 16.0) -> BDMCEvidence:

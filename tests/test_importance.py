@@ -157,7 +157,7 @@ def test_a_program_that_looks_at_its_data_has_no_graph_for_others(
 
     # a block of its own sees another largest value, so that blocks must not be cut here
     x = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    monkeypatch.setattr(Joint, "same_when_cut", lambda *_: True)
+    monkeypatch.setattr(importance, "_same_when_cut", lambda *_: True)
     monkeypatch.setattr(importance, "_DATAPOINTS_PER_BLOCK", 2)
     found = []
     for worth in ({}, {"traced": 0.0}):

@@ -105,20 +105,20 @@ def test_repr_is_one_line() -> None:
 
 @pytest.mark.parametrize("batch_size", [-1, 0, 11])
 def test_impossible_batch_size_is_an_error(batch_size: int) -> None:
-    with pytest.raises(ValueError, match=rf"batch_size is {batch_size}; expected 1\.\.10"):
+    with pytest.raises(ValueError, match=rf"batch_size: {batch_size}; expected 1\.\.10"):
         Minibatches(10, batch_size, seed=0)
 
 
 def test_no_datapoints_is_an_error() -> None:
-    with pytest.raises(ValueError, match="num_datapoints is 0; expected at least 1"):
+    with pytest.raises(ValueError, match="num_datapoints: 0; expected at least 1"):
         Minibatches(0, 1, seed=0)
 
 
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (Minibatches(11, 4, seed=0), "state has num_datapoints 11; expected 10"),
-        (Minibatches(10, 5, seed=0), "state has batch_size 5; expected 4"),
+        (Minibatches(11, 4, seed=0), "state: num_datapoints 11; expected 10"),
+        (Minibatches(10, 5, seed=0), "state: batch_size 5; expected 4"),
     ],
 )
 def test_state_of_another_run_is_an_error(other: Minibatches, message: str) -> None:
@@ -130,7 +130,7 @@ def test_state_of_another_run_is_an_error(other: Minibatches, message: str) -> N
     ("damage", "message"),
     [
         ({"order": torch.zeros(10, dtype=torch.int64)}, r"expected a permutation of 0\.\.9"),
-        ({"order": torch.arange(10)[None]}, r"an order of shape \(1, 10\)"),
+        ({"order": torch.arange(10)[None]}, r"order of shape \(1, 10\)"),
         ({"position": 3}, "position 3 and epoch 0; expected a multiple of 4 below 10"),
         ({"position": 12}, "position 12 and epoch 0"),
         ({"epoch": -1}, "epoch -1"),
@@ -151,5 +151,5 @@ def test_damaged_state_is_an_error_that_changes_nothing(
 def test_incomplete_state_is_an_error() -> None:
     state = Minibatches(10, 4, seed=0).state_dict()
     del state["generator"], state["epoch"]
-    with pytest.raises(ValueError, match="state lacks epoch, generator; expected a state_dict"):
+    with pytest.raises(ValueError, match="state: lacks epoch, generator; expected a state_dict"):
         Minibatches(10, 4, seed=0).load_state_dict(state)

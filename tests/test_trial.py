@@ -1,6 +1,5 @@
 """Gaps and guides on trial, against closed forms, with twins that must fail."""
 
-import html
 import json
 import math
 import re
@@ -11,6 +10,7 @@ from typing import Any
 import pyro
 import pytest
 import torch
+from markupsafe import escape
 from pyro import distributions as dist
 from torch import Tensor
 
@@ -209,12 +209,12 @@ def said(trial: evaluation.Trial, word: str) -> str:
 
 def test_exact_guide_is_said_to_be_calibrated(oracle: Any) -> None:
     fa, x = oracle
-    trial = trial_of(fa.model, fa.guide, x)
+    trial = trial_of(fa.model, fa.guide, x, seed=1)
     assert trial.missing == {}
     assert trial.calibration is not None
     assert trial.calibration.is_calibrated
     # what the size of `calibrate` is measured for holds here too: nothing else has moved the seed
-    alone = evaluation.calibrate(fa.model, fa.guide, x, num_simulations=1000, seed=0)
+    alone = evaluation.calibrate(fa.model, fa.guide, x, num_simulations=1000, seed=1)
     assert torch.equal(trial.calibration.ranks, alone.ranks)
     assert "looks calibrated" in said(trial, "1,000 datapoints simulated from the model itself")
     assert "None of 30 datapoints is unlike" in said(trial, "replications")
@@ -222,7 +222,7 @@ def test_exact_guide_is_said_to_be_calibrated(oracle: Any) -> None:
     page = evaluation.trial_page(trial, {"seed": 0})
     titles = re.findall("<h[12]>(.*?)</h[12]>", page)
     assert titles == SECTIONS
-    assert html.escape(said(trial, "calibrated")) in page
+    assert escape(said(trial, "calibrated")) in page
     assert trial.summary() == json.loads(json.dumps(trial.summary()))
 
 
@@ -267,7 +267,7 @@ def test_what_cannot_be_had_has_its_reason(oracle: Any) -> None:
     ):
         sentence = said(trial, f"No {name}: ")
         assert reason in sentence
-        assert html.escape(sentence) in page
+        assert escape(sentence) in page
     assert reason in trial.summary()["why_no_latents"]
     assert re.findall("<h[12]>(.*?)</h[12]>", page) == SECTIONS
 

@@ -1,4 +1,4 @@
-"""A user's own `.npy` and `.npz` files."""
+"""A user's own ``.npy`` and ``.npz`` files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aevb.data.partitions import Partition, by_permutation, by_position, tenths
-from aevb.data.values import MIN_DATAPOINTS, Values, interpret
+from aevb.data.values import MIN_DATAPOINTS, interpret
 
 __all__ = ["read_npy", "read_npz"]
 
@@ -18,10 +18,10 @@ NPZ_FORM = "exactly one array, or the arrays train, test and, if there is one, v
 
 
 def read_npy(path: Path) -> tuple[float, Partition]:
-    """Reads one array and splits it 80/10/10.
+    """Read one array and split it 80/10/10.
 
     Args:
-        path: A file written by `numpy.save`, with an array of shape `(N, *shape)`.
+        path: A file written by ``numpy.save``, with an array ``(N, *shape)``.
 
     Returns:
         The divisor of the values, and the parts.
@@ -38,18 +38,17 @@ def read_npy(path: Path) -> tuple[float, Partition]:
     """
     arrays = _arrays(path)
     if list(arrays) != [""]:
-        raise ValueError(f"{path} is an archive of arrays; expected one array (name it .npz)")
-    values = interpret(arrays[""], str(path))
-    return values.divisor, by_permutation(values.array, tenths(len(values.array)), str(path))
+        raise ValueError(f"{path}: archive of arrays; expected one array (name it .npz)")
+    return _shuffled(arrays[""], path, str(path))
 
 
 def read_npz(path: Path) -> tuple[float, Partition]:
-    """Reads an archive of one array, split 80/10/10, or of arrays that are the parts already.
+    """Read an archive of one array, split 80/10/10, or of arrays that are the parts already.
 
-    Without `validation`, the last 10% of `train` (rounded down) become it.
+    Without ``validation``, the last tenth of ``train`` (rounded down) becomes it.
 
     Args:
-        path: A file written by `numpy.savez`, with arrays of shape `(N, *shape)`.
+        path: A file written by ``numpy.savez``, with arrays ``(N, *shape)``.
 
     Returns:
         The divisor of the values, and the parts.
@@ -66,22 +65,26 @@ def read_npz(path: Path) -> tuple[float, Partition]:
         (2, 3)
     """
     arrays = _arrays(path)
-    names = set(arrays)
-    if len(names) == 1:
-        name = names.pop()
-        values = interpret(arrays[name], f"{path} [{name}]")
-        return values.divisor, by_permutation(values.array, tenths(len(values.array)), str(path))
-    if not {"train", "test"} <= names <= set(PARTS):
-        raise ValueError(f"{path} holds the arrays {sorted(names)}; expected {NPZ_FORM}")
-    parts = {
-        name: interpret(
-            arrays[name], f"{path} [{name}]", minimum=MIN_DATAPOINTS if name == "train" else 1
-        )
-        for name in PARTS
-        if name in arrays
-    }
-    _check_alike(path, arrays, parts)
-    return parts["train"].divisor, _given(path, {name: parts[name].array for name in parts})
+    if len(arrays) == 1:
+        ((name, array),) = arrays.items()
+        return _shuffled(array, path, f"{path} [{name}]")
+    if not {"train", "test"} <= set(arrays) <= set(PARTS):
+        raise ValueError(f"{path}: the arrays {sorted(arrays)}; expected {NPZ_FORM}")
+    divisors, parts = {}, {}
+    for name in (part for part in PARTS if part in arrays):
+        least = MIN_DATAPOINTS if name == "train" else 1
+        values = interpret(arrays[name], f"{path} [{name}]", minimum=least)
+        divisors[name], parts[name] = values.divisor, values.array
+    forms = {name: (arrays[name].dtype, array.shape[1:]) for name, array in parts.items()}
+    if len(set(forms.values())) > 1:
+        found = ", ".join(f"{name} {dtype} {shape}" for name, (dtype, shape) in forms.items())
+        raise ValueError(f"{path}: {found}; expected one dtype and one shape per datapoint")
+    return divisors["train"], _given(path, parts)
+
+
+def _shuffled(array: NDArray[Any], path: Path, where: str) -> tuple[float, Partition]:
+    values = interpret(array, where)
+    return values.divisor, by_permutation(values.array, tenths(len(values.array)), str(path))
 
 
 def _given(path: Path, parts: dict[str, NDArray[Any]]) -> Partition:
@@ -92,25 +95,18 @@ def _given(path: Path, parts: dict[str, NDArray[Any]]) -> Partition:
     return by_position(parts["train"], parts["test"], sizes, str(path))
 
 
-def _check_alike(path: Path, arrays: dict[str, NDArray[Any]], parts: dict[str, Values]) -> None:
-    forms = {name: (arrays[name].dtype, part.array.shape[1:]) for name, part in parts.items()}
-    if len(set(forms.values())) > 1:
-        found = ", ".join(f"{name}: {dtype} {shape}" for name, (dtype, shape) in forms.items())
-        raise ValueError(f"{path} holds {found}; expected one dtype and one shape per datapoint")
-
-
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Every array of a file by name; the one array of a `.npy` file has the empty name."""
+    """Every array of a file by name; the one array of a ``.npy`` file has the empty name."""
     try:
-        # Opened here, since numpy.load forgets to close an archive that it cannot read.
+        # opened here, since numpy.load forgets to close an archive that it cannot read
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return {"": loaded}
             return {name: loaded[name] for name in loaded.files}
-    # A damaged file may provoke ValueError, EOFError, OSError, BadZipFile, zlib.error, KeyError...
+    # of a damaged file: ValueError, EOFError, OSError, BadZipFile, zlib.error, KeyError, ...
     except Exception as error:
         raise ValueError(
-            f"{path} cannot be decoded ({error}); expected arrays written by numpy.save or "
+            f"{path}: cannot be decoded ({error}); expected arrays written by numpy.save or "
             "numpy.savez, without pickled objects"
         ) from error

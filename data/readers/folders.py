@@ -14,20 +14,21 @@ if TYPE_CHECKING:
 __all__ = ["SUFFIXES", "read_folder"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
-MODES = ("1", "L", "RGB", "P")  # 1-bit, greyscale, colour, palette of colours
+# 1-bit, grey, colour, palette of colours
+MODES = ("1", "L", "RGB", "P")
 
 
 def read_folder(folder: Path) -> NDArray[Any]:
-    """Reads every image below a folder, in the order of the sorted paths.
+    """Read every image below a folder, in the order of the sorted paths.
 
-    1-bit images become bool, greyscale images uint8, both `(H, W)`; RGB and palette images become
-    uint8 `(3, H, W)`. Hidden files and folders (names that start with a dot) are passed over.
+    1-bit images become bool, grey ones uint8, both ``(H, W)``; RGB and palette images become uint8
+    ``(3, H, W)``. Hidden files and folders (names that start with a dot) are passed over.
 
     Args:
-        folder: The folder, searched recursively for files with one of `SUFFIXES`.
+        folder: Searched recursively for files with one of ``SUFFIXES``.
 
     Returns:
-        Levels with shape `(N, H, W)` or `(N, 3, H, W)`.
+        Levels, ``(N, H, W)`` or ``(N, 3, H, W)``.
 
     Raises:
         ValueError: If there is no image, one cannot be decoded, has transparency, several frames
@@ -48,7 +49,7 @@ def read_folder(folder: Path) -> NDArray[Any]:
         image = _read(path)
         if (image.shape, image.dtype) != (first.shape, first.dtype):
             raise ValueError(
-                f"{path} is an image of {_form(image)}; expected {_form(first)} like {paths[0]}"
+                f"{path}: image of {_form(image)}; expected {_form(first)} like {paths[0]}"
             )
         images[index] = image
     return images
@@ -60,7 +61,7 @@ def _images(folder: Path) -> list[Path]:
     names = sorted(path.as_posix() for path in visible if path.suffix.lower() in SUFFIXES)
     paths = [folder / name for name in names if (folder / name).is_file()]
     if not paths:
-        raise ValueError(f"{folder} holds no image; expected files with {', '.join(SUFFIXES)}")
+        raise ValueError(f"{folder}: no image; expected files with {', '.join(SUFFIXES)}")
     return paths
 
 
@@ -72,20 +73,20 @@ def _read(path: Path) -> NDArray[Any]:
             if not (problem := _problem(image)):
                 levels = np.asarray(image.convert("RGB") if image.mode == "P" else image)
     except Exception as error:  # each of Pillow's decoders fails in its own way
-        raise ValueError(f"{path} cannot be decoded ({error}); expected an image") from error
+        raise ValueError(f"{path}: cannot be decoded ({error}); expected an image") from error
     if problem:
-        raise ValueError(f"{path} {problem}; expected one opaque 1-bit, greyscale or RGB image")
+        raise ValueError(f"{path}: {problem}; expected one opaque 1-bit, greyscale or RGB image")
     return levels if levels.ndim == 2 else np.ascontiguousarray(levels.transpose(2, 0, 1))
 
 
 def _problem(image: Image) -> str:
     """What would be lost in silence if the image were read, or nothing."""
     if getattr(image, "n_frames", 1) > 1:
-        return "has several frames"
+        return "several frames"
     if image.mode not in MODES:
-        return f"has mode {image.mode}"
+        return f"mode {image.mode}"
     if "transparency" in image.info:
-        return "has transparency"
+        return "transparency"
     return ""
 
 

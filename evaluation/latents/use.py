@@ -5,13 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aevb.evaluation.latents.embedding import (
-    ActiveUnits,
-    KLPerDimension,
-    active_units,
-    embed,
-    kl_per_dimension,
-)
+from aevb.evaluation.latents.embedding import ActiveUnits, active_units, embed
+from aevb.evaluation.latents.kl import KLPerDimension, kl_per_dimension
 from aevb.inference import NoDensityError
 
 __all__ = ["LatentUse", "latent_use"]

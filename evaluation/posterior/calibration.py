@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aevb.evaluation.latents.embedding import column_names
+from aevb.evaluation.limits import BYTES_AT_ONCE
 from aevb.evaluation.posterior.ecdf import simultaneous_band, simultaneous_p_value
 from aevb.inference import simulate
 from aevb.inference.process import randomness
@@ -18,8 +20,6 @@ from aevb.inference.programs.joint import Joint
 from aevb.inference.programs.layouts import by_datapoint
 
 __all__ = ["Calibration", "calibrate"]
-
-_BYTES_AT_ONCE = 128 * 2**20  # of one evaluation of the model
 
 
 @dataclass(frozen=True)
@@ -241,19 +241,14 @@ def _ranks(
     draws, _ = joint.draw(num_draws)
     draws = {name: draws[name] for name in simulation.latents}
     truth = {name: _like_a_draw(simulation.latents[name], draws[name]) for name in draws}
-    among = torch.cat([joint.log_joint(part) for part in joint.chunks(draws, _BYTES_AT_ONCE)])
+    among = torch.cat([joint.log_joint(part) for part in joint.chunks(draws, BYTES_AT_ONCE)])
     columns = [
         _rank(by_datapoint(truth[name], layout), by_datapoint(draws[name], layout))
         for name in truth
     ]
     true_joint = joint.log_joint(truth)
     columns.append(_rank(true_joint.unsqueeze(-1), among.unsqueeze(-1)))
-    names = [
-        name if part.shape[-1] == 1 else f"{name}[{index}]"
-        for name, part in zip([*truth, "log_joint"], columns, strict=True)
-        for index in range(part.shape[-1])
-    ]
-    return torch.cat(columns, -1), tuple(names)
+    return torch.cat(columns, -1), column_names([*truth, "log_joint"], columns)
 
 
 def _like_a_draw(value: Tensor, draws: Tensor) -> Tensor:

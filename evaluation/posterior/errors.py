@@ -96,10 +96,9 @@ def posterior_errors(
     noise = (by_chain.var(0) / len(by_chain) + approximate.var(0) / many).sqrt() / scale
     thinned = _thinned(chains, num_draws)
     some = approximate[:num_draws]
-    with randomness.stream(seed, "permutations", pooled.device):
-        distance, p_value = energy_distance_test(
-            some / scale, thinned / scale, num_permutations=num_permutations
-        )
+    distance, p_value = energy_distance_test(
+        some / scale, thinned / scale, num_permutations, seed=seed
+    )
     return PosteriorErrors(
         ((approximate.mean(0) - mean) / scale).cpu(),
         (approximate.std(0) / scale).log().cpu(),
@@ -113,7 +112,7 @@ def posterior_errors(
 
 
 def energy_distance_test(
-    first: Tensor, second: Tensor, num_permutations: int = 500
+    first: Tensor, second: Tensor, num_permutations: int = 500, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     r"""Whether two sets of draws come from one distribution, for each datapoint.
 
@@ -129,6 +128,7 @@ def energy_distance_test(
         first: ``(num, B, dim)``.
         second: As many.
         num_permutations: Random splits.
+        seed: Of the splits; torch's global random state is left as it was.
 
     Returns:
         The distance and its p-value, each ``(B,)``; the least p is 1/(num_permutations + 1).
@@ -149,10 +149,11 @@ def energy_distance_test(
 
     observed = statistic(signs.unsqueeze(0))[0]
     exceeding = torch.zeros_like(observed)
-    for start in range(0, num_permutations, _PERMUTATIONS_AT_ONCE):
-        count = min(_PERMUTATIONS_AT_ONCE, num_permutations - start)
-        order = torch.argsort(torch.rand(count, 2 * num, device=distances.device), 1)
-        exceeding += (statistic(signs[order]) >= observed - 1e-12).sum(0)
+    with randomness.stream(seed, "permutations", distances.device):
+        for start in range(0, num_permutations, _PERMUTATIONS_AT_ONCE):
+            count = min(_PERMUTATIONS_AT_ONCE, num_permutations - start)
+            order = torch.argsort(torch.rand(count, 2 * num, device=distances.device), 1)
+            exceeding += (statistic(signs[order]) >= observed - 1e-12).sum(0)
     return observed, (1 + exceeding) / (1 + num_permutations)
 
 

@@ -1,6 +1,5 @@
 """How much evidence a guide gives away, and whether its family or its network is to blame."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +8,9 @@ import torch
 from torch import Tensor
 
 from aevb.data.seeds import stream_seed
-from aevb.evaluation.limits import KHAT_LIMIT
 from aevb.inference import (
     AISEvidence,
+    Evidence,
     ImportanceEvidence,
     NoDensityError,
     Refinement,
@@ -19,6 +18,7 @@ from aevb.inference import (
     importance_evidence,
     refine,
 )
+from aevb.inference.evidence.estimate import mean_and_errors
 
 __all__ = ["Gaps", "inference_gaps"]
 
@@ -91,7 +91,7 @@ class Gaps:
             ),
         }
         return {
-            **{name: _mean_and_errors(*values) for name, values in rows.items()},
+            **{name: mean_and_errors(*values) for name, values in rows.items()},
             "num_datapoints": len(self.log_evidence),
             "num_untrusted": int((~self.trusted).sum()),
             "num_unrefined": int((~self.refinement.is_converged).sum()),
@@ -156,7 +156,7 @@ def inference_gaps(
     refined = importance_evidence(
         model, local, *args, num_samples=num_samples, seed=stream_seed(seed, "refined")
     )
-    estimates: list[ImportanceEvidence | AISEvidence] = [amortized, refined]
+    estimates: list[Evidence] = [amortized, refined]
     annealed = None
     if num_temperatures:
         settings: dict[str, Any] = {
@@ -185,9 +185,7 @@ def inference_gaps(
     )
 
 
-def _chosen(
-    estimates: list[ImportanceEvidence | AISEvidence],
-) -> tuple[Tensor, Tensor, Tensor]:
+def _chosen(estimates: list[Evidence]) -> tuple[Tensor, Tensor, Tensor]:
     """One estimate of each datapoint, not chosen by its value where that can be avoided.
 
     Returns:
@@ -196,12 +194,7 @@ def _chosen(
     values = torch.stack([estimate.log_evidence for estimate in estimates])
     errors = torch.stack([estimate.standard_error for estimate in estimates])
     errors = torch.where(torch.isnan(errors), torch.inf, errors)
-    trusted = torch.stack(
-        [
-            e.khat <= KHAT_LIMIT if isinstance(e, ImportanceEvidence) else e.is_converged
-            for e in estimates
-        ]
-    )
+    trusted = torch.stack([estimate.is_trusted for estimate in estimates])
     # an unknown error is worse than any other, but better than no trust
     largest = torch.finfo(errors.dtype).max
     surest = torch.where(trusted, errors.clamp(max=largest), torch.inf).argmin(0)
@@ -212,14 +205,3 @@ def _chosen(
         errors.gather(0, which).squeeze(0),
         trusted.any(0),
     )
-
-
-def _mean_and_errors(values: Tensor, errors: Tensor) -> dict[str, float | None]:
-    count = len(values)
-    spread = float(values.std()) / math.sqrt(count) if count > 1 else math.nan
-    figures = {
-        "mean": float(values.mean()),
-        "monte_carlo_error": float(errors.square().sum().sqrt()) / count,
-        "standard_error": spread,
-    }
-    return {name: value if math.isfinite(value) else None for name, value in figures.items()}

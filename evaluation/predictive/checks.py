@@ -10,6 +10,7 @@ from pyro import poutine
 from scipy.stats import binom
 from torch import Tensor
 
+from aevb.evaluation.limits import BYTES_AT_ONCE
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of
 from aevb.inference.process.switches import argument_checks
@@ -21,8 +22,6 @@ __all__ = ["DISCREPANCIES", "STATISTICS", "PredictiveCheck", "observed_data", "p
 
 Statistic = Callable[[Tensor], Tensor]
 Discrepancy = Callable[[Tensor, Any], Tensor]
-
-_BYTES_AT_ONCE = 128 * 2**20  # of one evaluation of the model
 
 
 def _values(x: Tensor) -> Tensor:
@@ -188,11 +187,11 @@ def predictive_check(
     device = device_of(model, guide, args=args)
     with torch.no_grad(), randomness.stream(seed, "replications", device), argument_checks(False):
         joint = Joint(model, *args, guide=guide)
-        site, x = observed_data(model, *joint.args)
+        site, x = _observed(model, *joint.args)
         is_local = joint.layout.num_datapoints is not None
         points = x if is_local else x.unsqueeze(0)
         latents, _ = joint.draw(num_draws)
-        for part in joint.chunks(latents, _BYTES_AT_ONCE, free):
+        for part in joint.chunks(latents, BYTES_AT_ONCE, free):
             size = len(next(iter(part.values())))
             node: Any = joint.run(free, part).nodes[site]
             copies = node["value"].reshape(size, *points.shape)
@@ -206,21 +205,13 @@ def predictive_check(
                     values = [value.reshape(size, -1).sum(1, keepdim=True) for value in values]
                 copy, own = (_shaped(name, value, (size, len(points))) for value in values)
                 pairs.setdefault(name, []).append((copy, own))
-    joined = {
-        name: tuple(torch.cat(side).cpu() for side in zip(*blocks, strict=True))
-        for name, blocks in pairs.items()
-    }
-    return PredictiveCheck(
-        {name: _share_above(copy, own) for name, (copy, own) in joined.items()},
-        {
-            name: float(_share_above(copy.mean(-1), own.mean(-1)))
-            for name, (copy, own) in joined.items()
-        },
-        {name: own.mean(0) for name, (_, own) in joined.items()},
-        {name: copy.mean(0) for name, (copy, _) in joined.items()},
-        num_draws,
-        seed,
-    )
+    check = PredictiveCheck({}, {}, {}, {}, num_draws, seed)
+    for name, blocks in pairs.items():
+        copy, own = (torch.cat(side).cpu() for side in zip(*blocks, strict=True))
+        check.p_values[name] = _share_above(copy, own)
+        check.overall[name] = float(_share_above(copy.mean(-1), own.mean(-1)))
+        check.observed[name], check.replicated[name] = own.mean(0), copy.mean(0)
+    return check
 
 
 def _share_above(copies: Tensor, own: Tensor) -> Tensor:
@@ -256,8 +247,14 @@ def observed_data(model: Callable[..., Any], *args: Any) -> tuple[str, Tensor]:
         >>> name, x.shape
         ('x', torch.Size([3, 5]))
     """
-    with torch.no_grad(), argument_checks(False):
-        trace = poutine.trace(model).get_trace(*args)
+    device = device_of(model, args=args)
+    with torch.no_grad(), randomness.stream(0, "observed", device), argument_checks(False):
+        return _observed(model, *args)
+
+
+def _observed(model: Callable[..., Any], *args: Any) -> tuple[str, Tensor]:
+    """As :func:`observed_data`; the program draws its latents, which nobody looks at."""
+    trace = poutine.trace(model).get_trace(*args)
     found = {
         name: site["value"]
         for name, site in sites(trace)

@@ -8,6 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from aevb.evaluation.limits import BYTES_AT_ONCE
 from aevb.inference import Draws, hmc
 from aevb.inference.process import randomness
 from aevb.inference.process.switches import argument_checks
@@ -19,8 +20,6 @@ from aevb.inference.programs.simulate import unobserved
 __all__ = ["Imputation", "denoise", "impute", "impute_hmc"]
 
 Program = Callable[..., Any]
-
-_BYTES_AT_ONCE = 128 * 2**20  # of one evaluation of the model
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def denoise(
         torch.Size([3, 8, 8])
     """
     nothing = _checked_mask(x, torch.zeros(x.shape, dtype=torch.bool, device=x.device), truth)
-    return _chain(model, guide, x, nothing, num_steps, num_chains, seed, truth, start=x)
+    return _chain(model, guide, x, nothing, num_steps, num_chains, seed, truth, from_data=True)
 
 
 def impute_hmc(
@@ -202,7 +201,7 @@ def impute_hmc(
     observed = _checked_mask(x, observed, truth)
     with torch.no_grad(), randomness.stream(seed, "fill", x.device), argument_checks(False):
         filled = torch.where(observed, x, _prior_draw(model, x))
-    masked = partly_observed(model, observed, observed_site(model, filled))
+        masked = partly_observed(model, observed, observed_site(model, filled))
     draws = hmc(
         masked, filled, guide=guide, num_chains=num_chains, num_samples=num_samples,
         num_warmup=num_warmup, seed=seed, **settings,
@@ -221,7 +220,7 @@ def _chain(
     num_chains: int,
     seed: int,
     truth: Tensor | None,
-    start: Tensor | None = None,
+    from_data: bool = False,
 ) -> Imputation:
     for name, value in (("num_steps", num_steps), ("num_chains", num_chains)):
         if value < 1:
@@ -231,7 +230,7 @@ def _chain(
     free = unobserved(model)
     with torch.no_grad(), randomness.stream(seed, "imputation", x.device), argument_checks(False):
         site = observed_site(model, x)
-        filled = _clamped(tiled, known, _prior_draw(model, tiled)) if start is None else tiled
+        filled = tiled if from_data else _clamped(tiled, known, _prior_draw(model, tiled))
         total = torch.zeros(tiled.shape, dtype=torch.float64, device=x.device)
         first = num_steps // 2
         for number in range(num_steps):
@@ -285,7 +284,7 @@ def _predictions(model: Program, x: Tensor, draws: Draws) -> tuple[Tensor, Tenso
             "right, and leave room for plates on the left"
         )
     num_bytes = joint.cost(latents, free).num_bytes
-    at_once = num_chains * max(1, _BYTES_AT_ONCE // (num_bytes * num_chains))
+    at_once = num_chains * max(1, BYTES_AT_ONCE // (num_bytes * num_chains))
     total = torch.zeros((num_chains, *x.shape), dtype=torch.float64, device=x.device)
     for start in range(0, num_chains * num_draws, at_once):
         part = {name: value[start : start + at_once] for name, value in latents.items()}

@@ -7,17 +7,21 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from aevb.inference.process.devices import device_of
+from aevb.inference.process.randomness import stream
+
 __all__ = ["latent_manifold", "prior_means", "prior_samples", "reconstructions"]
 
 Program = Callable[..., Any]
 
 
-def prior_samples(model: Program, num: int) -> Tensor:
+def prior_samples(model: Program, num: int, seed: int = 0) -> Tensor:
     """Draws of ``x`` from the model, noise of the likelihood included.
 
     Args:
         model: Pyro program ``model(x=None, size=1)`` of this package's form.
         num: N.
+        seed: Of the draws; torch's global random state is left as it was.
 
     Returns:
         ``(N, *shape)``.
@@ -27,31 +31,34 @@ def prior_samples(model: Program, num: int) -> Tensor:
         >>> prior_samples(VAE((8, 8)).model, 5).shape
         torch.Size([5, 8, 8])
     """
-    with torch.no_grad():
+    with torch.no_grad(), stream(seed, "prior", device_of(model)):
         draws: Tensor = model(size=num)
-        return draws
+    return draws
 
 
-def prior_means(model: Program, num: int) -> Tensor:
+def prior_means(model: Program, num: int, seed: int = 0) -> Tensor:
     """E[x|z] at draws of z from the prior.
 
     Args:
         model: As for :func:`prior_samples`.
         num: N.
+        seed: As for :func:`prior_samples`, and of the same z.
 
     Returns:
         ``(N, *shape)``.
     """
-    return _means(model, size=num)
+    with stream(seed, "prior", device_of(model)):
+        return _means(model, size=num)
 
 
-def reconstructions(model: Program, guide: Program, x: Tensor) -> Tensor:
+def reconstructions(model: Program, guide: Program, x: Tensor, seed: int = 0) -> Tensor:
     """E[x|z] at one draw of z from the guide, for each datapoint.
 
     Args:
         model: Joint distribution.
         guide: Posterior.
         x: Data, ``(B, *shape)``.
+        seed: Of the draws; torch's global random state is left as it was.
 
     Returns:
         ``(B, *shape)``.
@@ -62,9 +69,9 @@ def reconstructions(model: Program, guide: Program, x: Tensor) -> Tensor:
         >>> reconstructions(vae.model, vae.guide, x).shape
         torch.Size([3, 8, 8])
     """
-    with torch.no_grad():
+    with torch.no_grad(), stream(seed, "reconstructions", device_of(guide, args=x)):
         trace = poutine.trace(guide).get_trace(x)
-    return _means(poutine.replay(model, trace=trace), x)
+        return _means(poutine.replay(model, trace=trace), x)
 
 
 def latent_manifold(model: Program, side: int = 20) -> Tensor:
@@ -93,10 +100,11 @@ def latent_manifold(model: Program, side: int = 20) -> Tensor:
     axis = torch.special.ndtri(levels)
     rows, columns = torch.meshgrid(axis.flip(0), axis, indexing="ij")
     grid = torch.stack([columns.flatten(), rows.flatten()], dim=-1)
-    with torch.no_grad():
+    # programs draw what is looked at for its shape alone
+    with torch.no_grad(), stream(0, "manifold", device_of(model)):
         site = poutine.trace(model).get_trace().nodes["z"]["value"]
-    latents = {"z": grid.to(site)}
-    return _means(poutine.condition(model, data=latents), size=side * side)
+        latents = {"z": grid.to(site)}
+        return _means(poutine.condition(model, data=latents), size=side * side)
 
 
 def _means(program: Program, *args: Any, **kwargs: Any) -> Tensor:

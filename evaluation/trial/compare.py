@@ -13,18 +13,16 @@ from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 from torch import Tensor
 
-from aevb.evaluation.arviz import ess_bulk, ess_tail, rhat, to_arviz
+from aevb.evaluation import limits
+from aevb.evaluation.arviz import to_arviz
+from aevb.evaluation.diagnostics import ess_bulk, ess_tail, rhat
 from aevb.evaluation.latents.use import LatentUse, latent_use
-from aevb.evaluation.limits import ESS_LIMIT, FALSE_DISCOVERY_RATE, KHAT_LIMIT, RHAT_LIMIT
 from aevb.evaluation.posterior.calibration import Calibration, calibrate
 from aevb.evaluation.posterior.errors import PosteriorErrors, posterior_errors
 from aevb.evaluation.posterior.gaps import Gaps, inference_gaps
 from aevb.evaluation.predictive.checks import PredictiveCheck, observed_data, predictive_check
 from aevb.evaluation.trial.pictures import draws_picture
-from aevb.evaluation.trial.verdict import (
-    sentences,
-    table,
-)
+from aevb.evaluation.trial.verdict import sentences, table
 from aevb.inference import (
     Draws,
     LogDensity,
@@ -41,12 +39,12 @@ from aevb.inference.programs.layouts import read_layout
 
 __all__ = ["Trial", "compare"]
 
-# Dimensions of a joint posterior beyond which chains would take days.
-_LARGEST_JOINT = 10_000
 # Draws of the guide and of the chains that are compared as sets.
 _COMPARED = 200
 # Of the posterior, where active units or the KL have no closed form: over many datapoints few do.
 _LATENT_DRAWS = 100
+
+_PARTS = ("gaps", "calibration", "predictive_checks", "latents")  # what may be missing
 
 T = TypeVar("T")
 _Errors = type[Exception] | tuple[type[Exception], ...]
@@ -90,9 +88,9 @@ class Trial:
     @property
     def judged(self) -> NDArray[np.bool_]:
         """Where the chains converged, so that a comparison means something, ``(B,)``."""
-        enough = np.minimum(self.ess_bulk, self.ess_tail) >= ESS_LIMIT
+        enough = np.minimum(self.ess_bulk, self.ess_tail) >= limits.ESS_LIMIT
         sound = ~self.draws.suspicious.cpu().numpy()
-        return (self.rhat <= RHAT_LIMIT) & enough & sound
+        return (self.rhat <= limits.RHAT_LIMIT) & enough & sound
 
     @property
     def differs(self) -> NDArray[np.bool_]:
@@ -101,22 +99,18 @@ class Trial:
         result = np.zeros(len(judged), dtype=bool)
         if judged.any():
             p = self.errors.p_value.numpy()[judged]
-            result[judged] = false_discovery_control(p) <= FALSE_DISCOVERY_RATE
+            result[judged] = false_discovery_control(p) <= limits.FALSE_DISCOVERY_RATE
         return result
 
     def summary(self) -> dict[str, Any]:
         """Everything as JSON-able numbers; moments over judged datapoints, in posterior sds."""
-        judged = torch.from_numpy(self.judged)
-        errors = self.errors
+        judged, errors = torch.from_numpy(self.judged), self.errors
         count = int(judged.sum())
-        mean = errors.mean_error[judged]
-        noise = errors.noise[judged]
-        ratio = errors.log_scale_ratio[judged]
         figures: dict[str, Any] = {
             "num_datapoints": len(judged),
             "num_judged": count,
             "num_differing": int(self.differs.sum()),
-            "num_khat_above_0.7": int((self.khat > KHAT_LIMIT).sum()),
+            "num_khat_above_0.7": int((self.khat > limits.KHAT_LIMIT).sum()),
             "num_khat_undefined": int(np.isnan(self.khat).sum()),
             "divergences": int(self.draws.divergences.sum()),
             "rhat_worst": _worst(self.rhat, np.max),
@@ -125,22 +119,20 @@ class Trial:
             "acceptance_rate": float(self.draws.stats["acceptance_rate"].mean()),
         }
         if count:
+            mean, noise = errors.mean_error[judged], errors.noise[judged]
             # the noise of the chains adds its variance to the squared error
             square = (mean.square() - noise.square()).mean().clamp(min=0.0)
+            ratio = errors.log_scale_ratio[judged]
+            of_each = ratio.mean(-1).exp()
             figures |= {
                 "mean_error_rms": float(square.sqrt()),
                 "mean_error_largest": float(mean.abs().max()),
                 "scale_ratio": float(ratio.mean().exp()),
-                "scale_ratio_error": _error(ratio.mean(-1).exp()),
+                "scale_ratio_error": float(of_each.std()) / count**0.5 if count > 1 else None,
                 "correlation_missed": float(errors.correlation_missed[judged].mean()),
                 "energy_distance": float(errors.energy_distance[judged].mean()),
             }
-        parts = {
-            "gaps": self.gaps,
-            "calibration": self.calibration,
-            "predictive_checks": self.predictive_checks,
-            "latents": self.latents,
-        }
+        parts = {name: getattr(self, name) for name in _PARTS}
         figures |= {name: part.summary() for name, part in parts.items() if part is not None}
         return figures | {f"why_no_{name}": why for name, why in self.missing.items()}
 
@@ -226,21 +218,19 @@ def compare(
         >>> trial.errors.mean_error.shape, len(trial.calibration.ranks), trial.missing
         (torch.Size([3, 2]), 30, {})
     """
-    _check(  # now, and not when the chains are done
-        num_chains,
-        num_samples,
-        {
-            "num_warmup": (num_warmup, 0),
-            "num_importance_samples": (num_importance_samples, 1),
-            "num_temperatures": (num_temperatures, 0),
-            "max_steps": (max_steps, 1),
-            "num_simulations": (num_simulations, 0),
-            "num_replications": (num_replications, 0),
-            "chain_batch_size": (chain_batch_size, 1),
-        },
-    )
+    _check(num_chains, num_samples)  # now, and not when the chains are done
+    at_least = {
+        "num_warmup": (num_warmup, 0), "num_importance_samples": (num_importance_samples, 1),
+        "num_temperatures": (num_temperatures, 0), "max_steps": (max_steps, 1),
+        "num_simulations": (num_simulations, 0), "num_replications": (num_replications, 0),
+        "chain_batch_size": (chain_batch_size, 1),
+    }  # fmt: skip
+    for name, (value, least) in at_least.items():
+        if value is not None and value < least:
+            raise ValueError(f"{name}: must be at least {least}; got {value}")
     if not isinstance(x, Tensor | tuple):
         raise ValueError(f"x: expected a tensor or the tuple of all arguments; got {type(x)}")
+    programs = program.model, program.guide
     args = moved(x if isinstance(x, tuple) else (x,), device_of(program.model, args=x))
     is_local = _refuse_points(program, args, seed)  # in the guide too
     with warnings.catch_warnings():
@@ -250,11 +240,19 @@ def compare(
             num_warmup=num_warmup, seed=seed, guide=program.guide,
             chain_batch_size=chain_batch_size,
         )  # fmt: skip
-    errors = posterior_errors(
-        program.model, program.guide, *args, draws=draws, num_draws=_COMPARED, seed=seed
-    )
+    errors = posterior_errors(*programs, *args, draws=draws, num_draws=_COMPARED, seed=seed)
+    points = args if population is None else population
+    points = points if isinstance(points, tuple) else (points,)
     missing: dict[str, str] = {}
-    programs = program.model, program.guide
+    if num_simulations == 0:
+        missing["calibration"] = "not asked for, num_simulations is 0"
+    if num_replications == 0:
+        missing["predictive_checks"] = "not asked for, num_replications is 0"
+    if not is_local:
+        missing["calibration"] = (
+            "the guide was fitted to these data, and says nothing of others that the model might "
+            "have made"
+        )
     gaps = _unless_refused(
         "gaps", missing, NoFamilyError,
         lambda: inference_gaps(
@@ -263,31 +261,25 @@ def compare(
             chain_batch_size=chain_batch_size,
         ),
     )  # fmt: skip
-    khat = gaps.amortized.khat if gaps else _khat(program, args, num_importance_samples, seed)
-    khat = khat.expand(draws.unconstrained.shape[2])  # of a joint guide of local latents, one
-    points = args if population is None else population
-    points = points if isinstance(points, tuple) else (points,)
     calibration = _unless_refused(
-        "calibration", missing, _REFUSALS,
-        lambda: calibrate(  # which simulates as many at once as there are points
-            *programs, *_of_many(points, is_local),
-            num_simulations=_asked("num_simulations", num_simulations), seed=seed,
-        ),
+        "calibration", missing, _REFUSALS,  # simulates as many at once as there are points
+        lambda: calibrate(*programs, *points, num_simulations=num_simulations, seed=seed),
     )  # fmt: skip
     checks = _unless_refused(
         "predictive_checks", missing, _REFUSALS,
-        lambda: predictive_check(
-            *programs, *args, num_draws=_asked("num_replications", num_replications),
-            seed=seed,
-        ),
+        lambda: predictive_check(*programs, *args, num_draws=num_replications, seed=seed),
     )  # fmt: skip
     latents = _unless_refused(
         "latents", missing, _REFUSALS,
         lambda: latent_use(*programs, *points, num_samples=_LATENT_DRAWS, seed=seed),
     )  # fmt: skip
+    weighed = gaps.amortized if gaps else importance_evidence(
+        *programs, *args, num_samples=num_importance_samples, seed=seed
+    )  # fmt: skip
+    khat = weighed.khat.expand(draws.unconstrained.shape[2])  # of a joint guide there is one
+    rhats, bulk, tail = (np.atleast_1d(figure(draws)) for figure in (rhat, ess_bulk, ess_tail))
     return Trial(
-        _observed(program, args, draws.is_local), draws, errors, np.atleast_1d(rhat(draws)),
-        np.atleast_1d(ess_bulk(draws)), np.atleast_1d(ess_tail(draws)), khat.numpy(),
+        _observed(program, args, draws.is_local), draws, errors, rhats, bulk, tail, khat.numpy(),
         gaps, calibration, checks, latents, missing,
     )  # fmt: skip
 
@@ -301,16 +293,7 @@ def _observed(program: ProgramPair, args: tuple[Any, ...], is_local: bool) -> Te
     return (x if is_local else x.unsqueeze(0)).cpu()
 
 
-def _of_many(points: tuple[Any, ...], is_local: bool) -> tuple[Any, ...]:
-    if not is_local:
-        raise ValueError(
-            "the guide was fitted to these data, and says nothing of others that the model might "
-            "have made"
-        )
-    return points
-
-
-def _check(num_chains: int, num_samples: int, others: dict[str, tuple[int | None, int]]) -> None:
+def _check(num_chains: int, num_samples: int) -> None:
     if num_chains < 2:
         raise ValueError(
             f"num_chains: must be at least 2, since R̂ compares chains; got {num_chains}"
@@ -321,9 +304,6 @@ def _check(num_chains: int, num_samples: int, others: dict[str, tuple[int | None
             f"num_samples: must be at least {least} for {num_chains} chains, since {_COMPARED} "
             f"draws are compared; got {num_samples}"
         )
-    for name, (value, least) in others.items():
-        if value is not None and value < least:
-            raise ValueError(f"{name}: must be at least {least}; got {value}")
 
 
 def _refuse_points(program: ProgramPair, args: tuple[Any, ...], seed: int) -> bool:
@@ -339,7 +319,7 @@ def _refuse_points(program: ProgramPair, args: tuple[Any, ...], seed: int) -> bo
             ) from error
         if layout.num_datapoints is None:
             dim = LogDensity(program.model, *args).dim
-            if dim > _LARGEST_JOINT:
+            if dim > limits.LARGEST_JOINT:
                 raise ValueError(
                     f"program: has one joint posterior of {dim:,} dimensions, which chains do not "
                     "reach; give latent weights their means (model.at_mean_weights()), so that "
@@ -351,29 +331,15 @@ def _refuse_points(program: ProgramPair, args: tuple[Any, ...], seed: int) -> bo
 def _unless_refused(
     name: str, missing: dict[str, str], refusals: _Errors, make: Callable[[], T]
 ) -> T | None:
-    """What ``make`` returns, or None with the reason in ``missing``."""
+    """What ``make`` returns, or None with the reason in ``missing``, if it is not there yet."""
+    if name in missing:
+        return None
     try:
         return make()
     except refusals as error:
         first, *_ = str(error).splitlines() or [""]  # Pyro adds the shapes of the trace
         missing[name] = first.rstrip(" .:") or type(error).__name__
         return None
-
-
-def _asked(name: str, value: int) -> int:
-    if value == 0:
-        raise ValueError(f"not asked for, {name} is 0")
-    return value
-
-
-def _khat(program: ProgramPair, args: tuple[Any, ...], num_samples: int, seed: int) -> Tensor:
-    return importance_evidence(
-        program.model, program.guide, *args, num_samples=num_samples, seed=seed
-    ).khat
-
-
-def _error(values: Tensor) -> float | None:
-    return float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def _worst(values: NDArray[np.float64], worst: Callable[..., Any]) -> float | None:

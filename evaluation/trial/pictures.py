@@ -1,7 +1,6 @@
 """Pictures of a trial, each small enough to be read on a phone."""
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from aevb.evaluation.latents.use import LatentUse
 from aevb.evaluation.limits import KHAT_LIMIT
+from aevb.evaluation.plots import new_axes
 from aevb.evaluation.posterior.calibration import Calibration
 from aevb.evaluation.posterior.errors import PosteriorErrors
 from aevb.evaluation.predictive.checks import PredictiveCheck
@@ -23,12 +23,12 @@ __all__ = [
 ]
 
 _GREY = "0.5"
+_SMALL = (3.2, 2.3)  # inches
 
 
 def draws_picture(errors: PosteriorErrors, datapoint: int) -> Figure:
     """Guide and chains at one datapoint, in the two dimensions that differ most."""
-    figure = Figure(figsize=(3.2, 3.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_axes(3.2, 3.2)
     error = errors.mean_error[datapoint].abs() + errors.log_scale_ratio[datapoint].abs()
     dims = error.argsort(descending=True)[:2].sort().values.tolist()
     for values, label, colour in ((errors.chains, "chains", "C0"), (errors.guide, "guide", "C1")):
@@ -51,8 +51,7 @@ def data_picture(x: Tensor) -> Figure | None:
         return None
     values = x.movedim(0, -1) if x.ndim == 3 else x
     low, high = float(values.min()), float(values.max())
-    figure = Figure(figsize=(1.1, 1.1), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_axes(1.1, 1.1)
     axes.imshow((values.numpy() - low) / max(high - low, 1e-9), cmap="gray")
     axes.axis("off")
     return figure
@@ -78,7 +77,7 @@ def calibration_pictures(calibration: Calibration, num_worst: int) -> dict[str, 
     limit = 1.1 * max(float(curves[shown].abs().max()), float(high.max()), -float(low.min()))
     figures = {}
     for dim in shown:
-        figure, axes = _small()
+        figure, axes = new_axes(*_SMALL)
         axes.fill_between(grid, low, high, color=_GREY, alpha=0.3, linewidth=0)
         axes.axhline(0.0, color=_GREY, linewidth=0.8)
         axes.step(
@@ -108,8 +107,7 @@ def latents_picture(use: LatentUse) -> Figure | None:
     kl, names = use.kl.mean, use.kl.names
     active = dict(zip(use.units.names, use.units.is_active.tolist(), strict=True))
     order = kl.argsort(descending=True).tolist()
-    figure = Figure(figsize=(4.5, 2.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_axes(4.5, 2.4)
     places = range(len(order))
     colours = ["C0" if active.get(names[part], True) else _GREY for part in order]
     axes.bar(places, kl[order].cpu().numpy(), color=colours)
@@ -127,7 +125,7 @@ def _histogram(
     mark: float | None = None,
     bins: int | list[float] = 40,
 ) -> Figure:
-    figure, axes = _small()
+    figure, axes = new_axes(*_SMALL)
     if len(values):
         axes.hist(values, bins=bins)
     if mark is not None:
@@ -135,8 +133,3 @@ def _histogram(
     axes.set_xlabel(label)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
-
-
-def _small() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(3.2, 2.3), layout="constrained")
-    return figure, figure.subplots()

@@ -5,7 +5,7 @@ from typing import Any
 
 from aevb.evaluation.limits import ESS_LIMIT, FALSE_DISCOVERY_RATE, KHAT_LIMIT, RHAT_LIMIT
 
-__all__ = ["counted", "decimal", "sentences", "shown_p", "table"]
+__all__ = ["counted", "decimal", "sentences", "shown_p", "table", "words"]
 
 
 _FAULTS = {
@@ -202,9 +202,9 @@ def _predictive(found: dict[str, Any]) -> str:
     rows, total = found["statistics"], found["num_datapoints"]
     count = found["num_replications"]
     few = f" These are too few replications ({count}) to tell." if count < _FEW_DRAWS else ""
-    surprising = [_words(name) for name, row in rows.items() if row["chance_at_most"] < 0.05]
+    surprising = [words(name) for name, row in rows.items() if row["chance_at_most"] < 0.05]
     if not surprising and not any(row["num_extreme"] for row in rows.values()):
-        names = " or ".join(map(_words, rows))
+        names = " or ".join(map(words, rows))
         return (
             f"None of {counted(total, 'datapoint')} is unlike the model's replications of it by "
             f"{names}. "
@@ -213,7 +213,7 @@ def _predictive(found: dict[str, Any]) -> str:
                 or "Such checks are conservative: they do not show that the model fits."
             )
         )
-    counts = ", ".join(f"{row['num_extreme']} by {_words(name)}" for name, row in rows.items())
+    counts = ", ".join(f"{row['num_extreme']} by {words(name)}" for name, row in rows.items())
     most = found["expected_extreme_share_at_most"] * total
     said = (
         f"Of {counted(total, 'datapoint')} {counts} are unlike the model's replications of them "
@@ -252,7 +252,8 @@ def _pm(row: dict[str, Any], digits: int = 2) -> str:
     return mean if error is None else f"{mean} ± {decimal(error, digits)}"
 
 
-def _words(name: str) -> str:
+def words(name: str) -> str:
+    """A figure's name in words."""
     return name.replace("_", " ")
 
 

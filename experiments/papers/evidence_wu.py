@@ -15,7 +15,12 @@ from aevb.experiments.papers.iwae_table1 import EPOCHS, iwae_training
 from aevb.experiments.reproduction.context import Context, standard_error
 from aevb.experiments.reproduction.experiment import Budget, Claim, Experiment, Report, Row
 from aevb.experiments.reproduction.pictures import COLOURS, COLUMN, panels
-from aevb.inference import ais_evidence, bdmc_evidence, importance_evidence
+from aevb.inference import (
+    ais_evidence,
+    bdmc_evidence,
+    importance_evidence,
+    linear_schedule,
+)
 
 __all__ = ["EXPERIMENTS"]
 
@@ -72,7 +77,7 @@ class _Estimate:
     def settings(self, model: Any) -> dict[str, Any]:
         """Of annealing, for :func:`ais_evidence` and :func:`bdmc_evidence`."""
         return {
-            "guide": model.guide if self.estimator == _GUIDE else None, "schedule": "linear",
+            "guide": model.guide if self.estimator == _GUIDE else None, "schedule": linear_schedule,
             "num_chains": self.chains, "num_temperatures": self.amount,
             "num_leapfrog_steps": _LEAPFROG,
         }  # fmt: skip
@@ -265,8 +270,9 @@ def _picture(found: Mapping[_Estimate, Any]) -> Figure:
             for (name, amount), value in _PUBLISHED.items() if name == estimator
         ]  # fmt: skip
         if shift:
+            label = "paper, shifted" if estimator == _PRIOR else None
             axis.plot(*zip(*theirs, strict=True), "s", color=colour, markersize=4,
-                      markerfacecolor="none", label="paper, shifted" if estimator == _PRIOR else None)  # fmt: skip
+                      markerfacecolor="none", label=label)  # fmt: skip
     axis.set_xscale("log")
     axis.set_xlabel("decoder evaluations an image")
     axis.set_ylabel("log p(x) (nats)")

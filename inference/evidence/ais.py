@@ -7,26 +7,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aevb.inference.evidence.annealing import Annealing, Schedule, sigmoid_schedule
+from aevb.inference.evidence.estimate import (
+    counted,
+    error_of_mean,
+    mean_figures,
+    number,
+    shown,
+    verdict,
+)
 from aevb.inference.evidence.importance import estimates_from_log_weights
-from aevb.inference.mcmc.hmc import draw_momentum, first_step_size
-from aevb.inference.mcmc.integrators import Point, leapfrog, metropolis
-from aevb.inference.mcmc.path_gradients import PathGradient
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of, moved
-from aevb.inference.process.switches import argument_checks
-from aevb.inference.programs.layouts import read_layout
+from aevb.inference.programs.joint import Joint
 from aevb.inference.programs.log_density import LogDensity
 from aevb.inference.programs.simulate import simulate
 
-__all__ = ["SCHEDULES", "AISEvidence", "BDMCEvidence", "ais_evidence", "bdmc_evidence"]
+__all__ = ["AISEvidence", "BDMCEvidence", "ais_evidence", "bdmc_evidence"]
 
-SCHEDULES = ("sigmoid", "linear", "adaptive")
-
-# The pilot has so many chains, temperatures for each of the run's, and transitions at each.
-_PILOT_CHAINS = 16
-_PILOT_TEMPERATURES = 100
-_PILOT_TRANSITIONS = 2
-_SIGMOID_REACH = 4.0
+# Mean gap of bidirectional Monte Carlo, in nats, above which its bounds certify nothing.
+_GAP_LIMIT = 1.0
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class AISEvidence:
         log_weights: ``(chains, batch)``, float64, in nats.
         num_chains: Chains of each datapoint.
         num_temperatures: Steps from the start to the posterior.
-        schedule: How they lie.
-        start: ``"prior"`` or ``"guide"``.
+        schedule: Name of the function by which they lie.
+        start: Where the chains came from, ``"prior"`` or ``"guide"``.
         seed: Of everything random.
     """
 
@@ -63,18 +63,39 @@ class AISEvidence:
         return self.ess < max(5.0, 0.2 * self.num_chains) - 1e-6  # for rounding
 
     @property
-    def is_converged(self) -> Tensor:
+    def is_trusted(self) -> Tensor:
         """Where no few chains carry the estimate and proposals are accepted, ``(batch,)``."""
         return ~self.low_ess & (self.acceptance_rate > 0.3)
 
-    def __repr__(self) -> str:
-        """One line, with means over datapoints."""
-        return (
-            f"AISEvidence(log_evidence={self.log_evidence.mean():.3f} mean of "
-            f"{len(self.log_evidence)}, {self.num_chains} chains × {self.num_temperatures} "
-            f"temperatures from the {self.start}, acceptance {self.acceptance_rate.mean():.2f}, "
-            f"ESS {self.ess.mean():.1f}, seed={self.seed})"
-        )
+    def summary(self) -> dict[str, Any]:
+        """As of :class:`~aevb.inference.Evidence`.
+
+        With ``num_chains``, ``num_temperatures``, ``schedule``, ``start``, ``seed``,
+        ``ess_median``, ``low_ess`` (number of datapoints) and ``acceptance_rate``.
+        """
+        return mean_figures(self) | self._settings() | self._verdict()
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "num_chains": self.num_chains,
+            "num_temperatures": self.num_temperatures,
+            "schedule": self.schedule,
+            "start": self.start,
+            "seed": self.seed,
+            "ess_median": number(self.ess.median()),
+            "low_ess": int(self.low_ess.sum()),
+            "acceptance_rate": number(self.acceptance_rate.mean()),
+        }
+
+    def _verdict(self) -> dict[str, Any]:
+        few, all_points = int(self.low_ess.sum()), counted(len(self.ess), "datapoint")
+        why = f"few chains carry the estimate at {few} of {all_points}"
+        refused = int((~self.low_ess & ~self.is_trusted).sum())
+        if refused:
+            why += f", and few proposals are accepted at {refused} others"
+        return verdict(self.is_trusted, why)
+
+    __repr__ = shown
 
 
 @dataclass(frozen=True)
@@ -89,6 +110,8 @@ class BDMCEvidence:
             start from one exact draw and are not independent: it has no standard error, and its
             ``ess`` certifies nothing.
         data: Simulated observations by site.
+
+    As an :class:`~aevb.inference.Evidence` of the simulated data it is the forward annealing.
     """
 
     lower: Tensor
@@ -102,12 +125,45 @@ class BDMCEvidence:
         """Upper less lower bound, ``(batch,)``: in expectation no less than either's error."""
         return self.upper - self.lower
 
-    def __repr__(self) -> str:
-        """One line, with means over datapoints."""
-        return (
-            f"BDMCEvidence({self.lower.mean():.3f} to {self.upper.mean():.3f}, mean of "
-            f"{len(self.lower)} simulated datapoints, gap {self.gap.mean():.3f})"
-        )
+    @property
+    def log_evidence(self) -> Tensor:
+        """The lower bound, ``(batch,)``."""
+        return self.lower
+
+    @property
+    def standard_error(self) -> Tensor:
+        """Of the lower bound, ``(batch,)``."""
+        return self.forward.standard_error
+
+    @property
+    def is_trusted(self) -> Tensor:
+        """Where the forward chains may be, ``(batch,)``."""
+        return self.forward.is_trusted
+
+    def summary(self) -> dict[str, Any]:
+        """As of :class:`~aevb.inference.Evidence`, with bounds in place of estimates.
+
+        These are ``lower``, ``upper``, ``gap``, ``gap_standard_error`` and ``gap_largest``, beside
+        what annealing tells. Converged are bounds whose forward chains are, and whose mean gap is
+        at most one nat, give or take two of its standard errors.
+        """
+        gap, error = number(self.gap.mean()), error_of_mean(self.gap)
+        judged = self.forward._verdict()
+        if judged["converged"] and (gap is None or gap > _GAP_LIMIT + 2 * (error or 0.0)):
+            wide = "not finite" if gap is None else f"{gap:.2f} nats"
+            judged = verdict(torch.tensor(False), f"the mean gap between the bounds is {wide}")
+        return {
+            "lower": number(self.lower.mean()),
+            "upper": number(self.upper.mean()),
+            "gap": gap,
+            "gap_standard_error": error,
+            "gap_largest": number(self.gap.max()),
+            "num_datapoints": len(self.gap),
+            **self.forward._settings(),
+            **judged,
+        }
+
+    __repr__ = shown
 
 
 def ais_evidence(
@@ -117,7 +173,7 @@ def ais_evidence(
     num_temperatures: int = 1000,
     seed: int = 0,
     guide: Callable[..., Any] | None = None,
-    schedule: str = "sigmoid",
+    schedule: Schedule = sigmoid_schedule,
     num_leapfrog_steps: int = 10,
     target_acceptance: float = 0.65,
     chain_batch_size: int | None = None,
@@ -143,9 +199,9 @@ def ais_evidence(
         num_temperatures: T.
         seed: Same seed, same estimate; torch's global random state is left as it was.
         guide: Pyro program to start from; the prior if left out.
-        schedule: ``"sigmoid"``, ``"linear"``, or ``"adaptive"``: temperatures of each datapoint
-            lie where the pilot's weights vary, so that each step costs the same effective sample
-            size.
+        schedule: Function of T and the pilot that says how the temperatures lie:
+            :func:`~aevb.inference.sigmoid_schedule`, :func:`~aevb.inference.linear_schedule`,
+            :func:`~aevb.inference.adaptive_schedule`, or another.
         num_leapfrog_steps: Of each trajectory.
         target_acceptance: What the pilot's step sizes aim at.
         chain_batch_size: Chains evaluated at once, to bound the memory.
@@ -162,19 +218,13 @@ def ais_evidence(
         >>> bool((evidence.log_evidence - fa.log_evidence(x)).abs().max() < 1e-8)
         True
     """
-    _check(num_chains, num_temperatures, schedule, num_leapfrog_steps, target_acceptance)
-    start = "prior" if guide is None else "guide"
-    device = device_of(model, guide, args=args)
-    with torch.no_grad(), randomness.stream(seed, "ais", device):
-        _refuse_points(model, guide, args)
-        density = LogDensity(model, *args, guide=guide)
-        annealing = _Annealing(
-            density, start, num_temperatures, num_leapfrog_steps, target_acceptance,
-            chain_batch_size,
+    density = _density(model, guide, args)
+    with torch.no_grad(), randomness.stream(seed, "ais", density.device):
+        annealing = Annealing(
+            density, num_chains, num_temperatures, schedule, num_leapfrog_steps,
+            target_acceptance, chain_batch_size,
         )  # fmt: skip
-        annealing.pilot(schedule)
-        weights, acceptance = annealing.forward(annealing.first(num_chains))
-    return _evidence(weights, acceptance, num_temperatures, schedule, start, seed)
+        return _evidence(annealing, *annealing.forward(), seed)
 
 
 def bdmc_evidence(
@@ -184,7 +234,7 @@ def bdmc_evidence(
     num_temperatures: int = 1000,
     seed: int = 0,
     guide: Callable[..., Any] | None = None,
-    schedule: str = "sigmoid",
+    schedule: Schedule = sigmoid_schedule,
     num_leapfrog_steps: int = 10,
     target_acceptance: float = 0.65,
     chain_batch_size: int | None = None,
@@ -220,211 +270,38 @@ def bdmc_evidence(
         >>> bounds.gap.shape
         torch.Size([3])
     """
-    _check(num_chains, num_temperatures, schedule, num_leapfrog_steps, target_acceptance)
-    start = "prior" if guide is None else "guide"
     device = device_of(model, guide, args=args)
     with torch.no_grad(), randomness.stream(seed, "bdmc", device):
         simulation = simulate(model, *moved(args, device))
-        _refuse_points(simulation.model, guide, simulation.args)
-        density = LogDensity(simulation.model, *simulation.args, guide=guide)
-        annealing = _Annealing(
-            density, start, num_temperatures, num_leapfrog_steps, target_acceptance,
-            chain_batch_size,
+        density = _density(simulation.model, guide, simulation.args)
+        annealing = Annealing(
+            density, num_chains, num_temperatures, schedule, num_leapfrog_steps,
+            target_acceptance, chain_batch_size,
         )  # fmt: skip
-        annealing.pilot(schedule)
-        forward = annealing.forward(annealing.first(num_chains))
+        below = _evidence(annealing, *annealing.forward(), seed)
         latents = {name: value.unsqueeze(0) for name, value in simulation.latents.items()}
-        exact = density.unconstrain(latents, 1).expand(num_chains, -1, -1)
-        reverse = annealing.reverse(exact)
-    below = _evidence(*forward, num_temperatures, schedule, start, seed)
-    above = _evidence(-reverse[0], reverse[1], num_temperatures, schedule, start, seed)
+        weights, acceptance = annealing.reverse(density.unconstrain(latents, 1))
+        above = _evidence(annealing, -weights, acceptance, seed)
     # its chains all start from one exact draw, so that their spread says nothing of the error
     above = replace(above, standard_error=torch.full_like(above.standard_error, torch.nan))
     return BDMCEvidence(below.log_evidence, -above.log_evidence, below, above, simulation.data)
 
 
-class _Annealing:
-    """Temperatures, step sizes, and the chains that use them."""
-
-    def __init__(
-        self,
-        density: LogDensity,
-        start: str,
-        num_temperatures: int,
-        num_leapfrog_steps: int,
-        target: float,
-        chain_batch_size: int | None,
-    ) -> None:
-        self.density, self.start = density, start
-        self.num_temperatures = num_temperatures
-        self.num_steps = torch.full((density.batch,), num_leapfrog_steps, device=density.device)
-        self.target = target
-        evaluations = num_temperatures * (num_leapfrog_steps + 1)
-        self.path = PathGradient(density, start, chain_batch_size, evaluations)
-        spread = self.first(100).double().var(0).clamp(min=1e-10)
-        self.inverse_mass = spread.to(density.dtype)
-
-    def first(self, num_chains: int) -> Tensor:
-        """Draws from where the path begins."""
-        draws = self.density.prior_draws if self.start == "prior" else self.density.guide_draws
-        return draws(num_chains)
-
-    def pilot(self, schedule: str) -> None:
-        """Learn step sizes, and temperatures if they adapt, from a short run."""
-        count = min(_PILOT_TEMPERATURES, self.num_temperatures)
-        base = _spaced("linear" if schedule == "linear" else "sigmoid", count)
-        betas = base.to(self.density.device).unsqueeze(-1).expand(-1, self.density.batch)
-        u = self.first(_PILOT_CHAINS)
-        point = self.path(u, betas[1])
-        self._refuse_nan(point)
-        log_step = first_step_size(
-            lambda position: self.path(position, betas[1]), point, self.inverse_mass
-        ).log()
-        log_steps, spreads = [], []
-        for beta in betas[1:]:
-            for _ in range(_PILOT_TRANSITIONS):
-                point, rate = self._transition(point.u, beta, log_step)
-                error = rate.mean(0) - self.target
-                log_step = (log_step + 0.3 * error).clamp(-18.0, 3.0)
-            log_steps.append(log_step)
-            spreads.append(_robust_spread(point.tilt))
-        self.betas, self.log_steps = _arranged(
-            betas, torch.stack(log_steps), torch.stack(spreads), schedule, self.num_temperatures
-        )
-
-    def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-weights ``(chains, batch)`` and mean acceptance ``(batch,)``."""
-        total = u.new_zeros(u.shape[:2], dtype=torch.float64)
-        rates = torch.zeros_like(total[0])
-        point = self.path(u, self.betas[1])
-        self._refuse_nan(point)
-        for number in range(1, self.num_temperatures + 1):
-            total = total + (self.betas[number] - self.betas[number - 1]) * point.tilt
-            if number < self.num_temperatures:
-                point, rate = self._transition(
-                    point.u, self.betas[number], self.log_steps[number - 1]
-                )
-                rates = rates + rate.mean(0)
-        return total, rates / max(1, self.num_temperatures - 1)
-
-    def reverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """The same from exact draws of the posterior back to the start."""
-        total = u.new_zeros(u.shape[:2], dtype=torch.float64)
-        rates = torch.zeros_like(total[0])
-        point = self.path(u, self.betas[-1])
-        for number in range(self.num_temperatures, 0, -1):
-            total = total + (self.betas[number] - self.betas[number - 1]) * point.tilt
-            if number > 1:
-                point, rate = self._transition(
-                    point.u, self.betas[number - 1], self.log_steps[number - 2]
-                )
-                rates = rates + rate.mean(0)
-        return total, rates / max(1, self.num_temperatures - 1)
-
-    def _transition(self, u: Tensor, beta: Tensor, log_step: Tensor) -> tuple[Point, Tensor]:
-        """A trajectory that leaves the density at ``beta`` as it is; returns acceptance rates."""
-
-        def evaluate(position: Tensor) -> Point:
-            return self.path(position, beta)
-
-        point = evaluate(u)
-        momentum = draw_momentum(u, self.inverse_mass)
-        jitter = 0.8 + 0.4 * torch.rand_like(log_step)  # against trajectories that come back
-        step = log_step.exp() * jitter
-        proposal = leapfrog(evaluate, point, momentum, step, self.inverse_mass, self.num_steps)
-        uniform = torch.rand_like(point.log_density)
-        moved = metropolis(point, proposal, momentum, self.inverse_mass, uniform)
-        return moved["point"], moved["acceptance_rate"]
-
-    def _refuse_nan(self, point: Point) -> None:
-        if bool(torch.isnan(point.tilt).any()):
-            self.density.refuse_nan(point.u)
-            raise ValueError("guide: its log-density is NaN at its own draws")
-
-
-def _refuse_points(model: Any, guide: Any, args: tuple[Any, ...]) -> None:
+def _density(
+    model: Callable[..., Any], guide: Callable[..., Any] | None, args: tuple[Any, ...]
+) -> LogDensity:
+    """Of the posterior; refuses guides that are no density."""
     if guide is not None:
-        with argument_checks(False):
-            read_layout(model, guide, *moved(args, device_of(model, guide, args=args)))
+        Joint(model, *args, guide=guide)
+    return LogDensity(model, *args, guide=guide)
 
 
-def _spaced(schedule: str, count: int) -> Tensor:
-    """Temperatures from 0 to 1, ``(count + 1,)``, float64.
-
-    Example:
-        >>> _spaced("linear", 4).tolist()
-        [0.0, 0.25, 0.5, 0.75, 1.0]
-    """
-    place = torch.linspace(0, 1, count + 1, dtype=torch.float64)
-    if schedule == "linear":
-        return place
-    curve = torch.sigmoid(_SIGMOID_REACH * (2 * place - 1))
-    return (curve - curve[0]) / (curve[-1] - curve[0])
-
-
-def _arranged(
-    betas: Tensor, log_steps: Tensor, spreads: Tensor, schedule: str, count: int
-) -> tuple[Tensor, Tensor]:
-    """Temperatures ``(T + 1, batch)`` and log step sizes ``(T, batch)`` from those of a pilot."""
-    if schedule == "adaptive":
-        # equal steps of the integral of the tilt's standard deviation lose equal sample size
-        density = spreads + 0.01 * spreads.mean(0)
-        density = torch.cat([density[:1], density])
-        widths = betas[1:] - betas[:-1]
-        pieces = 0.5 * (density[1:] + density[:-1]) * widths + 1e-12
-        length = torch.cat([torch.zeros_like(pieces[:1]), pieces.cumsum(0)])
-        wanted = torch.linspace(0, 1, count + 1, dtype=torch.float64, device=betas.device)
-        new = _interpolate(
-            length / length[-1], betas, wanted.unsqueeze(-1).expand(-1, betas.shape[1])
-        )
-        new = torch.cat([torch.zeros_like(new[:1]), new[1:-1], torch.ones_like(new[:1])])
-    else:
-        new = _spaced(schedule, count).to(betas.device).unsqueeze(-1).expand(-1, betas.shape[1])
-    return new, _interpolate(betas[1:], log_steps, new[1:])
-
-
-def _interpolate(x: Tensor, y: Tensor, at: Tensor) -> Tensor:
-    """Piecewise linear functions of each column, constant beyond their ends."""
-    if len(x) == 1:
-        return y.expand_as(at)
-    columns = x.T.contiguous(), y.T.contiguous(), at.T.contiguous()
-    place = torch.searchsorted(columns[0], columns[2]).clamp(1, columns[0].shape[1] - 1)
-    left, right = (columns[0].gather(1, place + shift) for shift in (-1, 0))
-    low, high = (columns[1].gather(1, place + shift) for shift in (-1, 0))
-    share = ((columns[2] - left) / (right - left).clamp(min=1e-300)).clamp(0, 1)
-    return (low + share * (high - low)).T
-
-
-def _robust_spread(tilt: Tensor) -> Tensor:
-    """Standard deviation over chains, ``(batch,)``, by quartiles, which one lost chain spares."""
-    finite = torch.where(torch.isfinite(tilt), tilt, torch.full_like(tilt, -1e30))
-    quartiles = torch.quantile(
-        finite, torch.tensor([0.25, 0.75], dtype=tilt.dtype, device=tilt.device), dim=0
-    )
-    return (quartiles[1] - quartiles[0]) / 1.349
-
-
-def _evidence(
-    weights: Tensor, acceptance: Tensor, count: int, schedule: str, start: str, seed: int
-) -> AISEvidence:
+def _evidence(annealing: Annealing, weights: Tensor, acceptance: Tensor, seed: int) -> AISEvidence:
     estimates = estimates_from_log_weights(weights)
+    schedule = getattr(annealing.schedule, "__name__", repr(annealing.schedule))
     return AISEvidence(
         estimates["log_evidence"], estimates["standard_error"], estimates["ess"],
-        acceptance.cpu(), weights.cpu(), len(weights), count, schedule, start, seed,
+        acceptance.cpu(), weights.cpu(), len(weights), annealing.num_temperatures,
+        schedule.removesuffix("_schedule"),
+        "guide" if annealing.density.has_guide else "prior", seed,
     )  # fmt: skip
-
-
-def _check(
-    num_chains: int, num_temperatures: int, schedule: str, num_steps: int, target: float
-) -> None:
-    for name, value in (
-        ("num_chains", num_chains),
-        ("num_temperatures", num_temperatures),
-        ("num_leapfrog_steps", num_steps),
-    ):
-        if value < 1:
-            raise ValueError(f"{name}: must be at least 1; got {value}")
-    if schedule not in SCHEDULES:
-        raise ValueError(f"schedule: expected one of {', '.join(SCHEDULES)}; got {schedule!r}")
-    if not 0 < target < 1:
-        raise ValueError(f"target_acceptance: must lie between 0 and 1; got {target}")

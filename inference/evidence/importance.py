@@ -11,15 +11,22 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from aevb.data.seeds import stream_seed
-from aevb.inference.evidence.psis import pareto_khat
+from aevb.inference.evidence.estimate import (
+    counted,
+    error_of_mean,
+    mean_figures,
+    number,
+    shown,
+    verdict,
+)
+from aevb.inference.evidence.psis import KHAT_LIMIT, pareto_khat
 from aevb.inference.graphs.agreement import check_function
 from aevb.inference.graphs.compile import graph_function
 from aevb.inference.graphs.tracing import NotTraceableError
 from aevb.inference.process import randomness
-from aevb.inference.process.devices import device_of
+from aevb.inference.process.limits import refuse_below
 from aevb.inference.process.switches import argument_checks
-from aevb.inference.programs.joint import Joint
-from aevb.inference.programs.layouts import refuse_nan
+from aevb.inference.programs.joint import Joint, together
 
 __all__ = ["ImportanceEvidence", "estimates_from_log_weights", "importance_evidence"]
 
@@ -30,6 +37,8 @@ _DATAPOINTS_PER_BLOCK = 250
 # A graph sends large products to a faster library and skips Pyro; tracing costs a second. Once
 # compiled it also fuses what surrounds the products; that takes ten seconds, or one if cached.
 _WORTH_A_GRAPH = {"compiled": 2e12, "traced": 2e10}  # floating-point operations
+# Of programs that take all data or nothing.
+_REFUSALS = (ValueError, RuntimeError, IndexError)
 _WEIGHTS_PER_BLOCK = 2_000_000  # float64 log-weights held at once for k̂: 16 MB
 
 
@@ -58,13 +67,33 @@ class ImportanceEvidence:
     num_samples: int
     seed: int
 
-    def __repr__(self) -> str:
-        """One line, with means over datapoints."""
-        return (
-            f"ImportanceEvidence(log_evidence={self.log_evidence.mean():.3f} mean of "
-            f"{len(self.log_evidence)}, elbo={self.elbo.mean():.3f}, "
-            f"num_samples={self.num_samples}, seed={self.seed})"
-        )
+    @property
+    def is_trusted(self) -> Tensor:
+        """Where k̂ is at most 0.7, ``(B,)``; nowhere with fewer than 25 samples."""
+        return self.khat <= KHAT_LIMIT
+
+    def summary(self) -> dict[str, Any]:
+        """As of :class:`~aevb.inference.Evidence`.
+
+        With ``elbo``, ``elbo_standard_error``, ``num_samples``, ``seed``, ``khat_above_0.7``
+        (number of datapoints), ``khat_median`` and ``ess_median``; with fewer than 25 samples k̂
+        is not defined, and nothing is converged.
+        """
+        above, count = int((self.khat > KHAT_LIMIT).sum()), len(self.khat)
+        undefined = bool(torch.isnan(self.khat).any())
+        why = f"k̂ is above {KHAT_LIMIT} at {above} of {counted(count, 'datapoint')}"
+        return mean_figures(self) | {
+            "elbo": number(self.elbo.mean()),
+            "elbo_standard_error": error_of_mean(self.elbo),
+            "num_samples": self.num_samples,
+            "seed": self.seed,
+            "khat_above_0.7": None if undefined else above,
+            "khat_median": number(self.khat.median()),
+            "ess_median": number(self.ess.median()),
+            **verdict(self.is_trusted, "k̂ is not defined below 25 samples" if undefined else why),
+        }
+
+    __repr__ = shown
 
 
 def importance_evidence(
@@ -110,14 +139,15 @@ def importance_evidence(
         >>> bool((evidence.log_evidence - fa.log_evidence(x)).abs().max() < 1e-10)
         True
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples: must be at least 1; got {num_samples}")
+    refuse_below(1, num_samples=num_samples)
+    joint = Joint(model, *args, guide=guide)
     with (
         torch.no_grad(),
-        randomness.stream(seed, "importance", device_of(model, guide, args=args)),
+        randomness.stream(seed, "importance", joint.device),
         argument_checks(False),
     ):
-        parts = list(_datapoint_blocks(Joint(model, *args, guide=guide), num_samples))
+        size = min(_DATAPOINTS_PER_BLOCK, _WEIGHTS_PER_BLOCK // num_samples)
+        parts = list(_datapoint_blocks(joint, max(1, size)))
         evaluate = _LogJoint(num_samples * len(parts), memory_budget)
         blocks = [
             _log_weights(part, num_samples, seed, number, evaluate)
@@ -162,28 +192,50 @@ def estimates_from_log_weights(log_weights: Tensor) -> dict[str, Tensor]:
     return {name: value.cpu() for name, value in estimates.items()}
 
 
-def _datapoint_blocks(joint: Joint, num_samples: int) -> Iterator[Joint]:
-    """The programs at parts of the data, cut along the data plate, where they allow it."""
+def _datapoint_blocks(joint: Joint, size: int) -> Iterator[Joint]:
+    """The programs at blocks of datapoints, cut along the data plate, if that changes nothing."""
     total = joint.layout.num_datapoints
-    size = max(1, min(_DATAPOINTS_PER_BLOCK, _WEIGHTS_PER_BLOCK // num_samples))
     if total is None or total <= size:
         yield joint
         return
+    places = [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
-    def cut(start: int) -> tuple[Any, ...]:
-        return tuple(
-            a[start : start + size] if isinstance(a, Tensor) and a.ndim and len(a) == total else a
+    def at(place: slice) -> Joint:
+        args = (
+            a[place] if isinstance(a, Tensor) and a.ndim and len(a) == total else a
             for a in joint.args
         )
+        return joint.at(*args, num_datapoints=place.stop - place.start)
 
-    blocks = [(slice(start, start + size), cut(start)) for start in range(0, total, size)]
-    with suppress(ValueError, RuntimeError, IndexError):  # of programs that take all or nothing
-        joint.adopt(joint.at(*blocks[0][1], num_datapoints=size))
-    if not joint.same_when_cut(blocks):
+    with suppress(*_REFUSALS):
+        joint.adopt(at(places[0]))
+    if _same_when_cut(joint, places, at):
+        yield from map(at, places)
+    else:
         yield joint
-        return
-    for part, args in blocks:
-        yield joint.at(*args, num_datapoints=len(range(*part.indices(total))))
+
+
+def _same_when_cut(joint: Joint, places: list[slice], at: Callable[[slice], Joint]) -> bool:
+    """Whether every block alone has the log-weights that it has among all.
+
+    It has not if a program holds a value for each datapoint, the size of the data, or something
+    that it makes of them all, such as a mean or a maximum.
+    """
+    guide = joint.given_guide()
+    latents, log_q = joint.draw(1)
+    log_p = joint.log_joint(latents)
+    for place in places:
+        where = (slice(None),) * joint.layout.nesting + (place,)  # behind draws, outer plates
+        some = {name: value[where] for name, value in latents.items()}
+        try:
+            alone = at(place)
+            (q,) = alone.sums(guide, joint.guide_way, some, together)
+            pairs = ((q, log_q), (alone.log_joint(some), log_p))
+        except _REFUSALS:
+            return False
+        if not all(torch.allclose(a, b[:, place], rtol=1e-4, atol=1e-4) for a, b in pairs):
+            return False
+    return True
 
 
 def _log_weights(
@@ -192,7 +244,9 @@ def _log_weights(
     """Log-weights of one block of datapoints, ``(S, B)``."""
     # filled in place: small results kept between large temporaries would cut the heap to pieces,
     # and the peak would grow with S
-    weights: Tensor | None = None
+    weights = torch.empty(
+        num_samples, joint.layout.num_datapoints or 1, dtype=torch.float64, device=joint.device
+    )
     for start in range(0, num_samples, _SAMPLES_PER_BLOCK):
         count = min(_SAMPLES_PER_BLOCK, num_samples - start)
         torch.manual_seed(stream_seed(seed, f"importance/{block}/{start}"))
@@ -204,11 +258,7 @@ def _log_weights(
         for first in range(0, count, evaluate.at_once):
             chunk = slice(first, first + evaluate.at_once)
             log_p = evaluate({name: z[chunk] for name, z in latents.items()})
-            if weights is None:
-                weights = log_p.new_empty(num_samples, log_p.shape[1])
             torch.sub(log_p, log_q[chunk], out=weights[start + first : start + first + len(log_p)])
-    if weights is None:
-        raise ValueError("num_samples: must be at least 1")
     return weights
 
 
@@ -231,13 +281,12 @@ class _LogJoint:
         self._joint = joint
         self._leaves, self._form = tree_flatten(joint.args)
         self._names = list(latents)
-        cost = joint.cost(latents)
-        fitting = max(1, self._budget // cost.num_bytes)
+        fitting = joint.num_fitting(latents, self._budget)
         count = len(next(iter(latents.values())))
         # all of one size, since other sizes have no graph
         self.at_once = max(n for n in range(1, count + 1) if count % n == 0 and n <= fitting)
         # decided by what there is to do and not by the clock, so that results repeat
-        flops = cost.num_flops * self._num_draws
+        flops = joint.cost(latents).num_flops * self._num_draws
         self._level = next((name for name, least in _WORTH_A_GRAPH.items() if flops > least), "")
         self._unchecked = True
 
@@ -247,8 +296,7 @@ class _LogJoint:
         inputs += [leaf for leaf in self._leaves if isinstance(leaf, Tensor)]
         result = self._function_for(inputs)(*inputs)
         if bool(torch.isnan(result).any()):
-            for part in self._joint.singly(latents):
-                refuse_nan(self._joint.run(self._joint.model, part))
+            self._joint.refuse_nan(latents)
         return result
 
     def _function_for(self, inputs: list[Tensor]) -> Callable[..., Tensor]:

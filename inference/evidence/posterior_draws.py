@@ -5,18 +5,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.stats import gaussian_kde
 from torch import Tensor
 
-from aevb.inference.mcmc.hmc import Draws, hmc
-from aevb.inference.process import randomness
+from aevb.inference.evidence.estimate import counted, mean_figures, number, shown, verdict
+from aevb.inference.mcmc.diagnostics import ESS_LIMIT, RHAT_LIMIT
+from aevb.inference.mcmc.draws import Draws
+from aevb.inference.mcmc.hmc import hmc
+from aevb.inference.process.limits import refuse_below
 from aevb.inference.programs.log_density import LogDensity
 
 __all__ = ["HMCEvidence", "hmc_evidence"]
 
 # Where the paper found it reliable: "as long as the dimensionality is low (less than 5)".
 LARGEST_DIM = 4
-_KERNELS_AT_ONCE = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,36 @@ class HMCEvidence:
     standard_error: Tensor
     draws: Draws
 
-    def __repr__(self) -> str:
-        """One line, with means over datapoints."""
-        return (
-            f"HMCEvidence(log_evidence={self.log_evidence.mean():.3f} mean of "
-            f"{len(self.log_evidence)}, {self.draws!r})"
+    @property
+    def is_trusted(self) -> Tensor:
+        """Where chains mixed, 400 draws are effective and none are suspicious, ``(batch,)``."""
+        # NaN, as R̂ of a single chain is, is neither
+        mixed = (self.draws.rhat <= RHAT_LIMIT) & (self.draws.ess_bulk >= ESS_LIMIT)
+        return mixed.reshape(-1).cpu() & ~self.draws.suspicious.cpu()
+
+    def summary(self) -> dict[str, Any]:
+        """As of :class:`~aevb.inference.Evidence`.
+
+        With ``num_chains``, ``num_samples``, ``seed``, ``suspicious`` (number of datapoints),
+        ``rhat_worst`` and ``ess_bulk_least``.
+        """
+        trusted, draws = self.is_trusted, self.draws
+        why = (
+            f"at {int((~trusted).sum())} of {counted(len(trusted), 'datapoint')} R̂ is above "
+            f"{RHAT_LIMIT} or undefined, fewer than {ESS_LIMIT:.0f} draws are effective, or "
+            "chains are suspicious"
         )
+        return mean_figures(self) | {
+            "num_chains": len(draws.unconstrained),
+            "num_samples": draws.unconstrained.shape[1],
+            "seed": draws.seed,
+            "suspicious": int(draws.suspicious.sum()),
+            "rhat_worst": number(draws.rhat.max()),
+            "ess_bulk_least": number(draws.ess_bulk.min()),
+            **verdict(trusted, why),
+        }
+
+    __repr__ = shown
 
 
 def hmc_evidence(
@@ -86,14 +114,12 @@ def hmc_evidence(
         >>> bool((evidence.log_evidence - fa.log_evidence(x)).abs().max() < 0.2)
         True
     """
-    if num_chains < 4:
-        raise ValueError(f"num_chains: must be at least 4; got {num_chains}")
-    with torch.no_grad(), randomness.stream(seed, "hmc evidence", torch.device("cpu")):
-        density = LogDensity(model, *args)
-    if density.dim > LARGEST_DIM and not allow_high_dim:
+    refuse_below(4, num_chains=num_chains)
+    dim = LogDensity(model, *args).dim
+    if dim > LARGEST_DIM and not allow_high_dim:
         raise ValueError(
-            f"hmc_evidence: fails above {LARGEST_DIM} dimensions, and the posterior has "
-            f"{density.dim}; use ais_evidence or importance_evidence, or allow_high_dim=True"
+            f"hmc_evidence: fails above {LARGEST_DIM} dimensions, and the posterior has {dim}; "
+            "use ais_evidence or importance_evidence, or allow_high_dim=True"
         )
     draws = hmc(
         model, *args, num_chains=num_chains, num_samples=num_samples, num_warmup=num_warmup,
@@ -112,27 +138,15 @@ def hmc_evidence(
 
 
 def _log_kernel_density(fitted: Tensor, at: Tensor) -> Tensor:
-    """Log of a normal kernel density, ``(chains, draws, batch)``.
+    """Log of a normal kernel density of Scott's width, ``(chains, draws, batch)``.
 
     Args:
         fitted: Draws, ``(chains, draws, batch, dim)``.
         at: Where to evaluate it, likewise.
     """
-    points = fitted.flatten(0, 1).double().movedim(0, 1)  # (batch, draws, dim)
-    places = at.flatten(0, 1).double().movedim(0, 1)
-    num, dim = points.shape[1:]
-    centred = points - points.mean(1, keepdim=True)
-    covariance = centred.mT @ centred / (num - 1)
-    width = num ** (-1 / (dim + 4))
-    factor = torch.linalg.cholesky(covariance) * width
-    white = torch.linalg.solve_triangular(factor, points.mT, upper=False).mT
-    white_places = torch.linalg.solve_triangular(factor, places.mT, upper=False).mT
-    log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    constant = math.log(num) + 0.5 * dim * math.log(2 * math.pi)
-    size = max(1, _KERNELS_AT_ONCE // (num * len(points)))
+    points, places = (u.flatten(0, 1).permute(1, 2, 0).double().cpu() for u in (fitted, at))
     columns = [
-        torch.logsumexp(torch.cdist(part, white).square_().mul_(-0.5), -1)
-        for part in white_places.split(size, 1)
+        gaussian_kde(own.numpy()).logpdf(place.numpy())
+        for own, place in zip(points, places, strict=True)
     ]
-    result = torch.cat(columns, 1) - constant - log_det.unsqueeze(-1)
-    return result.movedim(0, 1).unflatten(0, at.shape[:2])
+    return torch.from_numpy(np.stack(columns, -1)).unflatten(0, at.shape[:2]).to(at.device)

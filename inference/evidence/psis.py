@@ -6,8 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["pareto_khat"]
+__all__ = ["KHAT_LIMIT", "pareto_khat"]
 
+# Vehtari et al. (2024), section 3.2.4: above it the sample size needed is impractical.
+KHAT_LIMIT = 0.7
 # The fit needs five weights, and a fifth of the samples is the tail.
 _FEWEST_SAMPLES = 25
 _FEWEST_IN_TAIL = 5

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from aevb.inference.graphs.python_state import PythonState
+from aevb.inference.graphs.python_watch import PythonWatch
 from aevb.inference.graphs.snapshots import everything_restored
 from aevb.inference.graphs.step_definition import StepDefinition
 from aevb.inference.graphs.tracing import NotTraceableError
 from aevb.inference.process import randomness
 
-__all__ = ["check_function", "check_gradients", "check_whole_step", "python_restored"]
+__all__ = ["check_contract", "check_function", "check_gradients", "check_whole_step"]
 
 # Rounding of the gradients, relative to the largest entry: sums of thousands of float32 terms in
 # another order agree to about 1e-5.
@@ -26,6 +26,38 @@ _CLEAR = 1e-2
 _REMEDY = "(keep it in a tensor that is changed in place, or not at all if nothing reads it)"
 # Of a whole step: what wrong memory, a stale minibatch or a lost update is far from.
 _STEP_AGREEMENT = 2e-2
+
+
+def check_contract(
+    definition: StepDefinition, held: list[Tensor], inputs: tuple[Tensor, ...], seed: int = 1
+) -> None:
+    """Run the program twice, which must do the same both times and change nothing in Python.
+
+    Args:
+        definition: The step.
+        held: Every tensor that may change.
+        inputs: Of the step.
+        seed: Of the draws.
+
+    Raises:
+        NotTraceableError: If what the program does depends on more than its arguments, its
+            parameters and buffers, and torch's generator.
+    """
+    bound, _ = _eager_gradients(definition, held, seed, inputs)
+    watch = PythonWatch(**definition.keepers)
+    again, _ = _eager_gradients(definition, held, seed, inputs)
+    where = watch.changed()
+    if where is not None:
+        raise NotTraceableError(
+            f"{where} changes when the program runs, and a graph would freeze it {_REMEDY}"
+        )
+    # a GPU may add in another order at each call; a CPU does not
+    slack = 1e-5 * abs(float(bound)) if bound.device.type == "cuda" else 0
+    if abs(float(again - bound)) > slack:
+        raise NotTraceableError(
+            "the same draws and data give another loss at each call, so Python keeps a state "
+            f"that a graph would freeze {_REMEDY}"
+        )
 
 
 def check_gradients(
@@ -39,15 +71,6 @@ def check_gradients(
     device = definition.parameters[0].device
     for seed in (1, 2):
         bound, grads = _eager_gradients(definition, held, seed, inputs)
-        python = definition.python_state()
-        again, _ = _eager_gradients(definition, held, seed, inputs)
-        _refuse_change(python)
-        # a GPU may add in another order at each call; a CPU does not
-        if abs(float(again - bound)) > (1e-5 * abs(float(bound)) if device.type == "cuda" else 0):
-            raise NotTraceableError(
-                "the same draws and data give another loss at each call, so Python keeps a state "
-                f"that a graph would freeze {_REMEDY}"
-            )
         with everything_restored(held, device, watch=True), torch.no_grad():
             randomness.seed_everything(seed)
             traced_bound, *traced = graph(*held, *inputs)
@@ -65,25 +88,6 @@ def check_gradients(
                     f"its graph is not the program: a gradient of size {size:.3g} differs by "
                     f"{error:.3g}, as when Python decides differently at each step"
                 )
-
-
-@contextmanager
-def python_restored(definition: StepDefinition) -> Iterator[None]:
-    """Put back whatever Python keeps in the program and in the optimizer."""
-    states = [definition.python_state(), definition.optimizer_state()]
-    try:
-        yield
-    finally:
-        for state in states:
-            state.restore()
-
-
-def _refuse_change(python: PythonState) -> None:
-    where = python.difference()
-    if where is not None:
-        raise NotTraceableError(
-            f"{where} changes when the program runs, and a graph would freeze it {_REMEDY}"
-        )
 
 
 def _eager_gradients(
@@ -125,7 +129,7 @@ def check_whole_step(
 ) -> None:
     """Compare one step of the finished graph, update included, with an ordinary one.
 
-    What Python keeps is not put back: see :func:`python_restored`.
+    What the program keeps in Python is not put back.
 
     Args:
         definition: The step.
@@ -135,30 +139,24 @@ def check_whole_step(
         seed: Of the draws with which they are compared.
 
     Raises:
-        NotTraceableError: If weights, buffers, optimizer state or the bound differ, or if the
-            program changes something in Python.
+        NotTraceableError: If weights, buffers, optimizer state or the bound differ.
     """
     device = definition.parameters[0].device
     tensors = definition.changed_in_place()
-    # a first call, so that what is computed from the weights is that of today
-    _eager_gradients(definition, held, seed, inputs)
-    python = definition.python_state()
-    optimizer = definition.optimizer_state()
+    optimizer = definition.optimizer
     before = [tensor.detach().clone() for tensor in tensors]
-    with everything_restored(held, device, watch=True):
+    with PythonWatch(optimizer=optimizer), everything_restored(held, device, watch=True):
         randomness.seed_everything(seed)
         with _only_torch_draws():
             bound, grads = definition.gradients(*inputs)
         for parameter, grad in zip(definition.parameters, grads, strict=True):
             parameter.grad = grad
         with torch.no_grad():
-            definition.optimizer.step()
+            optimizer.step()
         for parameter in definition.parameters:
             parameter.grad = None
         wanted = [tensor.detach().clone() for tensor in tensors]
-    optimizer.restore()
-    _refuse_change(python)
-    with everything_restored(held, device):
+    with PythonWatch(optimizer=optimizer), everything_restored(held, device):
         randomness.seed_everything(seed)
         again = step(*inputs)
         got = [tensor.detach().clone() for tensor in tensors]

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from aevb.inference.graphs.agreement import (
+    check_contract,
     check_function,
     check_gradients,
     check_whole_step,
-    python_restored,
 )
 from aevb.inference.graphs.cuda_graphs import RecordedSteps
 from aevb.inference.graphs.optimizer_updates import (
@@ -27,7 +27,7 @@ from aevb.inference.graphs.passes import (
     keep_first_output,
     prepare_for_cpu,
 )
-from aevb.inference.graphs.python_state import PythonState
+from aevb.inference.graphs.python_watch import PythonWatch
 from aevb.inference.graphs.snapshots import everything_restored
 from aevb.inference.graphs.step_definition import StepDefinition
 from aevb.inference.graphs.tracing import NotTraceableError, trace_graph
@@ -40,7 +40,10 @@ class GraphStep:
 
     Attributes:
         level: ``"traced"`` or ``"compiled"``.
+        python: What the program kept in Python when this step was last checked.
     """
+
+    python: PythonWatch
 
     def __init__(
         self,
@@ -56,9 +59,9 @@ class GraphStep:
         self._held = held
         self._rates = rates
         self._groups = definition.optimizer.param_groups
+        self._state = definition.optimizer.state
         self._filled = [float(rate) for rate in rates]
         self._kept = hyperparameters(definition.optimizer)
-        self._python: PythonState | None = None
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Make the step; returns the bound as a scalar tensor, in nats."""
@@ -78,13 +81,10 @@ class GraphStep:
         """Whether the optimizer has other hyperparameters now than when it was recorded."""
         return bool(self._rates) and hyperparameters(self._definition.optimizer) != self._kept
 
-    def python_difference(self) -> str | None:
-        """What Python code has changed in the program since this step was last checked."""
-        return None if self._python is None else self._python.difference()
-
-    def remember_python(self) -> None:
-        """Take the present state of Python for the one that was checked."""
-        self._python = self._definition.python_state()
+    @property
+    def is_detached(self) -> bool:
+        """Whether the optimizer has loaded another state, which lies elsewhere."""
+        return self._definition.optimizer.state is not self._state
 
     def check_again(self, *inputs: Tensor, seed: int) -> None:
         """Compare with an ordinary step once more; nothing is left changed.
@@ -97,9 +97,9 @@ class GraphStep:
             NotTraceableError: If Python does something else by now.
         """
         self.fill_rates()  # now, because the check puts back every tensor that it finds
-        with python_restored(self._definition):
+        with PythonWatch(**self._definition.keepers) as self.python:
+            check_contract(self._definition, self._held, inputs, seed)
             check_whole_step(self._definition, self, self._held, inputs, seed)
-        self.remember_python()
 
     def fill_rates(self) -> None:
         """Let the graph know the learning rates of today."""
@@ -140,12 +140,11 @@ def graph_step(
         raise NotTraceableError("LBFGS evaluates the loss several times a step")
     if needs_closure(optimizer):
         raise NotTraceableError(f"{type(optimizer).__name__} evaluates the loss itself")
-    python = definition.python_state()
-    if python.iterators:
-        raise NotTraceableError(f"{python.iterators[0]} is an iterator, whose place Python keeps")
-    with python_restored(definition):
+    with PythonWatch(**definition.keepers) as python:
+        if python.iterator is not None:
+            raise NotTraceableError(f"{python.iterator} is an iterator, whose place Python keeps")
         result = _checked_step(definition, level, inputs, others)
-    result.remember_python()
+    result.python = python
     return result
 
 
@@ -177,6 +176,7 @@ def _checked_step(
             update(optimizer, rates, by_parameter, fused=level == "traced")
         return (bound, *kept)
 
+    check_contract(definition, held, inputs)
     with everything_restored(held, device, watch=True):
         graph = trace_graph(step, [*held, *inputs])
     if in_graph and any(lacks_state(optimizer, definition.parameters[i]) for i in used):

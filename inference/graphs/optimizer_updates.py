@@ -2,12 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
+
+from aevb.inference.process.patches import updates_in_tensors
 
 __all__ = [
     "can_update_in_graph",
@@ -188,8 +189,7 @@ def _recordable(
         if "fused" in group:
             group["fused"] = fused
     try:
-        # torch's optimizers then read no scalars and accept `capturable` on every device
-        with mock.patch("torch.compiler.is_compiling", return_value=not fused):
+        with nullcontext() if fused else updates_in_tensors():
             yield
     finally:
         for group, original in zip(optimizer.param_groups, before, strict=True):

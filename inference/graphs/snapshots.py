@@ -33,6 +33,7 @@ def everything_restored(
         tensor([0., 0.])
     """
     copies = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    memory = [(tensor, tensor.data) for tensor in tensors]
     random = randomness.capture(device)
     journal = _Journal()
     try:
@@ -43,6 +44,9 @@ def everything_restored(
             yield
     finally:
         with torch.no_grad():
+            for tensor, alias in memory:
+                if tensor.layout is torch.strided and tensor.data_ptr() != alias.data_ptr():
+                    tensor.data = alias  # the program has moved it
             for tensor, copy in [*copies, *journal.copies.values()]:
                 if not torch.equal(tensor, copy):
                     tensor.copy_(copy)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from aevb.inference.graphs.optimizer_updates import state_tensors
-from aevb.inference.graphs.python_state import PythonState
 
 __all__ = ["StepDefinition"]
 
@@ -31,15 +30,6 @@ class StepDefinition:
     parameters: list[Tensor]
     buffers: list[Tensor]
     keepers: Mapping[str, Any] = field(default_factory=dict)
-
-    def python_state(self) -> PythonState:
-        """A picture of what the program keeps in Python."""
-        return PythonState(**self.keepers)
-
-    def optimizer_state(self) -> PythonState:
-        """A picture of what the optimizer keeps in Python: counts, rates, hooks."""
-        optimizer = self.optimizer
-        return PythonState(optimizer=vars(optimizer), of=type(optimizer), step=optimizer.step)
 
     def changed_in_place(self) -> list[Tensor]:
         """What a step updates."""

@@ -1,8 +1,6 @@
 """Pyro programs recorded as graphs of tensor operations."""
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +10,10 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from aevb.inference.process.patches import losses_in_tensors, samples_unchecked
 from aevb.inference.process.switches import argument_checks, onednn_off
 
-__all__ = ["NotTraceableError", "refuse_untraceable_sites", "trace_graph", "traceable_pyro"]
+__all__ = ["NotTraceableError", "refuse_untraceable_sites", "trace_graph"]
 
 
 class NotTraceableError(RuntimeError):
@@ -47,8 +46,9 @@ def trace_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Graph
     """
     sites = _LastSite()
     try:
-        # oneDNN's fused recurrent layers have no derivative in a graph
-        with sites, traceable_pyro(), onednn_off():
+        # oneDNN's fused recurrent layers have no derivative in a graph, and a distribution made
+        # outside the program brings its own switch of checks
+        with sites, losses_in_tensors(), samples_unchecked(), argument_checks(False), onednn_off():
             graph = make_fx(function)(*inputs)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
@@ -64,32 +64,6 @@ def trace_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Graph
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
-
-
-@contextmanager
-def traceable_pyro() -> Iterator[None]:
-    """Keep Pyro's losses in tensors: no ``.item()``, no look at values, no argument checks."""
-
-    def keep(value: Any) -> Any:
-        return value.detach() if isinstance(value, Tensor) else value
-
-    replaced: list[tuple[Any, str, Any]] = []
-    for name, module in list(sys.modules.items()):
-        if name.startswith("pyro.infer"):
-            for function, substitute in (("torch_item", keep), ("warn_if_nan", _nothing)):
-                if hasattr(module, function):
-                    replaced.append((module, function, getattr(module, function)))
-                    setattr(module, function, substitute)
-    try:
-        # a distribution made outside the program brings its own switch
-        check = torch.distributions.Distribution._validate_sample
-        replaced.append((torch.distributions.Distribution, "_validate_sample", check))
-        torch.distributions.Distribution._validate_sample = _nothing  # type: ignore[method-assign]
-        with argument_checks(False):
-            yield
-    finally:
-        for module, function, original in replaced:
-            setattr(module, function, original)
 
 
 def refuse_untraceable_sites(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
@@ -166,7 +140,3 @@ class _LastSite(Messenger):
     def _process_message(self, msg: Any) -> None:
         if msg["type"] == "sample" and type(msg["fn"]).__name__ != "_Subsample":
             self.name = msg["name"]
-
-
-def _nothing(*args: Any, **kwargs: Any) -> None:
-    del args, kwargs

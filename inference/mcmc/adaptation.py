@@ -1,12 +1,50 @@
 """What a sampler learns in warm-up, for each datapoint: step size, masses, trajectory length."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-__all__ = ["ChEES", "DualAveraging", "RunningVariance", "halton", "warmup_windows"]
+from aevb.inference.mcmc.integrators import Point, draw_momentum, energy, leapfrog
+
+__all__ = [
+    "ChEES",
+    "DualAveraging",
+    "first_step_size",
+    "halton",
+    "regularized_variance",
+    "warmup_windows",
+]
+
+
+def first_step_size(
+    evaluate: Callable[[Tensor], Point], point: Point, inverse_mass: Tensor
+) -> Tensor:
+    """Steps so long that one of them is accepted with about 0.8, ``(batch,)``, float64.
+
+    References:
+        The No-U-Turn Sampler (Hoffman & Gelman, 2014), algorithm 4
+    """
+    batch = point.u.shape[1]
+    step = torch.ones(batch, dtype=torch.float64, device=point.u.device)
+    one = torch.ones(batch, device=point.u.device)
+    momentum = draw_momentum(point.u, inverse_mass)
+    start = energy(point, momentum, inverse_mass)
+    going = torch.ones_like(step, dtype=torch.bool)
+    grows = None
+    for _ in range(40):
+        end = leapfrog(evaluate, point, momentum, step, inverse_mass, one)
+        error = energy(end.end, end.momentum, inverse_mass) - start
+        rate = torch.exp(-torch.where(torch.isfinite(error), error, torch.inf).clamp(min=0))
+        good = rate.mean(0) > 0.8
+        grows = good if grows is None else grows
+        going = going & (good == grows) & (step < 1e3) & (step > 1e-7)
+        if not bool(going.any()):
+            break
+        step = torch.where(going, step * torch.where(grows, 2.0, 0.5), step)
+    return step
 
 
 @dataclass
@@ -52,43 +90,17 @@ class DualAveraging:
         self.average = share * self.log_step + (1 - share) * self.average
 
 
-class RunningVariance:
-    """Variances over chains and iterations by Welford's method, ``(batch, dim)``.
+def regularized_variance(draws: Tensor) -> Tensor:
+    """Variances, drawn towards a small number where draws are few, as in Stan.
 
-    Example:
-        >>> estimate = RunningVariance(batch=1, dim=1)
-        >>> for value in (1.0, 2.0, 3.0):
-        ...     estimate.update(torch.full((2, 1, 1), value))
-        >>> estimate.count, estimate.variance().tolist()
-        (6, [[0.8]])
+    Args:
+        draws: ``(draws, batch, dim)``.
+
+    Returns:
+        ``(batch, dim)``, float64.
     """
-
-    def __init__(self, batch: int, dim: int) -> None:
-        self.count = 0
-        self.mean = torch.zeros(batch, dim, dtype=torch.float64)
-        self.squares = torch.zeros(batch, dim, dtype=torch.float64)
-
-    def update(self, u: Tensor) -> None:
-        """Take in draws, ``(chains, batch, dim)``."""
-        values = u.double()
-        num = len(values)
-        mean = values.mean(0)
-        squares = (values - mean).square().sum(0)
-        shift = mean - self.mean.to(mean.device)
-        total = self.count + num
-        self.squares = self.squares.to(mean.device) + squares
-        self.squares = self.squares + shift.square() * (self.count * num / total)
-        self.mean = self.mean.to(mean.device) + shift * (num / total)
-        self.count = total
-
-    def variance(self) -> Tensor:
-        """Of the draws so far."""
-        return self.squares / (self.count - 1)
-
-    def regularized(self) -> Tensor:
-        """Drawn towards a small number where draws are few, as in Stan."""
-        share = self.count / (self.count + 5.0)
-        return share * self.variance() + 1e-3 * (1 - share)
+    share = len(draws) / (len(draws) + 5.0)
+    return share * draws.double().var(0) + 1e-3 * (1 - share)
 
 
 @dataclass
@@ -157,12 +169,8 @@ def halton(number: int) -> float:
         >>> [halton(number) for number in range(4)]
         [0.5, 0.25, 0.75, 0.125]
     """
-    value, base, rest = 0.0, 0.5, number + 1
-    while rest:
-        value += base * (rest % 2)
-        rest //= 2
-        base /= 2
-    return value
+    bits = f"{number + 1:b}"
+    return int(bits[::-1], 2) / 2 ** len(bits)
 
 
 def warmup_windows(num_warmup: int) -> list[int]:

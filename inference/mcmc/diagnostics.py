@@ -7,10 +7,12 @@ import torch
 from scipy.special import fdtri
 from torch import Tensor
 
-__all__ = ["RHAT_LIMIT", "bulk_ess", "rank_rhat", "rhat_limit", "tail_ess", "unmixed"]
+__all__ = ["ESS_LIMIT", "RHAT_LIMIT", "bulk_ess", "rank_rhat", "rhat_limit", "tail_ess", "unmixed"]
 
-# Vehtari et al. (2021): chains beyond it are not to be used.
+# Vehtari et al. (2021), https://arxiv.org/abs/1903.08008: chains beyond it are not to be used,
+# nor fewer effective draws.
 RHAT_LIMIT = 1.01
+ESS_LIMIT = 400.0
 # Chance that independent draws of one posterior are called unmixed.
 _FALSE_ALARM_RATE = 1e-6
 # Effective ones among the draws of chains that are not slow.

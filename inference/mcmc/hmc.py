@@ -1,137 +1,32 @@
 """Hamiltonian Monte Carlo over every chain and every datapoint at once."""
 
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from aevb.inference.mcmc import kernel
 from aevb.inference.mcmc.adaptation import (
     ChEES,
     DualAveraging,
-    RunningVariance,
+    first_step_size,
     halton,
+    regularized_variance,
     warmup_windows,
 )
-from aevb.inference.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess, unmixed
-from aevb.inference.mcmc.integrators import Point, kinetic_energy, leapfrog, metropolis
-from aevb.inference.mcmc.path_gradients import STARTS, PathGradient
+from aevb.inference.mcmc.draws import Draws, SamplerState, warn_of
+from aevb.inference.mcmc.path_gradients import PathGradient
 from aevb.inference.process import randomness
-from aevb.inference.process.devices import device_of
+from aevb.inference.process.limits import refuse_below
 from aevb.inference.programs.log_density import LogDensity
 
-__all__ = ["Draws", "SamplerState", "draw_momentum", "first_step_size", "hmc"]
+__all__ = ["hmc"]
 
-# An error of energy, in nats, that no useful step makes.
-DIVERGENCE = 1000.0
-# Share of trajectories beyond which the bound on their steps is said to be what ends them.
-CUT_SHORT = 0.5
 # What a chain that is stuck counts for when steps adapt.
 _LEAST_RATE = 0.01
 
-
-@dataclass
-class SamplerState:
-    """All that a sampler needs to go on to the last bit.
-
-    Attributes:
-        u: Positions, ``(chains, batch, dim)``.
-        inverse_mass: ``(batch, dim)``.
-        steps: Step sizes and what adapts them.
-        lengths: Trajectory lengths and what adapts them.
-        iteration: Iterations so far, warm-up included.
-        random: State of torch's generators.
-    """
-
-    u: Tensor
-    inverse_mass: Tensor
-    steps: DualAveraging
-    lengths: ChEES
-    iteration: int
-    random: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Draws:
-    """What Hamiltonian Monte Carlo drew.
-
-    Attributes:
-        samples: Draws of each latent site, ``(chains, draws, *plates, *event)``.
-        unconstrained: The same as real vectors, ``(chains, draws, batch, dim)``.
-        stats: ``acceptance_rate``, ``energy_error`` (nats), ``energy``, ``lp``, ``diverging``,
-            ``step_size`` and ``n_steps``, each ``(chains, draws, batch)``, or
-            ``(chains, draws)`` for a joint posterior.
-        step_size: ``(batch,)``.
-        trajectory_length: Longest, in units of time with unit masses, ``(batch,)``.
-        inverse_mass: Diagonal, ``(batch, dim)``.
-        is_local: Whether there is one posterior for each datapoint.
-        num_warmup: Iterations before the draws.
-        seed: Of everything random.
-        state: To go on from.
-    """
-
-    samples: dict[str, Tensor]
-    unconstrained: Tensor
-    stats: dict[str, Tensor]
-    step_size: Tensor
-    trajectory_length: Tensor
-    inverse_mass: Tensor
-    is_local: bool
-    num_warmup: int
-    seed: int
-    state: SamplerState
-
-    @property
-    def divergences(self) -> Tensor:
-        """Divergent transitions of each posterior, ``(batch,)``, or ``()``."""
-        return self.stats["diverging"].sum((0, 1))
-
-    @cached_property
-    def rhat(self) -> Tensor:
-        """R̂ of ranks, the largest over dimensions, ``(batch,)`` or ``()``; above 1.01 is bad.
-
-        Computed when it is first asked for, in unconstrained coordinates; NaN with fewer than two
-        chains or four draws, and where all draws are equal.
-        """
-        return self._over_dimensions(rank_rhat, Tensor.amax)
-
-    @cached_property
-    def ess_bulk(self) -> Tensor:
-        """Effective draws for the middle of each posterior, the least over dimensions."""
-        return self._over_dimensions(bulk_ess, Tensor.amin)
-
-    @cached_property
-    def ess_tail(self) -> Tensor:
-        """Effective draws for the 5 and 95 % quantiles, the least over dimensions."""
-        return self._over_dimensions(tail_ess, Tensor.amin)
-
-    @property
-    def suspicious(self) -> Tensor:
-        """Posteriors with a chain that never moved, or one divergence in a hundred draws."""
-        moved = (self.unconstrained != self.unconstrained[:, :1]).any(-1).any(1).all(0)
-        diverging = self.divergences.reshape(-1) > 0.01 * self.unconstrained[:, :, 0, 0].numel()
-        stuck = ~moved if self.unconstrained.shape[1] > 1 else torch.zeros_like(moved)
-        return stuck | diverging
-
-    def _over_dimensions(
-        self, statistic: Callable[[Tensor], Tensor], worst: Callable[..., Tensor]
-    ) -> Tensor:
-        """NaN in one dimension is NaN in the worst."""
-        found = worst(statistic(self.unconstrained), -1)
-        return found if self.is_local else found[0]
-
-    def __repr__(self) -> str:
-        """One line."""
-        chains, num, batch, dim = self.unconstrained.shape
-        posteriors = f"{batch} posteriors" if self.is_local else "a joint posterior"
-        return (
-            f"Draws({chains} chains × {num} draws of {posteriors} of {dim} dimensions, acceptance "
-            f"{float(self.stats['acceptance_rate'].mean()):.2f}, "
-            f"{int(self.divergences.sum())} divergences, seed={self.seed})"
-        )
+Start = Callable[[LogDensity, int], Tensor]
 
 
 def hmc(
@@ -142,7 +37,7 @@ def hmc(
     num_warmup: int = 500,
     seed: int = 0,
     guide: Callable[..., Any] | None = None,
-    start: str = "prior",
+    start: Start = LogDensity.prior_draws,
     target_acceptance: float = 0.8,
     max_num_steps: int = 100,
     thinning: int = 1,
@@ -168,7 +63,9 @@ def hmc(
         num_warmup: Iterations before them, in which everything adapts.
         seed: Same seed, same draws; torch's global random state is left as it was.
         guide: Pyro program whose draws set the first masses, and may be where chains start.
-        start: ``"prior"``, which is over-dispersed as R̂ wants it, or ``"guide"``.
+        start: Function of the density and ``num_chains`` that returns where chains start,
+            ``(chains, batch, dim)``: ``LogDensity.prior_draws``, which is over-dispersed as R̂
+            wants it, ``LogDensity.guide_draws``, or another.
         target_acceptance: What step sizes aim at, as the harmonic mean over chains; the ordinary
             mean comes out higher.
         max_num_steps: Of one trajectory.
@@ -192,17 +89,22 @@ def hmc(
         >>> draws.samples["z"].shape
         torch.Size([4, 50, 3, 2])
     """
-    _check(num_chains, num_samples, num_warmup, start, guide, target_acceptance, thinning)
-    device = device_of(model, guide, args=args)
-    with torch.no_grad(), randomness.stream(seed, "hmc", device):
-        density = LogDensity(model, *args, guide=guide)
+    refuse_below(
+        1, num_chains=num_chains, num_samples=num_samples, thinning=thinning,
+        chain_batch_size=chain_batch_size,
+    )  # fmt: skip
+    refuse_below(0, num_warmup=num_warmup)
+    if not 0 < target_acceptance < 1:
+        raise ValueError(f"target_acceptance: must lie in (0, 1); got {target_acceptance}")
+    if not callable(start):
+        raise ValueError(f"start: expected a function as LogDensity.prior_draws; got {start!r}")
+    density = LogDensity(model, *args, guide=guide)
+    with torch.no_grad(), randomness.stream(seed, "hmc", density.device):
         work = (num_warmup + num_samples * thinning) * 5
-        evaluate = PathGradient(density, None, chain_batch_size, work)
-        sampler = _Sampler(evaluate, target_acceptance, max_num_steps)
+        evaluate = PathGradient(density, chain_batch_size, work)
         if state is None:
-            sampler.begin(num_chains, start)
-        else:
-            sampler.resume(state)
+            state = _begun(evaluate, num_chains, start, target_acceptance)
+        sampler = _Sampler(evaluate, state, target_acceptance, max_num_steps)
         sampler.warm_up(num_warmup)
         kept, stats = [], []
         for number in range(num_samples * thinning):
@@ -219,52 +121,27 @@ def hmc(
             sampler.length, sampler.inverse_mass, density.is_local, num_warmup, seed,
             sampler.state(),
         )  # fmt: skip
-    _warn(draws, max_num_steps)
+    warn_of(draws, max_num_steps)
     return draws
 
 
 class _Sampler:
-    def __init__(self, evaluate: PathGradient, target: float, max_num_steps: int) -> None:
-        self.evaluate = evaluate
-        self.density = evaluate.density
-        self.target = target
-        self.max_num_steps = max_num_steps
-        self.adapting = False
-
-    def begin(self, num_chains: int, start: str) -> None:
-        """First positions, masses, step sizes and lengths."""
-        density = self.density
-        self.inverse_mass = torch.ones(
-            density.batch, density.dim, dtype=density.dtype, device=density.device
-        )
-        if density.has_guide:
-            proposals = density.guide_draws(max(100, num_chains))
-            self.inverse_mass = proposals.double().var(0).to(density.dtype).clamp(min=1e-10)
-        u = density.prior_draws(num_chains) if start == "prior" else proposals[:num_chains]
-        self.point = self.evaluate(u)
-        self._refuse_bad_start()
-        self.iteration = 0
-        log_step = first_step_size(self.evaluate, self.point, self.inverse_mass).log()
-        self.steps = DualAveraging(log_step, self.target)
-        self.lengths = ChEES(torch.zeros_like(log_step))
-
-    def resume(self, state: SamplerState) -> None:
-        """Go on from a state.
-
-        Raises:
-            ValueError: If it belongs to other posteriors.
-        """
-        density = self.density
-        if state.u.shape[1:] != (density.batch, density.dim):
+    def __init__(
+        self, evaluate: PathGradient, state: SamplerState, target: float, max_num_steps: int
+    ) -> None:
+        self.evaluate, self.density = evaluate, evaluate.density
+        batch, dim = self.density.batch, self.density.dim
+        if state.u.shape[1:] != (batch, dim):
             raise ValueError(
                 f"state: is of {state.u.shape[1]} posteriors of {state.u.shape[2]} dimensions; "
-                f"the model has {density.batch} of {density.dim}"
+                f"the model has {batch} of {dim}"
             )
-        self.point = self.evaluate(state.u)
-        self.inverse_mass = state.inverse_mass
-        self.steps = DualAveraging(state.steps.average.clone(), self.target)
+        self.point = kernel.init(state.u, evaluate)
+        self.inverse_mass, self.iteration = state.inverse_mass, state.iteration
+        self.steps = DualAveraging(state.steps.average.clone(), target)
         self.lengths = ChEES(state.lengths.average.clone())
-        self.iteration = state.iteration
+        self.max_num_steps = max_num_steps
+        self.adapting = False
         randomness.restore_torch(state.random, self.density.device)
 
     def state(self) -> SamplerState:
@@ -288,15 +165,15 @@ class _Sampler:
         """Adapt step sizes and lengths at each iteration, masses at the ends of windows."""
         ends = warmup_windows(num_warmup)
         first = int(0.15 * num_warmup)
-        moments = RunningVariance(self.density.batch, self.density.dim)
+        window: list[Tensor] = []
         self.adapting = True
         for number in range(num_warmup):
             self.iterate()
             if ends and first <= number < ends[-1]:
-                moments.update(self.point.u)
+                window.append(self.point.u)
             if number + 1 in ends:
-                self.inverse_mass = moments.regularized().to(self.density.dtype)
-                moments = RunningVariance(self.density.batch, self.density.dim)
+                self.inverse_mass = regularized_variance(torch.cat(window)).to(self.density.dtype)
+                window = []
                 self.steps.log_step = self.steps.average
                 self.steps.restart()
                 self.lengths = ChEES(self.lengths.log_length)
@@ -308,128 +185,49 @@ class _Sampler:
         self.iteration += 1
         step_size, inverse_mass = self.step_size, self.inverse_mass
         num_steps = torch.ceil(jitter * self.length / step_size).clamp(1, self.max_num_steps)
-        momentum = draw_momentum(self.point.u, inverse_mass)
-        proposal = leapfrog(
-            self.evaluate, self.point, momentum, step_size, inverse_mass, num_steps
-        )
-        uniform = torch.rand_like(self.point.log_density)
-        moved = metropolis(self.point, proposal, momentum, inverse_mass, uniform)
+        before = self.point
+        self.point, info = kernel.step(before, self.evaluate, step_size, inverse_mass, num_steps)
         if self.adapting:
             # the harmonic mean, so that a chain that is stuck shortens the steps of all
-            rate = moved["acceptance_rate"].clamp(min=_LEAST_RATE)
+            rate = info.acceptance_rate.clamp(min=_LEAST_RATE)
             self.steps.update(len(rate) / (1 / rate).sum(0))
             whiten = inverse_mass.sqrt()
             self.lengths.update(
-                self.point.u / whiten,
-                proposal.end.u / whiten,
-                proposal.momentum * whiten,
-                moved["acceptance_rate"],
+                before.u / whiten,
+                info.proposal.end.u / whiten,
+                info.proposal.momentum * whiten,
+                info.acceptance_rate,
                 jitter,
             )
-        self.point = moved["point"]
-        shape = self.point.log_density.shape
+        shape = before.log_density.shape
         return {
-            "acceptance_rate": moved["acceptance_rate"],
-            "energy_error": moved["energy_error"],
-            "energy": moved["energy"],
+            "acceptance_rate": info.acceptance_rate,
+            "energy_error": info.energy_error,
+            "energy": info.energy,
             "lp": self.point.log_density,
-            "diverging": moved["energy_error"] > DIVERGENCE,
+            "diverging": info.diverging,
             "step_size": step_size.expand(shape),
             "n_steps": num_steps.long().expand(shape),
         }
 
-    def _refuse_bad_start(self) -> None:
-        finite = torch.isfinite(self.point.log_density)
-        if not bool(finite.any()):
-            self.density.refuse_nan(self.point.u)
-            raise ValueError("model: no chain starts where the density is finite")
 
-
-def draw_momentum(u: Tensor, inverse_mass: Tensor) -> Tensor:
-    """Normal momenta of the given masses, like ``u``."""
-    return torch.randn_like(u) / inverse_mass.sqrt()
-
-
-def first_step_size(
-    evaluate: Callable[[Tensor], Point], point: Point, inverse_mass: Tensor
-) -> Tensor:
-    """Steps so long that one of them is accepted with about 0.8, ``(batch,)``, float64.
-
-    References:
-        The No-U-Turn Sampler (Hoffman & Gelman, 2014), algorithm 4
-    """
-    batch = point.u.shape[1]
-    step = torch.ones(batch, dtype=torch.float64, device=point.u.device)
-    one = torch.ones(batch, device=point.u.device)
-    momentum = draw_momentum(point.u, inverse_mass)
-    start = kinetic_energy(momentum, inverse_mass) - point.log_density
-    going = torch.ones_like(step, dtype=torch.bool)
-    grows = None
-    for _ in range(40):
-        end = leapfrog(evaluate, point, momentum, step, inverse_mass, one)
-        error = kinetic_energy(end.momentum, inverse_mass) - end.end.log_density - start
-        rate = torch.exp(-torch.where(torch.isfinite(error), error, torch.inf).clamp(min=0))
-        good = rate.mean(0) > 0.8
-        grows = good if grows is None else grows
-        going = going & (good == grows) & (step < 1e3) & (step > 1e-7)
-        if not bool(going.any()):
-            break
-        step = torch.where(going, step * torch.where(grows, 2.0, 0.5), step)
-    return step
-
-
-def _check(
-    num_chains: int,
-    num_samples: int,
-    num_warmup: int,
-    start: str,
-    guide: Any,
-    target: float,
-    thinning: int,
-) -> None:
-    for name, value, least in (
-        ("num_chains", num_chains, 1),
-        ("num_samples", num_samples, 1),
-        ("num_warmup", num_warmup, 0),
-        ("thinning", thinning, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name}: must be at least {least}; got {value}")
-    if start not in STARTS:
-        raise ValueError(f"start: expected one of {', '.join(STARTS)}; got {start!r}")
-    if start == "guide" and guide is None:
-        raise ValueError("start: 'guide' needs a guide")
-    if not 0 < target < 1:
-        raise ValueError(f"target_acceptance: must lie between 0 and 1; got {target}")
-
-
-def _warn(draws: Draws, max_num_steps: int) -> None:
-    bad = torch.nonzero(draws.suspicious).flatten()
-    if len(bad):
-        _warn_of(
-            f"chains of {_named(draws, bad)} are stuck or diverge; do not believe these draws "
-            f"({int(draws.divergences.sum())} divergences)"
-        )
-    apart, rhat = unmixed(draws.unconstrained)
-    if len(apart):
-        _warn_of(
-            f"chains of {_named(draws, apart)} have not mixed: R̂ is up to {float(rhat.max()):.3f};"
-            " draw more, start nearer or reparameterize"
-        )
-    cut = (draws.stats["n_steps"] >= max_num_steps).double().mean((0, 1)).reshape(-1)
-    places = torch.nonzero(cut > CUT_SHORT).flatten()
-    if len(places):
-        _warn_of(
-            f"trajectories of {_named(draws, places)} reach max_num_steps={max_num_steps}, up to "
-            f"{float(cut.max()):.0%} of them; raise it or reparameterize"
-        )
-
-
-def _named(draws: Draws, places: Tensor) -> str:
-    """Posteriors by number, the first ten of them."""
-    shown = ", ".join(map(str, places[:10].tolist())) + (", ..." if len(places) > 10 else "")
-    return f"datapoints {shown}" if draws.is_local else "the posterior"
-
-
-def _warn_of(what: str) -> None:
-    warnings.warn(f"HMC: {what}", stacklevel=4)
+def _begun(evaluate: PathGradient, num_chains: int, start: Start, target: float) -> SamplerState:
+    """First positions, masses, step sizes and lengths."""
+    density = evaluate.density
+    shape = (num_chains, density.batch, density.dim)
+    inverse_mass = torch.ones(shape[1:], dtype=density.dtype, device=density.device)
+    if density.has_guide:
+        proposals = density.guide_draws(max(100, num_chains))
+        inverse_mass = proposals.double().var(0).to(density.dtype).clamp(min=1e-10)
+    u = start(density, num_chains)
+    if u.shape != shape:
+        raise ValueError(f"start: expected positions {shape}; got {tuple(u.shape)}")
+    point = kernel.init(u, evaluate)
+    if not bool(torch.isfinite(point.log_density).any()):
+        density.refuse_nan(u)
+        raise ValueError("model: no chain starts where the density is finite")
+    log_step = first_step_size(evaluate, point, inverse_mass).log()
+    return SamplerState(
+        u, inverse_mass, DualAveraging(log_step, target), ChEES(torch.zeros_like(log_step)), 0,
+        randomness.capture_torch(density.device),
+    )  # fmt: skip

@@ -1,17 +1,15 @@
 """Hamilton's equations in discrete time, for all chains and datapoints at once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Point", "Trajectory", "kinetic_energy", "leapfrog", "metropolis"]
+__all__ = ["Point", "Trajectory", "draw_momentum", "energy", "kinetic_energy", "leapfrog"]
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """Positions with what is known of the density there.
 
     Attributes:
@@ -37,8 +35,7 @@ class Point:
         )
 
 
-@dataclass(frozen=True)
-class Trajectory:
+class Trajectory(NamedTuple):
     """Where Hamilton's equations lead.
 
     Attributes:
@@ -48,6 +45,16 @@ class Trajectory:
 
     end: Point
     momentum: Tensor
+
+
+def draw_momentum(u: Tensor, inverse_mass: Tensor) -> Tensor:
+    """Normal momenta of the given masses, like ``u``."""
+    return torch.randn_like(u) / inverse_mass.sqrt()
+
+
+def energy(point: Point, momentum: Tensor, inverse_mass: Tensor) -> Tensor:
+    """Kinetic energy less log-density, ``(chains, batch)``, float64, in nats."""
+    return kinetic_energy(momentum, inverse_mass) - point.log_density
 
 
 def kinetic_energy(momentum: Tensor, inverse_mass: Tensor) -> Tensor:
@@ -94,34 +101,3 @@ def leapfrog(
         momentum = torch.where(going.unsqueeze(-1), kicked, momentum)
         point = ahead.where(going, point)
     return Trajectory(point, momentum)
-
-
-def metropolis(
-    start: Point, proposal: Trajectory, momentum: Tensor, inverse_mass: Tensor, uniform: Tensor
-) -> dict[str, Any]:
-    """Accept or reject the ends of trajectories.
-
-    Args:
-        start: Where they began.
-        proposal: Where they ended.
-        momentum: At the start.
-        inverse_mass: As for :func:`leapfrog`.
-        uniform: Uniform numbers, ``(chains, batch)``.
-
-    Returns:
-        ``point``; and ``acceptance_rate``, ``energy_error`` (nats, +inf where not finite),
-        ``energy`` and ``accepted``, each ``(chains, batch)``.
-    """
-    before = kinetic_energy(momentum, inverse_mass) - start.log_density
-    after = kinetic_energy(proposal.momentum, inverse_mass) - proposal.end.log_density
-    error = after - before
-    error = torch.where(torch.isfinite(error), error, torch.inf)
-    rate = torch.exp(-error.clamp(min=0.0))
-    accepted = uniform < rate
-    return {
-        "point": proposal.end.where(accepted, start),
-        "acceptance_rate": rate,
-        "energy_error": error,
-        "energy": torch.where(accepted, after, before),
-        "accepted": accepted,
-    }

@@ -1,19 +1,17 @@
 """A program pair at its data: its draws, and its log-densities at many of them at once."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from pyro import poutine
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of, moved
 from aevb.inference.process.switches import SingularAsNaN, argument_checks
+from aevb.inference.programs.cost import Cost, cost_of
 from aevb.inference.programs.layouts import (
     Layout,
     in_plate,
@@ -26,25 +24,11 @@ from aevb.inference.programs.layouts import (
 )
 from aevb.inference.programs.ways import find_guide_way, find_way
 
-__all__ = ["Cost", "Joint"]
+__all__ = ["Joint", "together"]
 
 Latents = dict[str, Tensor]
 Program = Callable[..., Any]
 _Choose = Callable[[poutine.Trace], list[list[tuple[str, Any]]]]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What the model does with one draw of the latents.
-
-    Attributes:
-        num_bytes: Sum over all tensors that its operations return: a bound on the peak memory,
-            whatever is freed in between.
-        num_flops: Multiplications and additions of its matrix products and convolutions.
-    """
-
-    num_bytes: int
-    num_flops: int
 
 
 class Joint:
@@ -95,7 +79,7 @@ class Joint:
         self.device = device_of(model, guide, args=args)
         self.args = moved(args, self.device)
         if layout is None:
-            with argument_checks(False):
+            with randomness.stream(0, "layout", self.device), argument_checks(False):
                 layout = (
                     read_model_layout(model, *self.args)[0]
                     if guide is None
@@ -145,7 +129,7 @@ class Joint:
 
     def log_joint(self, latents: Latents) -> Tensor:
         """Log p(x, z), ``(S, B)``, or ``(S, 1)`` for a joint posterior, float64, in nats."""
-        (total,) = self.sums(self.model, self.way, latents, _together)
+        (total,) = self.sums(self.model, self.way, latents, together)
         return total
 
     def log_parts(self, latents: Latents) -> tuple[Tensor, Tensor]:
@@ -172,7 +156,7 @@ class Joint:
 
         def known(trace: poutine.Trace) -> list[list[tuple[str, Any]]]:
             foreign.update({name for name, _ in sites(trace)} - set(latents))
-            return _together(trace)
+            return together(trace)
 
         (total,) = self.sums(guide, self.guide_way, latents, known)
         if foreign:
@@ -213,7 +197,7 @@ class Joint:
 
         Args:
             program: The model, or what a handler made of it.
-            latents: Parts of :meth:`singly` or :meth:`chunks`.
+            latents: Parts of :meth:`chunks`; one draw where the way is not ``"plate"``.
         """
         if self.way == "plate":
             conditioned = poutine.condition(program, data=latents)
@@ -224,11 +208,14 @@ class Joint:
         with argument_checks(False), SingularAsNaN():
             return poutine.trace(inside).get_trace(*self.args)
 
-    def singly(self, latents: Latents) -> Iterator[Latents]:
-        """The draws in parts that :meth:`run` takes: all, or one by one without broadcasting."""
-        at_once = _count(latents) if self.way == "plate" else 1
-        for start in range(0, _count(latents), at_once):
-            yield {name: value[start : start + at_once] for name, value in latents.items()}
+    def refuse_nan(self, latents: Latents) -> None:
+        """Look for a site of the model whose log-probability is NaN.
+
+        Raises:
+            ValueError: Names the first.
+        """
+        for part in _parts(latents, _count(latents) if self.way == "plate" else 1):
+            refuse_nan(self.run(self.model, part))
 
     def cost(self, latents: Latents, program: Program | None = None) -> Cost:
         """What one draw costs.
@@ -239,9 +226,15 @@ class Joint:
         """
         first = {name: value[:1] for name, value in latents.items()}
         _ = self.way  # found now, and not while counting
-        with torch.no_grad(), FlopCounterMode(display=False) as flops, _BytesReturned() as made:
-            self.log_joint(first) if program is None else self.run(program, first)
-        return Cost(max(1, made.total), flops.get_total_flops())
+        if program is None:
+            return cost_of(lambda: self.log_joint(first))
+        return cost_of(lambda: self.run(program, first))
+
+    def num_fitting(self, latents: Latents, num_bytes: int, program: Program | None = None) -> int:
+        """Draws that :meth:`chunks` evaluates at once."""
+        if program is not None and self.way != "plate":
+            return 1
+        return max(1, num_bytes // self.cost(latents, program).num_bytes)
 
     def chunks(
         self, latents: Latents, num_bytes: int, program: Program | None = None
@@ -253,37 +246,7 @@ class Joint:
             num_bytes: The budget.
             program: What :meth:`run` is to run; by default :meth:`log_joint`.
         """
-        at_once = max(1, num_bytes // self.cost(latents, program).num_bytes)
-        if program is not None and self.way != "plate":
-            at_once = 1
-        for start in range(0, _count(latents), at_once):
-            yield {name: value[start : start + at_once] for name, value in latents.items()}
-
-    def same_when_cut(self, blocks: Sequence[tuple[slice, tuple[Any, ...]]]) -> bool:
-        """Whether every block of datapoints alone has the log-weights that it has among all.
-
-        It has not if a program holds a value for each datapoint, the size of the data, or
-        something that it makes of them all, such as a mean or a maximum.
-
-        Args:
-            blocks: Which datapoints, and the arguments for these alone.
-        """
-        guide = self.given_guide()
-        latents, log_q = self.draw(1)
-        log_p = self.log_joint(latents)
-        for part, args in blocks:
-            where = (slice(None),) * self.layout.nesting + (part,)  # behind draws, outer plates
-            some = {name: value[where] for name, value in latents.items()}
-            size = len(range(*part.indices(self.layout.num_datapoints or 0)))
-            alone = self.at(*args, num_datapoints=size)
-            try:
-                (q,) = alone.sums(guide, self.guide_way, some, _together)
-                pairs = ((q, log_q), (alone.log_joint(some), log_p))
-            except (ValueError, RuntimeError, IndexError):
-                return False
-            if not all(torch.allclose(a, b[:, part], rtol=1e-4, atol=1e-4) for a, b in pairs):
-                return False
-        return True
+        return _parts(latents, self.num_fitting(latents, num_bytes, program))
 
     def sums(self, program: Program, way: str, latents: Latents, choose: _Choose) -> list[Tensor]:
         """Sums of log-probabilities over chosen groups of sites, ``(S, B)`` each.
@@ -358,7 +321,8 @@ class Joint:
         )
 
 
-def _together(trace: poutine.Trace) -> list[list[tuple[str, Any]]]:
+def together(trace: poutine.Trace) -> list[list[tuple[str, Any]]]:
+    """All sites as one group of :meth:`Joint.sums`."""
     return [sites(trace)]
 
 
@@ -366,17 +330,6 @@ def _count(latents: Latents) -> int:
     return len(next(iter(latents.values())))
 
 
-class _BytesReturned(TorchDispatchMode):
-    """Adds up the sizes of all tensors that operations return."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        del types
-        result = func(*args, **(kwargs or {}))
-        for value in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(value, Tensor) and value._base is None:
-                self.total += value.numel() * value.element_size()
-        return result
+def _parts(latents: Latents, at_once: int) -> Iterator[Latents]:
+    for start in range(0, _count(latents), at_once):
+        yield {name: value[start : start + at_once] for name, value in latents.items()}

@@ -18,7 +18,6 @@ from aevb.inference.programs.layouts import (
     NoDensityError,
     batch_shape,
     read_model_layout,
-    refuse_nan,
     sites,
     value_of,
 )
@@ -150,6 +149,23 @@ class LogDensity:
                 "(guide=None; --start prior)"
             ) from None
 
+    def path(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Log q₀ where a path to the posterior begins, and log p(x, z) − log q₀ along it.
+
+        That is the guide, or the prior if there is none; each ``(chains, batch)``.
+
+        Raises:
+            NoDensityError: As :meth:`guide`.
+        """
+        if not self.has_guide:
+            return self.split(u)
+        base = self.guide(u)
+        return base, self.joint(u) - base
+
+    def path_draws(self, num: int) -> Tensor:
+        """Draws of q₀, ``(num, batch, dim)``, from the global generator."""
+        return self.guide_draws(num) if self.has_guide else self.prior_draws(num)
+
     def prior_draws(self, num: int) -> Tensor:
         """Draws of the model's own latents, ``(num, batch, dim)``, from the global generator."""
         return self.unconstrain(self._joint.prior_draws(num), num)
@@ -197,8 +213,7 @@ class LogDensity:
             ValueError: Names it.
         """
         latents, _ = self._transformed(u)
-        for part in self._joint.singly(latents):
-            refuse_nan(self._joint.run(self._joint.model, part))
+        self._joint.refuse_nan(latents)
 
     def _transformed(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         latents = {}
@@ -255,8 +270,9 @@ def guide_draws(
         >>> guide_draws(fa.model, fa.guide, torch.zeros(3, 5), num_draws=7).shape
         torch.Size([7, 3, 2])
     """
-    with randomness.stream(seed, "guide draws", device_of(model, guide, args=args)):
-        return LogDensity(model, *args, guide=guide).guide_draws(num_draws)
+    density = LogDensity(model, *args, guide=guide)
+    with randomness.stream(seed, "guide draws", density.device):
+        return density.guide_draws(num_draws)
 
 
 def _latent(name: str, site: Any, again: Any, layout: Layout) -> _Latent:

@@ -3,7 +3,7 @@
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import pyro
 import torch
@@ -15,22 +15,9 @@ from torch.distributions import constraints, transform_to
 from aevb.inference.process.devices import modules_of
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.arguments import Arguments
+from aevb.inference.programs.protocol import ProgramPair
 
-__all__ = ["Program", "ProgramPair", "data_plate_size", "prepare"]
-
-
-@runtime_checkable
-class ProgramPair(Protocol):
-    """A module with two Pyro programs, ``model(*args)`` and ``guide(*args)``."""
-
-    def model(self, *args: Any) -> Any:
-        """The joint distribution of data and latents."""
-
-    def guide(self, *args: Any) -> Any:
-        """The posterior of the latents."""
-
-    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """What training changes."""
+__all__ = ["Program", "data_plate_size", "prepare"]
 
 
 class Program(nn.Module):

@@ -17,7 +17,7 @@ from torch.distributions import Independent, kl_divergence
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.svi.site_sums import Sums, latent_names, sample_sites
 
-__all__ = ["DivergenceEstimator", "ImportanceEstimator", "SurrogateEstimator", "closed_form"]
+__all__ = ["DivergenceEstimator", "ImportanceEstimator", "closed_form"]
 
 
 class _Estimator(ELBO):
@@ -66,34 +66,6 @@ class _Estimator(ELBO):
         """How this estimator's log-probabilities are summed."""
         nesting = int(self.max_plate_nesting) - (self.num_particles > 1)
         return Sums(*traces, num_particles=self.num_particles, nesting=nesting)
-
-
-class SurrogateEstimator(ELBO):
-    """A Pyro loss that has gradients only through a surrogate, as one differentiable number.
-
-    Args:
-        loss: With ``_loss_and_surrogate_loss``, as ``TraceGraph_ELBO``.
-    """
-
-    def __init__(self, loss: Any) -> None:
-        super().__init__(
-            num_particles=loss.num_particles,
-            max_plate_nesting=loss.max_plate_nesting,
-            vectorize_particles=loss.vectorize_particles,
-        )
-        self._loss = loss
-
-    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """The loss, with the gradients of its surrogate."""
-        self._loss.max_plate_nesting = self.max_plate_nesting
-        elbo, surrogate = self._loss._loss_and_surrogate_loss(model, guide, args, kwargs)
-        return surrogate - surrogate.detach() - elbo.detach()
-
-    def _get_traces(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
-        return self._loss._get_traces(model, guide, args, kwargs)
-
-    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
-        return self._loss._get_trace(model, guide, args, kwargs)
 
 
 class ImportanceEstimator(_Estimator):

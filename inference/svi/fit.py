@@ -4,15 +4,16 @@ from pathlib import Path
 
 import torch
 from pyro.infer.elbo import ELBO as Estimator
-from torch import nn
 
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import pick_device
 from aevb.inference.process.precision import PRECISIONS
-from aevb.inference.programs.program import ProgramPair
+from aevb.inference.programs.protocol import ProgramPair, as_module
 from aevb.inference.svi.feeds import Data, Feed
-from aevb.inference.svi.objectives import ELBO, Objective, PyroLoss
-from aevb.inference.svi.steps import LEVELS
+from aevb.inference.svi.objectives import ELBO, Objective
+from aevb.inference.svi.preparation import prepare_training
+from aevb.inference.svi.pyro_loss import as_objective
+from aevb.inference.svi.steps import check_level
 from aevb.inference.svi.training import Optimizer, Run, Schedule, Training
 
 __all__ = ["fit"]
@@ -119,42 +120,48 @@ def fit(
     _check_arguments(epochs, steps, patience, validation, resume, out)
     if log_every is not None and log_every < 1:
         raise ValueError(f"log_every: must be at least 1; got {log_every}")
-    if compile not in LEVELS:
-        raise ValueError(f"compile: expected one of {', '.join(LEVELS)}; got {compile!r}")
+    check_level(compile)
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}")
+    module = as_module(program)
     target = pick_device(device)
     folder = None if out is None else Path(out)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
+    objective = as_objective(objective)
     with randomness.stream(seed, "fit", target):
-        if isinstance(program, nn.Module):
-            program.to(target).eval()  # while prepared, lest batch statistics count it as training
-        training = Training(
-            program=program,
-            feed=Feed(data, batch_size, seed, target),
-            validation=validation,
-            objective=objective if isinstance(objective, Objective) else PyroLoss(objective),
-            weight_prior_scale=weight_prior_scale,
-            patience=patience,
-            seed=seed,
-            device=target,
-            folder=folder,
-            log_every=log_every or (1 if batch_size else 100),
-            compile=compile,
-            precision=precision,
+        module.to(target).eval()  # while prepared, lest batch statistics count it as training
+        feed = Feed(data, batch_size, seed, target)
+        loss, reading = prepare_training(
+            module, feed, validation, objective, weight_prior_scale, precision, seed
         )
-        try:
-            training.prepare(data, batch_size)
-            if isinstance(program, nn.Module):
-                program.train()
-            training.set_optimizer(optimizer, learning_rate, schedule)
-            training.begin(resume)
-            run = training.run(epochs, steps, checkpoint_seconds, progress)
-        finally:
-            training.tell_num_datapoints(None)
-        if isinstance(program, nn.Module):
-            program.eval()
+        module.train()
+        made = optimizer(loss.parameters, lr=learning_rate)
+        scheduled = None if schedule is None else schedule(made)
+        if folder is not None and scheduled is not None and not hasattr(scheduled, "state_dict"):
+            raise ValueError(
+                f"schedule: {type(scheduled).__name__} has no state_dict, so that a run in a "
+                "folder could not be resumed; give it one, or no folder"
+            )
+        settings = {
+            "objective": repr(objective),
+            "optimizer": type(made).__name__,
+            "learning_rate": learning_rate,
+            "precision": precision,
+            "schedule": type(scheduled).__name__,
+            "batch_size": batch_size,
+            "num_datapoints": feed.num_datapoints,
+            "weight_prior_scale": weight_prior_scale,
+            "seed": seed,
+            "parameters": {name: list(p.shape) for name, p in module.named_parameters()},
+        }
+        training = Training(
+            loss, reading, feed, made, scheduled, settings, compile, validation=validation,
+            patience=patience, folder=folder, resume=resume,
+            log_every=log_every or (1 if batch_size else 100),
+        )  # fmt: skip
+        run = training.run(epochs, steps, checkpoint_seconds, progress)
+        module.eval()
         return run
 
 

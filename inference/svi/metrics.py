@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["COLUMNS", "MetricsLog", "progress_bar"]
+__all__ = ["COLUMNS", "MetricsLog", "progress_bar", "summary", "validated"]
 
 COLUMNS = (
     "epoch",
@@ -27,8 +27,9 @@ class MetricsLog:
 
     Args:
         out: Run folder, or None to keep the rows in memory only.
-        history: Rows of an earlier part of the run; the file is rewritten to hold just these, so
-            that rows written after the checkpoint do not appear twice.
+        history: Rows of an earlier part of the run, which this goes on with; the file is
+            rewritten to hold just these, so that rows written after the checkpoint do not appear
+            twice.
 
     Example:
         >>> log = MetricsLog(None, [])
@@ -38,7 +39,7 @@ class MetricsLog:
     """
 
     def __init__(self, out: Path | None, history: list[dict[str, Any]]) -> None:
-        self.history = list(history)
+        self.history = history
         self._csv = None if out is None else out / "metrics.csv"
         self._board: Any = None
         if self._csv is not None and out is not None:
@@ -83,6 +84,24 @@ def progress_bar(total: int, unit: str, done: int, show: bool | None) -> "tqdm[A
         disable=hidden,
         dynamic_ncols=True,
     )
+
+
+def validated(row: dict[str, Any]) -> float | None:
+    """The figure that patience and plateaus look at."""
+    for name in ("validation_elbo", "validation_log_joint"):
+        if row.get(name) is not None:
+            return float(row[name])
+    return None
+
+
+def summary(row: dict[str, Any], unit: str) -> str:
+    """A row beside the progress bar."""
+    validation = validated(row)
+    shown = row["train_objective"] if validation is None else validation
+    name = "objective"
+    if validation is not None:
+        name = "validation ELBO" if row["validation_elbo"] is not None else "validation log joint"
+    return f"{name} {shown:.2f} {unit}, {row['datapoints_per_second']:,.0f} datapoints/s"
 
 
 def _line(row: dict[str, Any]) -> str:

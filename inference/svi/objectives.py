@@ -1,6 +1,7 @@
 """What training maximizes."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,11 +9,7 @@ from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.elbo import ELBO as Estimator
 
-from aevb.inference.svi.estimators import (
-    DivergenceEstimator,
-    ImportanceEstimator,
-    SurrogateEstimator,
-)
+from aevb.inference.svi.estimators import DivergenceEstimator, ImportanceEstimator
 from aevb.inference.svi.requirements import (
     check_closed_form,
     check_density,
@@ -30,13 +27,21 @@ __all__ = [
     "DReG",
     "FreeBits",
     "Objective",
-    "PyroLoss",
     "StickingTheLanding",
 ]
 
 
+Requirement = Callable[[str, poutine.Trace, poutine.Trace], None]
+
+
 class Objective(ABC):
     """A bound on the log evidence, to be maximized; holds only its own hyperparameters."""
+
+    def __post_init__(self) -> None:
+        """Refuse an empty average."""
+        num_particles = getattr(self, "num_particles", 1)
+        if num_particles < 1:
+            raise ValueError(f"num_particles: must be at least 1; got {num_particles}")
 
     @abstractmethod
     def estimator(self) -> Estimator:
@@ -55,7 +60,11 @@ class Objective(ABC):
         Raises:
             ValueError: Says why, and which objectives would do.
         """
-        del model_trace, guide_trace
+        for requirement in self._requirements():
+            requirement(type(self).__name__, model_trace, guide_trace)
+
+    def _requirements(self) -> tuple[Requirement, ...]:
+        return ()
 
 
 @dataclass(frozen=True)
@@ -89,10 +98,6 @@ class ELBO(Objective):
     analytic_kl: bool = False
     vectorize_particles: bool = True
 
-    def __post_init__(self) -> None:
-        """Refuse an empty average."""
-        _check_particles(self.num_particles)
-
     def estimator(self) -> Estimator:
         """The matching Pyro loss."""
         family: type[Any] = TraceMeanField_ELBO if self.analytic_kl else Trace_ELBO
@@ -101,51 +106,8 @@ class ELBO(Objective):
             vectorize_particles=self.vectorize_particles and self.num_particles > 1,
         )
 
-    def check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
-        """See :meth:`Objective.check`."""
-        if self.analytic_kl:
-            check_closed_form("ELBO(analytic_kl=True)", model_trace, guide_trace)
-
-
-@dataclass(frozen=True)
-class PyroLoss(Objective):
-    """Any of Pyro's own losses, as ``TraceGraph_ELBO()`` or ``TraceEnum_ELBO()``.
-
-    :func:`fit` makes one of what it is given; a loss that knows only surrogates of its gradients,
-    as ``TraceGraph_ELBO`` does, trains by these.
-
-    Args:
-        loss: Of ``pyro.infer``.
-
-    Raises:
-        ValueError: If the loss cannot be differentiated.
-
-    Example:
-        >>> from pyro.infer import TraceGraph_ELBO
-        >>> PyroLoss(TraceGraph_ELBO())
-        PyroLoss(TraceGraph_ELBO, num_particles=1)
-    """
-
-    loss: Estimator
-
-    def __post_init__(self) -> None:
-        """Refuse what is no such loss."""
-        known = ("differentiable_loss", "_loss_and_surrogate_loss")
-        if not isinstance(self.loss, Estimator) or not any(hasattr(self.loss, k) for k in known):
-            raise ValueError(
-                "objective: expected one of aevb.inference's objectives or a loss of pyro.infer "
-                f"that can be differentiated, as Trace_ELBO(); got {self.loss!r}"
-            )
-
-    def estimator(self) -> Estimator:
-        """The loss itself, or one that has its surrogate's gradients."""
-        if hasattr(self.loss, "differentiable_loss"):
-            return self.loss
-        return SurrogateEstimator(self.loss)
-
-    def __repr__(self) -> str:
-        """Without an address, so that a resumed run is known by it."""
-        return f"PyroLoss({type(self.loss).__name__}, num_particles={self.loss.num_particles})"
+    def _requirements(self) -> tuple[Requirement, ...]:
+        return (check_closed_form,) if self.analytic_kl else ()
 
 
 @dataclass(frozen=True)
@@ -171,19 +133,12 @@ class IWAE(Objective):
 
     num_particles: int = 5
 
-    def __post_init__(self) -> None:
-        """Refuse an empty average."""
-        _check_particles(self.num_particles)
-
     def estimator(self) -> Estimator:
         """Log of the mean weight of each datapoint, summed."""
         return ImportanceEstimator(self.num_particles, log_of_mean=True)
 
-    def check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
-        """See :meth:`Objective.check`."""
-        check_pathwise("IWAE", guide_trace)
-        check_density("IWAE", guide_trace)
-        check_whole("IWAE", model_trace, guide_trace)
+    def _requirements(self) -> tuple[Requirement, ...]:
+        return (check_pathwise, check_density, check_whole)
 
 
 @dataclass(frozen=True)
@@ -210,18 +165,12 @@ class StickingTheLanding(Objective):
 
     num_particles: int = 1
 
-    def __post_init__(self) -> None:
-        """Refuse an empty average."""
-        _check_particles(self.num_particles)
-
     def estimator(self) -> Estimator:
         """The value of the ELBO, with fewer gradients."""
         return ImportanceEstimator(self.num_particles, log_of_mean=False, path_only=True)
 
-    def check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
-        """See :meth:`Objective.check`."""
-        check_pathwise("StickingTheLanding", guide_trace)
-        check_scores("StickingTheLanding", guide_trace)
+    def _requirements(self) -> tuple[Requirement, ...]:
+        return (check_pathwise, check_scores)
 
 
 @dataclass(frozen=True)
@@ -253,21 +202,14 @@ class DReG(Objective):
 
     num_particles: int = 5
 
-    def __post_init__(self) -> None:
-        """Refuse an empty average."""
-        _check_particles(self.num_particles)
-
     def estimator(self) -> Estimator:
         """The value of IWAE, with other gradients of the guide."""
         return ImportanceEstimator(
             self.num_particles, log_of_mean=True, path_only=True, squared=True
         )
 
-    def check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
-        """See :meth:`Objective.check`."""
-        check_pathwise("DReG", guide_trace)
-        check_scores("DReG", guide_trace)
-        check_whole("DReG", model_trace, guide_trace)
+    def _requirements(self) -> tuple[Requirement, ...]:
+        return (check_pathwise, check_scores, check_whole)
 
 
 @dataclass(frozen=True)
@@ -303,7 +245,7 @@ class BetaELBO(Objective):
 
     def __post_init__(self) -> None:
         """Refuse what is no weight and no time."""
-        _check_particles(self.num_particles)
+        super().__post_init__()
         if not self.beta >= 0:
             raise ValueError(f"beta: must be at least 0; got {self.beta}")
         if self.warmup_steps < 0:
@@ -315,11 +257,8 @@ class BetaELBO(Objective):
             self.num_particles, self.beta, self.warmup_steps, analytic_kl=self.analytic_kl
         )
 
-    def check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
-        """See :meth:`Objective.check`."""
-        check_pathwise("BetaELBO", guide_trace)
-        if self.analytic_kl:
-            check_closed_form("BetaELBO(analytic_kl=True)", model_trace, guide_trace)
+    def _requirements(self) -> tuple[Requirement, ...]:
+        return (check_pathwise, check_closed_form) if self.analytic_kl else (check_pathwise,)
 
 
 @dataclass(frozen=True)
@@ -352,7 +291,7 @@ class FreeBits(Objective):
 
     def __post_init__(self) -> None:
         """Refuse nothing for free."""
-        _check_particles(self.num_particles)
+        super().__post_init__()
         if not self.nats > 0:
             raise ValueError(f"nats: must be positive; got {self.nats}")
 
@@ -360,13 +299,5 @@ class FreeBits(Objective):
         """The floored loss."""
         return DivergenceEstimator(self.num_particles, free_bits=self.nats)
 
-    def check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
-        """See :meth:`Objective.check`."""
-        check_pathwise("FreeBits", guide_trace)
-        check_local("FreeBits", guide_trace)
-        check_mean_field("FreeBits", model_trace, guide_trace)
-
-
-def _check_particles(num_particles: int) -> None:
-    if num_particles < 1:
-        raise ValueError(f"num_particles: must be at least 1; got {num_particles}")
+    def _requirements(self) -> tuple[Requirement, ...]:
+        return (check_pathwise, check_local, check_mean_field)

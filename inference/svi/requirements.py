@@ -15,7 +15,7 @@ from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.arguments import Arguments
 from aevb.inference.programs.guide_checks import counts_for_nothing, refuse_unfit_guide
 from aevb.inference.programs.layouts import Layout, in_plate, latents_of, sum_log_prob
-from aevb.inference.programs.program import ProgramPair
+from aevb.inference.programs.protocol import ProgramPair
 from aevb.inference.programs.ways import agree
 from aevb.inference.svi.estimators import closed_form
 from aevb.inference.svi.site_sums import latent_names, sample_sites
@@ -132,6 +132,7 @@ def _no_particles(estimator: Any, reason: str) -> ValueError:
 
 def check_closed_form(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
     """The divergence of every latent has a closed form, and these add up to the whole."""
+    name = f"{name}(analytic_kl=True)"
     check_mean_field(name, model_trace, guide_trace)
     for site_name, site in _latents(guide_trace):
         if site_name in model_trace:
@@ -164,7 +165,7 @@ def check_mean_field(name: str, model_trace: poutine.Trace, guide_trace: poutine
         )
 
 
-def check_local(name: str, guide_trace: poutine.Trace) -> None:
+def check_local(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
     """Every latent belongs to one datapoint."""
     for site_name, site in _latents(guide_trace):
         frames = site["cond_indep_stack"]
@@ -175,7 +176,7 @@ def check_local(name: str, guide_trace: poutine.Trace) -> None:
             )
 
 
-def check_pathwise(name: str, guide_trace: poutine.Trace) -> None:
+def check_pathwise(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
     """Every latent can be reparameterized."""
     for site_name, site in _latents(guide_trace):
         if not getattr(site["fn"], "has_rsample", False):
@@ -185,7 +186,7 @@ def check_pathwise(name: str, guide_trace: poutine.Trace) -> None:
             )
 
 
-def check_density(name: str, guide_trace: poutine.Trace) -> None:
+def check_density(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
     """No latent is a point mass, which has no density to weigh draws by."""
     latents = _latents(guide_trace)
     if any((site["infer"] or {}).get("is_auxiliary") for _, site in latents):
@@ -199,9 +200,9 @@ def check_density(name: str, guide_trace: poutine.Trace) -> None:
             )
 
 
-def check_scores(name: str, guide_trace: poutine.Trace) -> None:
+def check_scores(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
     """Path gradients need the density at values whose history is forgotten."""
-    check_density(name, guide_trace)
+    check_density(name, model_trace, guide_trace)
     for site_name, site in _latents(guide_trace):
         try:
             with torch.no_grad():

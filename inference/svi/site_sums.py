@@ -7,16 +7,14 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from aevb.inference.programs.guide_checks import sites
+
 __all__ = ["Sums", "latent_names", "sample_sites"]
 
 
 def sample_sites(trace: poutine.Trace) -> dict[str, Any]:
     """The sample sites of a trace, without those that only choose a subsample."""
-    return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and type(site["fn"]).__name__ != "_Subsample"
-    }
+    return dict(sites(trace))
 
 
 def latent_names(guide_trace: poutine.Trace) -> list[str]:

@@ -4,7 +4,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +15,9 @@ from aevb.inference.graphs.optimizer_updates import needs_closure
 from aevb.inference.graphs.step_definition import StepDefinition
 from aevb.inference.graphs.tracing import NotTraceableError
 
-__all__ = ["LEVELS", "EagerStep", "Step", "Stepper"]
+__all__ = ["EagerStep", "Stepper", "check_level"]
 
-LEVELS = ("auto", "eager", "traced", "compiled")
+_LEVELS = ("auto", "eager", "traced", "compiled")
 
 _log = logging.getLogger(__name__)
 
@@ -39,11 +39,10 @@ _LOOK_EVERY = 256
 _BLOCK = {"cuda": 10, "cpu": 1}
 
 
-class Step(Protocol):
-    """One training step; returns the bound of its minibatch, in nats."""
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """Estimate, differentiate, update."""
+def check_level(level: str) -> None:
+    """Refuse what is no level."""
+    if level not in _LEVELS:
+        raise ValueError(f"compile: expected one of {', '.join(_LEVELS)}; got {level!r}")
 
 
 class EagerStep:
@@ -57,13 +56,13 @@ class EagerStep:
     def __init__(
         self,
         definition: StepDefinition,
-        before_update: Callable[[Tensor, tuple[Tensor, ...]], None],
+        before_update: Callable[[Tensor, tuple[Tensor, ...]], None] = lambda bound, inputs: None,
     ) -> None:
         self.definition = definition
         self.before_update = before_update
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """See :class:`Step`."""
+        """Make the step; returns the bound before the update, in nats."""
         optimizer = self.definition.optimizer
         bounds: list[Tensor] = []
 
@@ -126,7 +125,7 @@ class Stepper:
         self._seconds: list[float] = []
         self._settled = level == "eager"
 
-    def __call__(self, steps_ahead: int, *inputs: Tensor) -> Tensor:
+    def __call__(self, steps_ahead: float, *inputs: Tensor) -> Tensor:
         """Make one step.
 
         Args:
@@ -158,10 +157,10 @@ class Stepper:
             Sum of their bounds, float64.
         """
         key = _shapes(inputs[0])
-        if key not in self._graphs or self._graphs[key].is_stale or key in self._suspects:
+        step = self._graphs.get(key)
+        if step is None or step.is_stale or step.is_detached or key in self._suspects:
             first, *others = (self._make(row).double() for row in inputs)
             return sum(others, start=first)
-        step = self._graphs[key]
         if key not in self._recorded:
             self._recorded[key] = step.recorded(inputs[0], self.block)
         step.fill_rates()
@@ -198,6 +197,11 @@ class Stepper:
                 self._earlier[key] = inputs
             return self.eager(*inputs)
         step = self._graphs.get(key)
+        if step is not None and step.is_detached:
+            # what was loaded may be the state of no step yet, which only an eager one completes
+            self._graphs.clear()
+            self._recorded.clear()
+            return self.eager(*inputs)
         if step is None:
             # the last batch of an epoch is seldom worth a compilation of its own
             sizes = [list(tensor.shape) for tensor in inputs]
@@ -239,7 +243,7 @@ class Stepper:
         if self._graphs and (at_once or not 0 <= step - self._looked < _LOOK_EVERY):
             self._looked = step
             for key, graph in self._graphs.items():
-                where = graph.python_difference()
+                where = graph.python.changed()
                 if where is not None:
                     self._suspects[key] = where
 
@@ -282,7 +286,7 @@ class Stepper:
             return []
         return [earlier]
 
-    def _decide(self, steps_ahead: int) -> None:
+    def _decide(self, steps_ahead: float) -> None:
         """After some steps at one level, go on to the next or stay."""
         # an ordinary step comes first, because it makes the optimizer's state
         if self._wanted != "auto" or self._device.type == "cuda":

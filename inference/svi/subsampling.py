@@ -1,7 +1,8 @@
 """What a minibatch stands for, where latents of all datapoints share the program with it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from pyro.poutine.messenger import Messenger
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.arguments import Arguments
 from aevb.inference.programs.layouts import value_of
-from aevb.inference.programs.program import ProgramPair
+from aevb.inference.programs.protocol import ProgramPair, standing_for
 from aevb.inference.svi.site_sums import latent_names, sample_sites
 
 __all__ = ["Minibatch", "StandsFor", "read_minibatch", "refuse_overridden_subsamples"]
@@ -53,10 +54,18 @@ class Minibatch:
     Attributes:
         scaling: What training has to add; None where nothing is to be.
         total: Datapoints that the bound is then of; None for those of the minibatch.
+        told: Datapoints that the program is told a minibatch stands for; None to tell it nothing.
     """
 
     scaling: StandsFor | None = None
     total: float | None = None
+    told: int | None = None
+
+    @contextmanager
+    def counted(self, program: ProgramPair) -> Iterator[None]:
+        """Run the program inside as training does."""
+        with standing_for(program, self.told), self.scaling or nullcontext():
+            yield
 
 
 def read_minibatch(

@@ -1,7 +1,5 @@
 """The ELBO of held-out data during training."""
 
-from contextlib import nullcontext
-
 import torch
 from pyro.infer import Trace_ELBO
 from torch import nn
@@ -9,7 +7,8 @@ from torch import nn
 from aevb.inference.process import randomness
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.arguments import num_rows
-from aevb.inference.programs.program import ProgramPair, data_plate_size, prepare
+from aevb.inference.programs.program import data_plate_size, prepare
+from aevb.inference.programs.protocol import ProgramPair, stands_for
 from aevb.inference.svi.feeds import Data, evaluation_batches
 from aevb.inference.svi.subsampling import Minibatch
 
@@ -48,7 +47,7 @@ def mean_elbo(
         randomness.stream(seed, "validation", target),
         torch.no_grad(),
         argument_checks(False),
-        minibatch.scaling or nullcontext(),
+        minibatch.counted(program),
     ):
         if module is not None:
             module.eval()
@@ -61,9 +60,8 @@ def mean_elbo(
             size = num_rows(arguments)
             # a subsampled plate scales the bound to all the datapoints that it stands for
             scaled = batch_size is None or plate[0] != plate[1]
-            number = getattr(program, "stands_for", None) or (plate[1] if scaled else size)
-            if minibatch.total is not None:
-                number = minibatch.total
+            counted = plate[1] if scaled else size
+            number = minibatch.total or stands_for(program) or counted
             total += bound / number * size
             rows += size
         if module is not None:

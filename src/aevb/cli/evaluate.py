@@ -12,6 +12,11 @@ from aevb.models.likelihoods import Grid
 
 __all__ = ["evaluate"]
 
+_SCHEDULES = {
+    "sigmoid": inference.sigmoid_schedule,
+    "linear": inference.linear_schedule,
+    "adaptive": inference.adaptive_schedule,
+}
 _SHOWN = {
     "importance": "importance sampling, guide as proposal",
     "ais": "annealed importance sampling",
@@ -63,7 +68,7 @@ def evaluate(
     refuse_read_only(saved.folder)
     x, seed, model = saved.values(split, limit), saved.seed, saved.at_means
     began = time.perf_counter()
-    evidence: Any
+    evidence: inference.Evidence
     if estimator == "importance":
         evidence = inference.importance_evidence(
             model.model, model.guide, x, num_samples=num_samples, seed=seed
@@ -73,8 +78,8 @@ def evaluate(
         try:
             evidence = anneal(
                 model.model, x, num_chains=num_chains, num_temperatures=num_temperatures,
-                schedule=schedule, guide=model.guide if start == "guide" else None, seed=seed,
-                chain_batch_size=chain_batch_size,
+                schedule=_SCHEDULES[schedule], guide=model.guide if start == "guide" else None,
+                seed=seed, chain_batch_size=chain_batch_size,
             )  # fmt: skip
         except inference.NoDensityError as error:
             raise ValueError(f"{error}; --start prior anneals from the prior") from error
@@ -83,7 +88,7 @@ def evaluate(
             model.model, x, num_chains=num_chains, num_samples=num_samples, seed=seed,
             guide=model.guide, chain_batch_size=chain_batch_size,
         )  # fmt: skip
-    summary = evaluation.summarize(evidence)
+    summary = evidence.summary()
     figures = {
         **summary,
         **_per_dimension(model, summary.get("log_evidence")),

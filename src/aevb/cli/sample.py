@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from aevb import evaluation
 from aevb.cli.files import PICTURES, destination
@@ -28,8 +27,7 @@ def sample(saved: SavedRun, num: int = 64, out: Path | None = None) -> dict[str,
     check(num=num)
     seed = saved.seed
     picture = destination(out or saved.folder / f"samples-{num}-seed{seed}.png", *PICTURES)
-    torch.manual_seed(seed)
-    means = evaluation.prior_means(saved.at_means.model, num).cpu()
+    means = evaluation.prior_means(saved.at_means.model, num, seed).cpu()
     evaluation.image_grid(means, picture, math.isqrt(num), f"{num} samples, seed {seed}")
     array = picture.with_suffix(".npy")
     np.save(array, means.numpy(), allow_pickle=False)

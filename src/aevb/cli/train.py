@@ -191,7 +191,6 @@ def _draw(saved: SavedRun, history: list[dict[str, Any]]) -> None:
     """The pictures of a run."""
     folder, model = saved.folder, saved.at_means
     evaluation.training_curve(history, folder / "loss.png")
-    torch.manual_seed(0)
     samples = evaluation.prior_means(model.model, 64)
     evaluation.image_grid(samples, folder / "samples.png", 8, "E[x|z], z from the prior")
     x = saved.values("test", 40)

@@ -1,0 +1,1 @@
+"""Decoder evaluations per second beside the matrix products they are made of."""

@@ -1,0 +1,1 @@
+"""Effective samples per second beside NumPyro and Pyro."""

@@ -1,0 +1,113 @@
+"""What every estimate of log p(x) tells, and the figures that are printed of it."""
+
+import math
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+__all__ = [
+    "Evidence",
+    "counted",
+    "error_of_mean",
+    "mean_and_errors",
+    "mean_figures",
+    "number",
+    "shown",
+    "verdict",
+]
+
+# Part of the datapoints that may fail their diagnostic in a result that is called converged.
+_FAILING = 0.05
+
+
+@runtime_checkable
+class Evidence(Protocol):
+    """Estimates of log p(x), one for each datapoint, or a single one for a joint posterior."""
+
+    @property
+    def log_evidence(self) -> Tensor:
+        """``(batch,)``, in nats."""
+
+    @property
+    def standard_error(self) -> Tensor:
+        """Of ``log_evidence``, ``(batch,)``; NaN where nothing tells it."""
+
+    @property
+    def is_trusted(self) -> Tensor:
+        """Where the estimator's own diagnostic finds no fault, ``(batch,)``."""
+
+    def summary(self) -> dict[str, Any]:
+        """Means over datapoints with their errors and settings, JSON-able, in nats.
+
+        ``converged`` says whether at most one datapoint in twenty is not to be trusted, and
+        ``why_not_converged`` is there if it is not. None stands for what is not defined.
+        """
+
+
+def mean_figures(evidence: Evidence) -> dict[str, Any]:
+    """The mean over datapoints, its two errors, and their number, by the names of a summary."""
+    found = mean_and_errors(evidence.log_evidence, evidence.standard_error)
+    return {
+        "log_evidence": found.pop("mean"),
+        **found,
+        "num_datapoints": len(evidence.log_evidence),
+    }
+
+
+def mean_and_errors(values: Tensor, errors: Tensor) -> dict[str, float | None]:
+    """A mean over N datapoints and its two errors, which are kept apart.
+
+    ``monte_carlo_error`` is the noise of the estimator for just these datapoints;
+    ``standard_error`` is that of the mean as an estimate for the population that they were drawn
+    from, sd/√N, and contains the former. None is what is not finite.
+
+    Args:
+        values: ``(batch,)``.
+        errors: Of each, ``(batch,)``.
+    """
+    return {
+        "mean": number(values.mean()),
+        "standard_error": error_of_mean(values),
+        "monte_carlo_error": number(errors.square().sum().sqrt() / len(values)),
+    }
+
+
+def verdict(trusted: Tensor, why_not: str) -> dict[str, Any]:
+    """Whether a result is called converged, and if not, why.
+
+    Args:
+        trusted: ``(batch,)``, or a single truth about all.
+        why_not: In words.
+    """
+    converged = bool((~trusted).double().mean() <= _FAILING)
+    return {"converged": converged, **({} if converged else {"why_not_converged": why_not})}
+
+
+def error_of_mean(values: Tensor) -> float | None:
+    """sd/√N; None of a single value."""
+    return number(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
+
+
+def number(value: Tensor) -> float | None:
+    """What JSON can hold: None if it is not finite."""
+    found = float(value)
+    return found if math.isfinite(found) else None
+
+
+def shown(evidence: Evidence) -> str:
+    """One line with the figures of the summary: the ``repr`` of every estimate."""
+    figures = ", ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in evidence.summary().items()
+    )
+    return f"{type(evidence).__name__}({figures})"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun.
+
+    Example:
+        >>> counted(1, "datapoint"), counted(2000, "datapoint")
+        ('1 datapoint', '2,000 datapoints')
+    """
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -1,0 +1,17 @@
+"""Numbers that a caller may give."""
+
+__all__ = ["refuse_below"]
+
+
+def refuse_below(least: int, **numbers: int | None) -> None:
+    """Refuse numbers that are too small, by name; None is none.
+
+    Raises:
+        ValueError: Names the first.
+
+    Example:
+        >>> refuse_below(1, num_chains=4, chain_batch_size=None)
+    """
+    for name, value in numbers.items():
+        if value is not None and value < least:
+            raise ValueError(f"{name}: must be at least {least}; got {value}")

@@ -1,0 +1,86 @@
+"""Other libraries' insides, replaced for a while.
+
+A replacement holds for the thread that asks for it; others go on with the original, and one that
+asks meanwhile waits. ``tests/test_patches.py`` fails where a library has changed.
+"""
+
+import functools
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pyro.util
+import torch
+from torch import Tensor
+
+__all__ = ["losses_in_tensors", "samples_unchecked", "updates_in_tensors"]
+
+_LOCK = threading.RLock()
+
+
+@contextmanager
+def losses_in_tensors() -> Iterator[None]:
+    """Keep Pyro's losses in tensors: no ``.item()``, no look for NaN.
+
+    Written for Pyro 1.9.1 and 1.9.2, whose losses each import ``torch_item``, and whose
+    ``warn_if_nan`` asks ``pyro.util.torch_isnan``.
+
+    Example:
+        >>> from pyro.infer.trace_elbo import torch_item
+        >>> with losses_in_tensors():
+        ...     pyro.infer.trace_elbo.torch_item(torch.tensor(2.0))
+        tensor(2.)
+    """
+
+    def keep(value: Any) -> Any:
+        return value.detach() if isinstance(value, Tensor) else value
+
+    losses = [module for name, module in sys.modules.items() if name.startswith("pyro.infer")]
+    with _LOCK, ExitStack() as stack:
+        for loss in losses:
+            if hasattr(loss, "torch_item"):
+                stack.enter_context(_replaced(loss, "torch_item", keep))
+        stack.enter_context(_replaced(pyro.util, "torch_isnan", lambda _: False))
+        yield
+
+
+@contextmanager
+def samples_unchecked() -> Iterator[None]:
+    """Keep distributions from looking at values, whatever switch they were made with.
+
+    Written for torch 2.11 to 2.15, where ``log_prob`` calls ``_validate_sample`` and drops what it
+    returns.
+    """
+    with _replaced(torch.distributions.Distribution, "_validate_sample", lambda *_: None):
+        yield
+
+
+@contextmanager
+def updates_in_tensors() -> Iterator[None]:
+    """Have torch's optimizers read no scalars and accept ``capturable`` on every device.
+
+    Written for torch 2.11 to 2.15, where they ask ``torch.compiler.is_compiling``.
+    """
+    with _replaced(torch.compiler, "is_compiling", lambda: True):
+        yield
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, substitute: Callable[..., Any]) -> Iterator[None]:
+    """Another function in this thread, the same as before in the others."""
+    here = threading.get_ident()
+    with _LOCK:
+        original = getattr(owner, name)
+
+        @functools.wraps(original)
+        def either(*args: Any, **kwargs: Any) -> Any:
+            function = substitute if threading.get_ident() == here else original
+            return function(*args, **kwargs)
+
+        setattr(owner, name, either)
+        try:
+            yield
+        finally:
+            setattr(owner, name, original)
