@@ -77,9 +77,9 @@ class _Estimate:
     def settings(self, model: Any) -> dict[str, Any]:
         """Of annealing, for :func:`ais_evidence` and :func:`bdmc_evidence`."""
         return {
-            "guide": model.guide if self.estimator == _GUIDE else None, "schedule": linear_schedule,
+            "guide": model.guide if self.estimator == _GUIDE else None,
             "num_chains": self.chains, "num_temperatures": self.amount,
-            "num_leapfrog_steps": _LEAPFROG,
+            "schedule": linear_schedule, "num_leapfrog_steps": _LEAPFROG,
         }  # fmt: skip
 
 

@@ -165,9 +165,9 @@ def _report(context: Context) -> Report:
     report.claims = _claims(found)
     report.figures = {"gaps": _picture(found, _PUBLISHED if settings["data"] == "mnist" else {})}
     report.notes = [
-        "Gaps are of each model's own family. Published (paper*) values are for the first thousand "
-        "training images, recalled and not read again; their flow couples halves of z with "
-        "auxiliary variables, ours is an inverse autoregressive one of two layers, in the "
+        "Gaps are of each model's own family. Published values (paper*) are for the first "
+        "thousand training images, recalled and not read again; their flow couples halves of z "
+        "with auxiliary variables, ours is an inverse autoregressive one of two layers, in the "
         "encoder and for each image's own. The binary draw of MNIST is ours.",
         f"Own posteriors took at most {settings['steps']:,} steps of {settings['particles']} "
         "draws: normals until ten averages over a hundred steps brought no better one, flows "
