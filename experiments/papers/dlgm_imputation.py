@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -103,7 +104,7 @@ def _report(context: Context) -> Report:
         found = {
             kind: context.part(
                 f"{data.training.name}-{kind.replace(' ', '')}",
-                lambda data=data, kind=kind: _studied(context, data, kind),
+                partial(_studied, context, data, kind),
             )
             for kind in context.settings["masks"]
         }

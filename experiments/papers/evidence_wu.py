@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -66,6 +67,11 @@ class _Estimate:
         unit = "draws" if self.estimator == _IMPORTANCE else "temperatures"
         return f"{self.estimator}, {self.amount:,} {unit}"
 
+    @property
+    def stem(self) -> str:
+        """For the name of a part."""
+        return f"{self.estimator.replace(' ', '-')}-{self.amount}"
+
     def of(self, model: Any, x: Tensor, seed: int) -> Tensor:
         """Estimates of log p(x), ``(N,)``, in nats."""
         if self.estimator == _IMPORTANCE:
@@ -73,6 +79,11 @@ class _Estimate:
                 model.model, model.guide, x, num_samples=self.amount, seed=seed
             ).log_evidence
         return ais_evidence(model.model, x, seed=seed, **self.settings(model)).log_evidence
+
+    def gap(self, model: Any, x: Tensor) -> Tensor:
+        """Of bidirectional Monte Carlo on as many simulated images, ``(N,)``, in nats."""
+        seed = stream_seed(0, self.label)
+        return bdmc_evidence(model.model, x, seed=seed, **self.settings(model)).gap
 
     def settings(self, model: Any) -> dict[str, Any]:
         """Of annealing, for :func:`ais_evidence` and :func:`bdmc_evidence`."""
@@ -107,15 +118,8 @@ def _measured(context: Context, estimate: _Estimate, model: Any, x: Tensor) -> d
     blocks = []
     for start in range(0, len(x), size):
         seed = stream_seed(0, f"{estimate.label} {start}")
-        name = f"{estimate.estimator.replace(' ', '-')}-{estimate.amount}-{start}"
-        blocks.append(
-            context.part(
-                name,
-                lambda block=x[start : start + size], seed=seed: _timed(
-                    lambda: estimate.of(model, block, seed)
-                ),
-            )
-        )
+        compute = partial(estimate.of, model, x[start : start + size], seed)
+        blocks.append(context.part(f"{estimate.stem}-{start}", partial(_timed, compute)))
     return {
         "values": torch.tensor([v for b in blocks for v in b["values"]], dtype=torch.float64),
         "seconds": sum(b["seconds"] for b in blocks) / len(x),
@@ -145,13 +149,8 @@ def _report(context: Context) -> Report:
     report.rows += _differences(found)
     gaps = {
         each: context.part(
-            f"bdmc-{each.estimator.replace(' ', '-')}-{each.amount}",
-            lambda each=each: _timed(
-                lambda: bdmc_evidence(
-                    model.model, x[: settings["simulated"]], seed=stream_seed(0, each.label),
-                    **each.settings(model),
-                ).gap
-            ),
+            f"bdmc-{each.stem}",
+            partial(_timed, partial(each.gap, model, x[: settings["simulated"]])),
         )
         for each in found
         if each.estimator != _IMPORTANCE and each.amount <= settings["longest_bdmc"]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -111,7 +112,7 @@ def _measured(size: int, draws: int, seed: int) -> dict[str, Any]:
             name: {
                 part: (variance.value, variance.error)
                 for part, variance in variances(
-                    lambda count, e=estimator, c=covariance: e(function, loc, c, count, generator),
+                    partial(estimator, function, loc, covariance, generator=generator),
                     draws, size,
                 ).items()
             }
@@ -141,7 +142,7 @@ def _report(context: Context) -> Report:
         size: [
             context.part(
                 f"variances-{size}-{draws}-{seed}",
-                lambda size=size, seed=seed: _measured(size, draws, seed),
+                partial(_measured, size, draws, seed),
             )
             for seed in range(context.settings["problems"])
         ]

@@ -1,6 +1,7 @@
 """Cremer et al.'s table of gaps: what the family misses and what the encoder misses."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pyro
@@ -143,7 +144,7 @@ def _report(context: Context) -> Report:
     found = {
         (family, split): context.part(
             f"{family}-{split}",
-            lambda family=family, split=split: _measured(context, family, split),
+            partial(_measured, context, family, split),
         )
         for family in _FAMILIES for split in _SPLITS
     }  # fmt: skip
@@ -213,20 +214,19 @@ def _picture(
 ) -> Figure:
     """Both gaps stacked, with the published ones beside ours."""
     figure, (axis,) = panels(size=(COLUMN, 2.4))
-    bars = [
-        (f"{family},\n{split}", *(float(_values(found, family, split, gap).mean())
-                                  for gap in ("approximation", "amortization")))
+    gaps = ("approximation", "amortization")
+    bars = {
+        f"{family},\n{split}": [float(_values(found, family, split, gap).mean()) for gap in gaps]
         for family in _FAMILIES for split in _SPLITS
-    ]  # fmt: skip
-    bars += [
-        (f"{family},\npaper*", each["approximation"], each["amortization"])
-        for family, each in published.items()
-    ]
-    places = range(len(bars))
-    first, second = ([bar[number] for bar in bars] for number in (1, 2))
-    axis.bar(places, first, color=COLOURS[0], width=0.7, label="approximation")
-    axis.bar(places, second, bottom=first, color=COLOURS[1], width=0.7, label="amortization")
-    axis.set_xticks(list(places), [bar[0] for bar in bars], fontsize=6)
+    }  # fmt: skip
+    bars |= {
+        f"{family},\npaper*": [each[gap] for gap in gaps] for family, each in published.items()
+    }
+    places = list(range(len(bars)))
+    first, second = ([heights[number] for heights in bars.values()] for number in range(2))
+    axis.bar(places, first, color=COLOURS[0], width=0.7, label=gaps[0])
+    axis.bar(places, second, bottom=first, color=COLOURS[1], width=0.7, label=gaps[1])
+    axis.set_xticks(places, list(bars), fontsize=6)
     axis.set_ylabel("gap (nats)")
     figure.legend(loc="outside upper center", ncols=2)
     return figure

@@ -15,7 +15,7 @@ __all__ = ["COLOURS", "COLUMN", "PAGE", "image_grid", "panels", "style"]
 COLUMN, PAGE = 3.4, 7.0  # inches: one column, and both
 # Of Okabe and Ito, told apart by every kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
