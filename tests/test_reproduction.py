@@ -307,24 +307,24 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = Training("run", TINY, 40, stops=(3,))
-    whole = train(training, tmp_path / "whole", None, threads=1)
+    whole = train(replace(training, stops=()), tmp_path / "whole", None, threads=1)
     with monkeypatch.context() as patch:
         kept = tmp_path / "cut" / "run"
-        # the process that goes on from the stop at 3 is killed after 10
+        # the first process ends at the stop; the second, which goes on from it, is killed after 10
         kill_at(10, patch, kept)
         with pytest.raises(trainings.InterruptedTrainingError, match="exit code -9"):
-            train(replace(training, stops=()), tmp_path / "cut", None, threads=1)
+            train(training, tmp_path / "cut", None, threads=1)
     cut = state(training, tmp_path / "cut")
     assert 0 < cut.fraction < 1
     assert not cut.is_done
     assert cut.process is None
-    resumed = train(replace(training, stops=()), tmp_path / "cut", None, threads=1)
+    resumed = train(training, tmp_path / "cut", None, threads=1)
     assert whole.is_done
     assert resumed.is_done
     weights = [load_file(tmp_path / way / "run/weights.safetensors") for way in ("whole", "cut")]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    early = load_file(tmp_path / "whole/run/epoch-3/weights.safetensors")
+    early = load_file(tmp_path / "cut/run/epoch-3/weights.safetensors")
     assert any(not torch.equal(early[name], weights[0][name]) for name in early)
 
 
