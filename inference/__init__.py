@@ -24,6 +24,7 @@ from aevb.inference.svi.checkpoint import load_checkpoint, save_checkpoint
 from aevb.inference.svi.compiled_step import CompiledStep, compiled_step
 from aevb.inference.svi.diagnosis import NonFiniteLossError
 from aevb.inference.svi.fit import fit
+from aevb.inference.svi.mcem import mcem
 from aevb.inference.svi.objectives import (
     ELBO,
     IWAE,
@@ -36,6 +37,7 @@ from aevb.inference.svi.objectives import (
 from aevb.inference.svi.refinement import LocalPosterior, NoFamilyError, Refinement, refine
 from aevb.inference.svi.training import CHECKPOINT, Run
 from aevb.inference.svi.validation import mean_elbo
+from aevb.inference.svi.wake_sleep import WakeSleep, wake_sleep
 
 __all__ = [
     "AISEvidence",
@@ -64,6 +66,7 @@ __all__ = [
     "Run",
     "Simulation",
     "StickingTheLanding",
+    "WakeSleep",
     "adaptive_schedule",
     "ais_evidence",
     "bdmc_evidence",
@@ -75,6 +78,7 @@ __all__ = [
     "importance_evidence",
     "linear_schedule",
     "load_checkpoint",
+    "mcem",
     "mean_elbo",
     "pareto_khat",
     "pick_device",
@@ -83,4 +87,5 @@ __all__ = [
     "seeded",
     "sigmoid_schedule",
     "simulate",
+    "wake_sleep",
 ]

@@ -22,7 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "process": set(),
     "graphs": {"process"},
     "programs": {"process", "graphs"},
-    "svi": {"process", "graphs", "programs"},
+    "svi": {"process", "graphs", "programs", "mcmc"},
     "mcmc": {"process", "graphs", "programs"},
     "evidence": {"process", "graphs", "programs", "mcmc"},
 }

@@ -53,12 +53,14 @@ def test_public_callables_of_the_layers_have_examples() -> None:
         "inference.BDMCEvidence",
         "inference.CompiledStep",  # shown under compiled_step
         "inference.Draws",
+        "inference.Evidence",
         "inference.HMCEvidence",
         "inference.ImportanceEvidence",
         "inference.NoDensityError",
         "inference.NoFamilyError",
         "inference.NonFiniteLossError",
         "inference.Objective",
+        "inference.Pilot",  # shown under adaptive_schedule
         "inference.ProgramPair",
         "inference.Refinement",
         "inference.Run",

@@ -1,5 +1,6 @@
 """A Pyro model and its data as log-densities of unconstrained latents."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -122,6 +123,16 @@ class LogDensity:
         self.batch = self.layout.num_datapoints or 1
         self.dim = sum(latent.size for latent in self._latents)
         self.dtype = value_of(first, self._latents[0].name).dtype
+
+    def at(self, *args: Any) -> "LogDensity":
+        """The same program at other arguments of the same shapes.
+
+        Args:
+            args: Of the model.
+        """
+        other = copy.copy(self)
+        other._joint = self._joint.at(*args, num_datapoints=self.layout.num_datapoints)
+        return other
 
     def joint(self, u: Tensor) -> Tensor:
         """Log p(x, z) and the Jacobian, ``(chains, batch)``."""

@@ -25,6 +25,7 @@ class Simulation:
             posterior given ``data``.
         data: What each observed site would have seen, ``(*plates, *event)``.
         args: The program's arguments, with simulated data in place of the observed ones.
+        sources: The observed site that each argument is the data of, or None.
         hidden: Observed sites whose data were not found among the arguments, so that a guide
             called with ``args`` does not see what was simulated for them.
 
@@ -38,6 +39,7 @@ class Simulation:
     latents: dict[str, Tensor]
     data: dict[str, Tensor]
     args: tuple[Any, ...]
+    sources: tuple[str | None, ...]
     hidden: tuple[str, ...]
 
 
@@ -118,7 +120,7 @@ def simulate(model: Callable[..., Any], *args: Any) -> Simulation:
     )
     hidden = tuple(name for name in observed if name not in sources)
     _refuse_other_readers(conditioned, args, new_args, {**latents, **data})
-    return Simulation(conditioned, latents, data, new_args, hidden)
+    return Simulation(conditioned, latents, data, new_args, tuple(sources), hidden)
 
 
 def _sources(args: tuple[Any, ...], given: poutine.Trace, observed: list[str]) -> list[str | None]:

@@ -111,6 +111,14 @@ class Feed:
             return _arguments(self.data)
         return _arguments(_rows(self.data, lambda part: part.index_select(0, inputs[0])))
 
+    def examples(self, batch_size: int | None) -> Iterator[Arguments]:
+        """The evaluation copy of the data, in order; see :func:`evaluation_batches`.
+
+        Args:
+            batch_size: Datapoints at once; None for all.
+        """
+        return evaluation_batches(self.data, batch_size, self.device)
+
     @property
     def others(self) -> list[Any]:
         """What the arguments hold besides tensors."""

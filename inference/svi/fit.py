@@ -21,7 +21,7 @@ __all__ = ["fit"]
 
 def fit(
     program: ProgramPair,
-    data: Data,
+    data: Data | Feed,
     *,
     objective: Objective | Estimator = ELBO(),
     optimizer: Optimizer = torch.optim.Adam,
@@ -131,7 +131,7 @@ def fit(
     objective = as_objective(objective)
     with randomness.stream(seed, "fit", target):
         module.to(target).eval()  # while prepared, lest batch statistics count it as training
-        feed = Feed(data, batch_size, seed, target)
+        feed = data if isinstance(data, Feed) else Feed(data, batch_size, seed, target)
         loss, reading = prepare_training(
             module, feed, validation, objective, weight_prior_scale, precision, seed
         )

@@ -1,7 +1,6 @@
 """What has to be known of a program before its first step, and what is refused."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,12 +112,9 @@ def prepare_training(
     estimator: Any = objective.estimator()
     minibatch = Minibatch()
 
-    def batches(data: Data, size: int | None = feed.batch_size) -> Iterator[Arguments]:
-        return evaluation_batches(data, size, feed.device)
-
     check = own_check(program)
     with standing_for(program, feed.num_datapoints):
-        for number, arguments in enumerate(batches(feed.data)):
+        for number, arguments in enumerate(feed.examples(feed.batch_size)):
             if check is not None:
                 check(*arguments.args)
             if number == 0 or check is None:
@@ -130,16 +126,16 @@ def prepare_training(
                 )
                 if feed.batch_size is not None:
                     num = num_rows(arguments)
-                    other = next(batches(feed.data, num // 2 or 2))
+                    other = next(feed.examples(num // 2 or 2))
                     with randomness.stream(seed, "checks", feed.device):
                         minibatch = read_minibatch(
                             program, traces, num, (other, num_rows(other)), feed.num_datapoints
                         )
                     if minibatch.scaling is not None:
                         with minibatch.scaling:
-                            objective.check(*prepare(program, next(batches(feed.data, num))))
+                            objective.check(*prepare(program, next(feed.examples(num))))
         if check is not None and validation is not None:
-            for arguments in batches(validation):
+            for arguments in evaluation_batches(validation, feed.batch_size, feed.device):
                 check(*arguments.args)
 
     parameters = [p for p in program.parameters() if p.requires_grad]

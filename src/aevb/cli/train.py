@@ -22,6 +22,13 @@ __all__ = ["train"]
 
 WEIGHTS = "weights.safetensors"
 
+_ALGORITHMS: dict[str, Callable[..., inference.Run]] = {
+    "svi": inference.fit,
+    "wake-sleep": inference.wake_sleep,
+    "mcem": inference.mcem,
+}
+_NO_GUIDE = "Monte Carlo EM trains no guide to propose by: aevb evaluate RUN --estimator hmc"
+
 
 def train(
     write_config: Callable[[Path], None],
@@ -29,6 +36,7 @@ def train(
     data_root: Path | None = None,
     binarize: Literal["none", "fixed", "dynamic"] = "dynamic",
     model: Callable[[tuple[int, ...]], LatentVariableModel] = VAE,
+    algorithm: Literal["svi", "wake-sleep", "mcem"] = "svi",
     objective: Objective = ELBO(),
     optimizer: Callable[[Any, float], torch.optim.Optimizer] = torch.optim.Adam,
     learning_rate: float = 3e-3,
@@ -60,7 +68,9 @@ def train(
         data_root: Folder with the data; otherwise AEVB_DATA or the user's cache.
         binarize: none; fixed, drawn once; or dynamic, redrawn at every presentation.
         model: A model by name or import path; its parts are flags below it.
-        objective: Bound to maximize.
+        algorithm: svi ascends the objective; wake-sleep trains the guide on what the model
+            dreams; mcem is Monte Carlo EM by HMC, which trains no guide.
+        objective: Bound to maximize by svi.
         optimizer: Any class of torch.optim.
         learning_rate: Initial step size.
         schedule: Any class of torch.optim.lr_scheduler, stepped once an epoch.
@@ -101,10 +111,14 @@ def train(
     write_config(folder / CONFIG)
     write_record(folder, dataset, target)
     before = _progress(folder)
-    run = inference.fit(
+    if algorithm != "svi" and objective != ELBO():
+        raise ValueError(f"objective: is for --algorithm svi; {algorithm} has none to choose")
+    if algorithm == "mcem":
+        watched = None  # no guide is trained, whose bound could be watched
+    run = _ALGORITHMS[algorithm](
         built,
         training,
-        objective=objective,
+        **({"objective": objective} if algorithm == "svi" else {}),
         optimizer=lambda parameters, lr: optimizer(parameters, lr),
         learning_rate=learning_rate,
         schedule=schedule,
@@ -136,6 +150,8 @@ def train(
     _save_weights(folder, built)
     saved = SavedRun(folder, built.eval(), dataset, run.epoch, target, seed)
     try:
+        if algorithm == "mcem":
+            raise inference.NoDensityError(_NO_GUIDE)
         figures = evaluate(saved, num_samples, limit=limit)
     except inference.NoDensityError as error:
         figures = {"evidence": None, "why": str(error)}  # an ordinary autoencoder
