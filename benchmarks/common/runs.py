@@ -15,10 +15,27 @@ from typing import Any
 from benchmarks.common.checkout import make_importable
 from benchmarks.common.machine import ROOT
 
-__all__ = ["Job", "Result", "run_jobs"]
+__all__ = ["Competitor", "Job", "Result", "run_jobs"]
 
 Result = dict[str, Any]
 _LONGEST_PROCESS = 600.0  # seconds
+
+
+@dataclass(frozen=True)
+class Competitor:
+    """A row of the tables.
+
+    Attributes:
+        title: In the tables.
+        module: In the package of competitors.
+        variant: What its ``build`` is called with.
+        needs: Package that must be installed.
+    """
+
+    title: str
+    module: str
+    variant: str
+    needs: str
 
 
 @dataclass(frozen=True)

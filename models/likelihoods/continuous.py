@@ -1,7 +1,10 @@
 """Likelihoods of real values around a mean that the decoder gives."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import prod
+from typing import Any
 
 import torch
 from pyro import distributions as dist
@@ -9,7 +12,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from aevb.models.likelihoods.base import Head, Heads, Likelihood
+from aevb.models.likelihoods.base import FromHeads, Head, Likelihood
 from aevb.models.scales import PredictedScale, Scale
 from aevb.models.settings import positive
 from aevb.models.shown import Shown
@@ -59,7 +62,7 @@ class Normal(_Real):
 
     def build(self, in_features: int, shape: tuple[int, ...], head: Head = nn.Linear) -> nn.Module:
         """Heads; ``forward``: ``(*batch, in_features)`` → a distribution of ``x``."""
-        return _Around(dist.Normal, self.mean, self.scale, in_features, shape, head)
+        return _Around(dist.Normal, self, in_features, shape, head)
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,7 +89,7 @@ class Laplace(_Real):
 
     def build(self, in_features: int, shape: tuple[int, ...], head: Head = nn.Linear) -> nn.Module:
         """Heads; ``forward``: ``(*batch, in_features)`` → a distribution of ``x``."""
-        return _Around(dist.Laplace, self.mean, self.scale, in_features, shape, head)
+        return _Around(dist.Laplace, self, in_features, shape, head)
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,9 +122,7 @@ class StudentT(_Real):
 
     def build(self, in_features: int, shape: tuple[int, ...], head: Head = nn.Linear) -> nn.Module:
         """Heads; ``forward``: ``(*batch, in_features)`` → a distribution of ``x``."""
-        return _Around(
-            partial(_student, self.degrees), self.mean, self.scale, in_features, shape, head
-        )
+        return _Around(partial(_student, self.degrees), self, in_features, shape, head)
 
 
 def _student(degrees: float, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
@@ -136,24 +137,21 @@ class _StudentT(dist.StudentT):  # type: ignore[misc]
         return self.loc
 
 
-class _Around(nn.Module):
+class _Around(FromHeads):
     def __init__(
         self,
-        family: object,
-        mean: type[nn.Module],
-        scale: Scale,
+        family: Callable[..., Any],
+        likelihood: Normal | Laplace | StudentT,
         in_features: int,
         shape: tuple[int, ...],
         head: Head,
     ) -> None:
-        super().__init__()
-        self.family = family
-        self.heads = Heads(in_features, shape, head, loc=0)
-        self.squash = mean()
-        self.scale = scale.build(in_features, torch.Size(shape).numel(), head)
+        super().__init__(family, in_features, shape, head, loc=0)
+        self.squash = likelihood.mean()
+        self.scale = likelihood.scale.build(in_features, prod(shape), head)
 
     def forward(self, features: Tensor) -> TorchDistributionMixin:
         shape = self.heads.shape
         loc = self.squash(self.heads(features)["loc"])
         scale = self.scale(features).unflatten(-1, shape)
-        return self.family(loc, scale).to_event(len(shape))  # type: ignore[operator]
+        return self.family(loc, scale).to_event(len(shape))

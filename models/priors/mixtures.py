@@ -87,7 +87,7 @@ class VampPrior(Prior):
         self, encoder: nn.Module, shape: tuple[int, ...], latent_dim: int
     ) -> nn.Module:
         """Pseudo-inputs, ``(components, *shape)``, as parameters."""
-        return _VampPrior(self.components, self.low, self.high, encoder, shape)
+        return _VampPrior(self, encoder, shape)
 
 
 class _MixtureOfGaussians(nn.Module):
@@ -105,23 +105,16 @@ class _MixtureOfGaussians(nn.Module):
 class _VampPrior(nn.Module):
     weights: Tensor
 
-    def __init__(
-        self,
-        components: int,
-        low: float | None,
-        high: float | None,
-        encoder: nn.Module,
-        shape: tuple[int, ...],
-    ) -> None:
+    def __init__(self, prior: VampPrior, encoder: nn.Module, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.low, self.high = low, high
+        self.low, self.high = low, high = prior.low, prior.high
         # near the lower bound, where most of an image is, but inside
         if low is not None:
             start = low + (0.05 * (high - low) if high is not None else 1.0)
         else:
             start = 0.0 if high is None else high - 1.0
-        self.pseudo_inputs = nn.Parameter(start + 0.01 * torch.randn(components, *shape))
-        self.register_buffer("weights", torch.zeros(components), persistent=False)
+        self.pseudo_inputs = nn.Parameter(start + 0.01 * torch.randn(prior.components, *shape))
+        self.register_buffer("weights", torch.zeros(prior.components), persistent=False)
         self._encoder = (encoder,)  # in a tuple, because its parameters belong to the model
 
     def forward(self) -> TorchDistributionMixin:

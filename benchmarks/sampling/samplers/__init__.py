@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.common.runs import Competitor
+
 __all__ = ["SAMPLERS", "Sample", "Sampler", "Settings"]
 
 Array = np.ndarray[Any, Any]
@@ -35,22 +37,14 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Sampler:
+class Sampler(Competitor):
     """A row of the table.
 
     Attributes:
-        title: In the table.
-        module: In this package.
-        variant: What its ``build`` is called with.
-        needs: Package that must be installed.
         all_datapoints: Whether one call takes all posteriors, or one.
         all_chains: Whether one call makes all chains, or one.
     """
 
-    title: str
-    module: str
-    variant: str
-    needs: str
     all_datapoints: bool
     all_chains: bool
 

@@ -7,30 +7,13 @@ returns their mean loss in nats.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from benchmarks.common.runs import Competitor
 from benchmarks.steps.workloads import Workload
 
-__all__ = ["COMPETITORS", "Competitor", "Run", "takes_part"]
+__all__ = ["COMPETITORS", "Run", "takes_part"]
 
 Run = Callable[[int, int], float]
-
-
-@dataclass(frozen=True)
-class Competitor:
-    """A row of the tables.
-
-    Attributes:
-        title: In the tables.
-        module: In this package.
-        variant: What its ``build`` is called with.
-        needs: Package that must be installed.
-    """
-
-    title: str
-    module: str
-    variant: str
-    needs: str
 
 
 COMPETITORS = {
