@@ -100,7 +100,7 @@ def published_bound(data: str, latent_dim: int, points: float) -> float | None:
         latent_dim: Dimensions of z.
         points: Training points seen; None is returned unless this is one of those compared.
     """
-    curves: Mapping[Any, Any] = {"mnist": _MNIST, "frey-face": _FREY}.get(data, {})
+    curves: Any = {"mnist": _MNIST, "frey-face": _FREY}.get(data, {})
     read = dict(zip(_POINTS, curves.get((latent_dim, "aevb"), ()), strict=False))
     return float(read[points][1]) if points in read else None
 
@@ -158,7 +158,8 @@ def _budget(
 
 def _report(context: Context) -> Report:
     data = context.settings["data"]
-    published: Mapping[Any, Any] = {"mnist": _MNIST, "frey-face": _FREY}.get(data, {})
+    tables: dict[str, Mapping[Any, Any]] = {"mnist": _MNIST, "frey-face": _FREY}
+    published = tables.get(data, {})
     report = Report()
     curves: dict[tuple[int, str], dict[str, tuple[list[float], list[float]]]] = {}
     for latent_dim, points in context.settings["points"].items():

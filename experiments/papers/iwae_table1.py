@@ -1,5 +1,6 @@
 """Table 1 of the IWAE paper on MNIST: negative log-likelihoods and active units."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -81,9 +82,7 @@ def _report(context: Context) -> Report:
     for row in settings["rows"]:
         layers, k, objective = row
         training = iwae_training(row, settings["epochs"][row], settings["data"])
-        found = context.part(
-            training.name, lambda training=training: judged(context, training.name)
-        )
+        found = context.part(training.name, partial(judged, context, training.name))
         nll, units = _PUBLISHED[row]
         is_gated = row == (1, 1, "ELBO") and settings["epochs"][row] == _ALL_EPOCHS
         report.rows.append(

@@ -15,7 +15,7 @@ __all__ = ["COLOURS", "COLUMN", "PAGE", "image_grid", "panels", "style"]
 COLUMN, PAGE = 3.4, 7.0  # inches: one column, and both
 # Of Okabe and Ito, told apart by every kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_STYLE: dict[Any, Any] = {
+_STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -31,8 +31,9 @@ _STYLE: dict[Any, Any] = {
 
 
 def style() -> AbstractContextManager[None]:
-    """The style, for text that is added to axes after they were made; reports run inside it."""
-    return rc_context(_STYLE)
+    """Inside it all figures have one style; titles and legends read it as they are added."""
+    context: AbstractContextManager[None] = rc_context(_STYLE)
+    return context
 
 
 def panels(
