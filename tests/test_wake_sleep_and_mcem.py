@@ -229,3 +229,24 @@ def test_what_cannot_be_dreamt_or_moved_is_refused() -> None:
         inference.mcem(
             inference.Program(hidden, guide), x, epochs=1, batch_size=10, target_accept=1.5
         )
+
+
+@pytest.mark.parametrize(
+    ("posterior", "said"),
+    [(models.PlanarFlow(2), "can score only its own draws"), (models.Delta(), "point mass")],
+)
+def test_guides_without_a_density_cannot_learn_from_dreams(posterior: Any, said: str) -> None:
+    vae = models.VAE((4,), 2, [8], posterior=posterior)
+    with pytest.raises(ValueError, match=said):
+        inference.wake_sleep(vae, torch.ones(20, 4), epochs=1, batch_size=10)
+
+
+def test_autoguides_cannot_learn_from_dreams() -> None:
+    def mean(x: Tensor) -> None:
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+    program = inference.Program(mean, pyro.infer.autoguide.AutoNormal(mean))
+    with pytest.raises(ValueError, match="as in an autoguide"):
+        inference.wake_sleep(program, torch.randn(20), steps=1)

@@ -201,7 +201,7 @@ def check_density(name: str, model_trace: poutine.Trace, guide_trace: poutine.Tr
 
 
 def check_scores(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
-    """Path gradients need the density at values whose history is forgotten."""
+    """The guide has a density at values that are no draws of its own, or whose history is lost."""
     check_density(name, model_trace, guide_trace)
     for site_name, site in _latents(guide_trace):
         try:
@@ -210,7 +210,7 @@ def check_scores(name: str, model_trace: poutine.Trace, guide_trace: poutine.Tra
         except (KeyError, NotImplementedError):
             raise ValueError(
                 f"{name}: {_family(site['fn'])} at site {site_name!r} can score only its own "
-                "draws, and path gradients score them again: use ELBO() or IWAE()"
+                f"draws, and {name} scores values anew: use ELBO() or IWAE()"
             ) from None
 
 
