@@ -218,7 +218,7 @@ def _claims(found: dict[int, dict[str, Any]]) -> list[Claim]:
 
 
 def _picture(found: dict[int, dict[str, Any]]) -> Figure:
-    figure, (left, right) = panels(1, 2, (PAGE, 2.4))
+    figure, (left, right) = panels(1, 2, (PAGE, 3.0))
     numbers = sorted(found)
     for (kind, label), colour in zip(_PREDICTED.items(), COLOURS, strict=False):
         columns = [_mean(found[n][kind]) for n in numbers]
@@ -226,10 +226,10 @@ def _picture(found: dict[int, dict[str, Any]]) -> Figure:
         left.errorbar(numbers, means, errors, marker="o", markersize=3, color=colour, label=label)
     bounds = [found[n]["bound"] for n in numbers]
     low = min(min(_mean(found[n][kind])[0] for kind in _PREDICTED) for n in numbers)
-    left.plot(numbers, bounds, ":", color=COLOURS[6], label="bound on log p(X) / N (training)")
+    left.plot(numbers, bounds, ":", color=COLOURS[6], label="bound on log p(X) / N")
     left.set(xscale="log", xlabel="training images N", ylabel="log p(x) (nats)")
     left.set_ylim(bottom=low - 10)
-    left.legend()
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, columnspacing=1)
     quartiles = torch.tensor([found[n]["ratio_quartiles"] for n in numbers])
     right.fill_between(numbers, quartiles[:, 0], quartiles[:, 2], color=COLOURS[1], alpha=0.25,
                        linewidth=0, label="middle half of the weights")  # fmt: skip
@@ -238,7 +238,7 @@ def _picture(found: dict[int, dict[str, Any]]) -> Figure:
     right.plot(numbers, shares, "s--", markersize=3, color=COLOURS[4], label="undetermined, share")
     right.set(xscale="log", xlabel="training images N", ylabel="scale, posterior / prior",
               ylim=(0, 1.05))  # fmt: skip
-    right.legend()
+    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, columnspacing=1)
     return figure
 
 
