@@ -1,6 +1,7 @@
 """Table 1 of the DLGM paper: test log-likelihoods on fixed binarized MNIST."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ def _report(context: Context) -> Report:
         if row not in settings["rows"]:
             continue
         found = [
-            context.part(name, lambda name=name: judged(context, name))
+            context.part(name, partial(judged, context, name))
             for seed in settings["rows"][row]
             for name in [dlgm_training(row, seed, settings["epochs"], settings["data"]).name]
         ]
