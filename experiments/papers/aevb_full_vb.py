@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from aevb.data.seeds import stream_seed
