@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import MultivariateNormal
 from torch.func import grad, vjp, vmap
+
+from aevb.inference.process.limits import refuse_below
 
 __all__ = [
     "Covariance",
@@ -43,9 +46,9 @@ class Covariance(ABC):
     """A parametrization of C, written as functions of its parameters."""
 
     @property
-    @abstractmethod
     def parameters(self) -> Parameters:
-        """Its parameters by name."""
+        """Its parameters by name: what it is made of."""
+        return dict(vars(self))
 
     @abstractmethod
     def matrix(self, parameters: Parameters) -> Tensor:
@@ -70,11 +73,6 @@ class DiagonalCovariance(Covariance):
 
     variance: Tensor
 
-    @property
-    def parameters(self) -> Parameters:
-        """``variance``."""
-        return {"variance": self.variance}
-
     def matrix(self, parameters: Parameters) -> Tensor:
         """See :meth:`Covariance.matrix`."""
         return torch.diag_embed(parameters["variance"])
@@ -96,28 +94,22 @@ class RankOneCovariance(Covariance):
     precision_diagonal: Tensor
     precision_factor: Tensor
 
-    @property
-    def parameters(self) -> Parameters:
-        """``precision_diagonal`` and ``precision_factor``."""
-        return {
-            "precision_diagonal": self.precision_diagonal,
-            "precision_factor": self.precision_factor,
-        }
-
     def matrix(self, parameters: Parameters) -> Tensor:
         """See :meth:`Covariance.matrix`."""
-        diagonal, factor = parameters["precision_diagonal"], parameters["precision_factor"]
-        scaled = factor / diagonal
-        eta = 1 / (1 + factor @ scaled)
+        diagonal, _, scaled, eta = self._parts(parameters)
         return torch.diag_embed(1 / diagonal) - eta * torch.outer(scaled, scaled)
 
     def root_times(self, parameters: Parameters, noise: Tensor) -> Tensor:
         """See :meth:`Covariance.root_times`; takes O(K)."""
-        diagonal, factor = parameters["precision_diagonal"], parameters["precision_factor"]
-        scaled = factor / diagonal
-        eta = 1 / (1 + factor @ scaled)
+        diagonal, factor, scaled, eta = self._parts(parameters)
         noise = noise / diagonal.sqrt()
         return noise - eta / (1 + eta.sqrt()) * (factor @ noise) * scaled
+
+    @staticmethod
+    def _parts(parameters: Parameters) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        diagonal, factor = parameters["precision_diagonal"], parameters["precision_factor"]
+        scaled = factor / diagonal
+        return diagonal, factor, scaled, 1 / (1 + factor @ scaled)
 
 
 @dataclass(frozen=True)
@@ -129,11 +121,6 @@ class FullCovariance(Covariance):
     """
 
     covariance: Tensor
-
-    @property
-    def parameters(self) -> Parameters:
-        """``covariance``."""
-        return {"covariance": self.covariance}
 
     def matrix(self, parameters: Parameters) -> Tensor:
         """See :meth:`Covariance.matrix`."""
@@ -205,11 +192,11 @@ def bonnet_price(
         Mohamed & Wierstra, 2014), equations 7 and 8 and appendix A, https://arxiv.org/abs/1401.4082
 
     Args:
-        function: f, from ``(K,)`` to a scalar, twice differentiable.
-        loc: μ, ``(K,)``.
+        function: f, twice differentiable; this and the others as for :func:`reparameterization`.
+        loc: μ.
         covariance: C.
         num_samples: S.
-        generator: Of the draws; by default torch's.
+        generator: Of the draws.
     """
     parameters = covariance.parameters
     draws = _draws(loc, covariance, num_samples, generator)
@@ -241,19 +228,20 @@ def score_function(
         (Williams, 1992), https://doi.org/10.1007/BF00992696
 
     Args:
-        function: f, from ``(K,)`` to a scalar.
-        loc: μ, ``(K,)``.
+        function: f, of any kind; this and the others as for :func:`reparameterization`.
+        loc: μ.
         covariance: C.
         num_samples: S.
-        generator: Of the draws; by default torch's.
+        generator: Of the draws.
     """
     parameters = covariance.parameters
     draws = _draws(loc, covariance, num_samples, generator)
 
     def log_density(mean: Tensor, values: Parameters, draw: Tensor) -> Tensor:
-        factor = torch.linalg.cholesky(covariance.matrix(values))
-        residual = torch.linalg.solve_triangular(factor, (draw - mean).unsqueeze(-1), upper=False)
-        return -0.5 * residual.square().sum() - factor.diagonal().log().sum()
+        # checks would look at values, which vmap does not have
+        return MultivariateNormal(mean, covariance.matrix(values), validate_args=False).log_prob(
+            draw
+        )
 
     def one_draw(draw: Tensor) -> tuple[Tensor, Parameters]:
         score_loc, score_covariance = grad(log_density, argnums=(0, 1))(loc, parameters, draw)
@@ -269,8 +257,7 @@ def _vjp(function: Callable[[Any], Tensor], at: Any) -> Any:
 
 
 def _noise(loc: Tensor, num_samples: int, generator: torch.Generator | None) -> Tensor:
-    if num_samples < 1:
-        raise ValueError(f"num_samples: must be at least 1; got {num_samples}")
+    refuse_below(1, num_samples=num_samples)
     shape = (num_samples, *loc.shape)
     return torch.randn(shape, generator=generator, dtype=loc.dtype, device=loc.device)
 
