@@ -73,13 +73,6 @@ class Feed:
         return (self.num_datapoints - self.order.position) // self.batch_size
 
     @property
-    def presented(self) -> int:
-        """Datapoints that the steps so far have seen, repetitions included."""
-        if self.order is None:
-            return self._steps * self.num_datapoints
-        return self.order.epoch * self.num_datapoints + self.order.position
-
-    @property
     def at_epoch_end(self) -> bool:
         """Whether the last step completed a pass."""
         return self.order is None or self.order.position == 0
@@ -98,9 +91,6 @@ class Feed:
     def present(self, *inputs: Tensor) -> Arguments:
         """The arguments of the programs, by operations on tensors alone.
 
-        Args:
-            inputs: From :meth:`next`.
-
         Returns:
             Gathered rows of the data, scaled and binarized as they say.
         """
@@ -112,11 +102,7 @@ class Feed:
         return _arguments(_rows(self.data, lambda part: part.index_select(0, inputs[0])))
 
     def examples(self, batch_size: int | None) -> Iterator[Arguments]:
-        """The evaluation copy of the data, in order; see :func:`evaluation_batches`.
-
-        Args:
-            batch_size: Datapoints at once; None for all.
-        """
+        """The evaluation copy of the data, in order; see :func:`evaluation_batches`."""
         return evaluation_batches(self.data, batch_size, self.device)
 
     @property
@@ -143,11 +129,6 @@ def evaluation_batches(
     data: Data, batch_size: int | None, device: torch.device
 ) -> Iterator[Arguments]:
     """The evaluation copy of the data, in order, as arguments of the programs.
-
-    Args:
-        data: As for :class:`Feed`.
-        batch_size: Datapoints at once; None for all.
-        device: Where they go.
 
     Yields:
         The arguments of each batch.

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -166,7 +165,7 @@ def reparameterization(
     parameters = covariance.parameters
 
     def one_draw(epsilon: Tensor) -> tuple[Tensor, Parameters]:
-        draw, pull_back = _vjp(lambda p: loc + covariance.root_times(p, epsilon), parameters)
+        draw, pull_back = vjp(lambda p: loc + covariance.root_times(p, epsilon), parameters)[:2]
         slope = grad(function)(draw)
         return slope, pull_back(slope)[0]
 
@@ -185,26 +184,21 @@ def bonnet_price(
     .. math:: \nabla_\mu E f = E\, \nabla f(z), \qquad
         \nabla_C E f = \tfrac12 E\, \nabla \nabla f(z)
 
-    The Hessian is exact, by K Hessian-vector products for each draw.
+    f is twice differentiable, and its Hessian exact, by K Hessian-vector products for each draw.
 
     References:
         Stochastic Backpropagation and Approximate Inference in Deep Generative Models (Rezende,
         Mohamed & Wierstra, 2014), equations 7 and 8 and appendix A, https://arxiv.org/abs/1401.4082
 
-    Args:
-        function: f, twice differentiable; this and the others as for :func:`reparameterization`.
-        loc: μ.
-        covariance: C.
-        num_samples: S.
-        generator: Of the draws.
+    Arguments are those of :func:`reparameterization`.
     """
     parameters = covariance.parameters
     draws = _draws(loc, covariance, num_samples, generator)
-    _, pull_back = _vjp(covariance.matrix, parameters)
+    pull_back = vjp(covariance.matrix, parameters)[1]
 
     def one_draw(draw: Tensor) -> tuple[Tensor, Parameters]:
         # the product of the (symmetric) Hessian with a direction is a derivative of the slope
-        slope, product = _vjp(grad(function), draw)
+        slope, product = vjp(grad(function), draw)[:2]
         basis = torch.eye(len(loc), dtype=loc.dtype, device=loc.device)
         (second,) = vmap(product)(basis)
         return slope, pull_back((second + second.T) / 4)[0]
@@ -227,12 +221,7 @@ def score_function(
         Simple statistical gradient-following algorithms for connectionist reinforcement learning
         (Williams, 1992), https://doi.org/10.1007/BF00992696
 
-    Args:
-        function: f, of any kind; this and the others as for :func:`reparameterization`.
-        loc: μ.
-        covariance: C.
-        num_samples: S.
-        generator: Of the draws.
+    Arguments are those of :func:`reparameterization`.
     """
     parameters = covariance.parameters
     draws = _draws(loc, covariance, num_samples, generator)
@@ -249,11 +238,6 @@ def score_function(
         return value * score_loc, {n: value * score for n, score in score_covariance.items()}
 
     return GaussianGradients(*vmap(one_draw)(draws))
-
-
-def _vjp(function: Callable[[Any], Tensor], at: Any) -> Any:
-    """The value, and the map from its cotangent to those of the argument."""
-    return vjp(function, at)
 
 
 def _noise(loc: Tensor, num_samples: int, generator: torch.Generator | None) -> Tensor:

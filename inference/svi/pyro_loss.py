@@ -58,11 +58,7 @@ class PyroLoss(Objective):
 
 
 class SurrogateEstimator(Estimator):
-    """A Pyro loss that has gradients only through a surrogate, as one differentiable number.
-
-    Args:
-        loss: With ``_loss_and_surrogate_loss``, as ``TraceGraph_ELBO``.
-    """
+    """A loss with gradients only through a surrogate, as ``TraceGraph_ELBO``, as one number."""
 
     def __init__(self, loss: Any) -> None:
         super().__init__(

@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-import torch
 from pyro import poutine
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from aevb.inference.programs.guide_checks import sites
@@ -63,7 +63,7 @@ class Sums:
         if log_prob is None:
             log_prob = site["fn"].log_prob(site["value"])
         scale = 1.0 if self.per_datapoint else site["scale"]
-        log_prob = _scaled(log_prob, scale, site["mask"])
+        log_prob = scale_and_mask(log_prob, scale, site["mask"])
         while log_prob.ndim < self.nesting:
             log_prob = log_prob.unsqueeze(0)
         if self.num_particles == 1:
@@ -75,11 +75,3 @@ class Sums:
 
 def _in_data_plate(site: Any) -> bool:
     return any(frame.name == "data" and frame.dim == -1 for frame in site["cond_indep_stack"])
-
-
-def _scaled(log_prob: Tensor, scale: Any, mask: Any) -> Tensor:
-    if isinstance(mask, bool):
-        mask = None if mask else torch.zeros_like(log_prob, dtype=torch.bool)
-    if mask is not None:
-        log_prob = torch.where(mask, log_prob, torch.zeros_like(log_prob))
-    return log_prob if isinstance(scale, float | int) and scale == 1 else log_prob * scale

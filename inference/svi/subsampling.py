@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.arguments import Arguments
@@ -77,13 +78,6 @@ def read_minibatch(
 ) -> Minibatch:
     """Find out whether minibatches of a program must be scaled, from two of them.
 
-    Args:
-        program: Model and guide.
-        traces: Of model and guide at a minibatch.
-        num: Its datapoints.
-        other: Arguments for another number of datapoints, and this number.
-        num_datapoints: N, of all the data.
-
     Raises:
         ValueError: If latents of all datapoints share the program with something that grows with
             the minibatch in no plate, or in plates of another length, or that is scaled in part;
@@ -119,16 +113,16 @@ def read_minibatch(
 def refuse_overridden_subsamples(program: ProgramPair, arguments: Arguments) -> None:
     """Look for plates whose subsample is given, and which the guide's own draw would replace.
 
-    Args:
-        program: Model and guide.
-        arguments: Of both.
-
     Raises:
         ValueError: Names the plate, and how the guide gets the same subsample.
     """
     with torch.no_grad(), argument_checks(False):
         replayed, _ = _traces(program, arguments)
-        subsampled = [name for name, site in replayed.nodes.items() if _is_subsampled(site)]
+        subsampled = [
+            name
+            for name, site in replayed.nodes.items()
+            if site_is_subsample(site) and len(site["value"]) < site["fn"].size
+        ]
         if not subsampled:
             return
         try:
@@ -305,9 +299,3 @@ def _own_scale(site: Any) -> float:
 
 def _close(first: float, second: float) -> bool:
     return math.isclose(first, second, rel_tol=1e-6)
-
-
-def _is_subsampled(site: Any) -> bool:
-    if site["type"] != "sample" or type(site["fn"]).__name__ != "_Subsample":
-        return False
-    return len(site["value"]) < site["fn"].size
