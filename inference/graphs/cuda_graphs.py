@@ -53,11 +53,7 @@ class RecordedSteps:
             self._total = self._run()
 
     def __call__(self, inputs: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Make the steps.
-
-        Returns:
-            Sum of the bounds, a scalar in float64.
-        """
+        """Make the steps; returns the sum of the bounds, a scalar in float64."""
         for slot, values in zip(self._slots, inputs, strict=True):
             for place, value in zip(slot, values, strict=True):
                 place.copy_(value, non_blocking=True)

@@ -163,11 +163,7 @@ class Joint:
         return total
 
     def draw(self, num: int) -> tuple[Latents, Tensor]:
-        """Draws of the guide from the global generator, and their log q.
-
-        Returns:
-            The value of each latent site, and log q as :meth:`log_joint`.
-        """
+        """Draws of the guide by site, from the global generator; log q as :meth:`log_joint`."""
         guide = self.given_guide()
         if self.guide_way == "plate":
             return self.drawn_in_plate(guide, num)
@@ -198,11 +194,7 @@ class Joint:
             return poutine.trace(inside).get_trace(*self.args)
 
     def refuse_nan(self, latents: Latents) -> None:
-        """Look for a site of the model whose log-probability is NaN.
-
-        Raises:
-            ValueError: Names the first.
-        """
+        """Refuse the first site of the model whose log-probability is NaN, by name."""
         for part in _parts(latents, _count(latents) if self.way == "plate" else 1):
             refuse_nan(self.run(self.model, part))
 

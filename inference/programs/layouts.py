@@ -110,11 +110,7 @@ def _layout(all_sites: Iterable[tuple[str, Any]]) -> Layout:
 
 
 def refuse_nan(trace: poutine.Trace) -> None:
-    """Look for the first site whose log-probability is NaN.
-
-    Raises:
-        ValueError: Names it.
-    """
+    """Refuse the first site whose log-probability is NaN, by name."""
     for name, site in sites(trace):
         if bool(torch.isnan(float64_log_prob(site["fn"], site["value"])).any()):
             raise ValueError(f"site {name!r} has log-probability NaN")

@@ -155,11 +155,7 @@ def _traces(joint: "Joint") -> list[poutine.Trace]:
 
 
 def refuse_absent_sites(traces: list[poutine.Trace]) -> None:
-    """Every run of a model must have the same sites.
-
-    Raises:
-        ValueError: Names those that come and go.
-    """
+    """Refuse sites that come and go from run to run of a model, by name."""
     names = [{name for name, _ in sites(trace)} for trace in traces]
     absent = sorted(
         {name for found in names for name in found if not all(name in n for n in names)}

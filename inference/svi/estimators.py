@@ -15,7 +15,8 @@ from pyro.infer.elbo import ELBO
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
-from aevb.inference.svi.site_sums import Sums, latent_names, sample_sites
+from aevb.inference.programs.guide_checks import sites
+from aevb.inference.svi.site_sums import Sums, latent_names
 
 __all__ = ["DivergenceEstimator", "ImportanceEstimator"]
 
@@ -102,7 +103,7 @@ class ImportanceEstimator(_Estimator):
         model_trace = poutine.trace(poutine.replay(model, trace=seen)).get_trace()
         sums = self.sums(model_trace, guide_trace)
         log_p = torch.stack(
-            torch.broadcast_tensors(*(sums(s) for s in sample_sites(model_trace).values()))
+            torch.broadcast_tensors(*(sums(site) for _, site in sites(model_trace)))
         ).sum(0)
         log_w = log_p - self._log_q(guide, guide_trace, draws, sums)
         if self.squared and self.num_particles > 1:
@@ -156,13 +157,7 @@ class ImportanceEstimator(_Estimator):
 class DivergenceEstimator(_Estimator):
     r"""Expected log-likelihood less a weighted or floored divergence from the prior.
 
-    Args:
-        num_particles: L, draws for each datapoint.
-        beta: Weight of the divergence at the end of the warm-up.
-        warmup_steps: Steps over which the weight grows from zero, linearly.
-        free_bits: Nats that each latent dimension may use before they count, averaged over the
-            minibatch; 0 for none.
-        analytic_kl: Use the divergence's closed form.
+    Arguments are those of ``BetaELBO`` and ``FreeBits``, whose ``nats`` are ``free_bits`` here.
 
     Attributes:
         buffers: The number of steps made so far, which a step moves on by one.
@@ -190,10 +185,10 @@ class DivergenceEstimator(_Estimator):
         sums = self.sums(model_trace, guide_trace)
         fit = torch.zeros(())
         divergence = torch.zeros(())
-        for name, site in sample_sites(guide_trace).items():
+        for name, site in sites(guide_trace):
             if name not in model_trace:  # an autoguide's own, of which the others are functions
                 divergence = divergence + sums(site).mean(0).sum()
-        for name, site in sample_sites(model_trace).items():
+        for name, site in sites(model_trace):
             if name in guide_trace:
                 pair = guide_trace.nodes[name], site
                 divergence = divergence + self._divergence(*pair, sums)

@@ -89,11 +89,7 @@ class Feed:
         return (self._epoch_order[start : start + len(self.order.next_indices())],)
 
     def present(self, *inputs: Tensor) -> Arguments:
-        """The arguments of the programs, by operations on tensors alone.
-
-        Returns:
-            Gathered rows of the data, scaled and binarized as they say.
-        """
+        """Gathered rows, scaled and binarized as the data say, in operations on tensors alone."""
         if isinstance(self.data, Split):
             rows = inputs[0] if inputs else torch.arange(len(self.data), device=self.device)
             return Arguments((self.data.present(rows),))
@@ -128,11 +124,7 @@ class Feed:
 def evaluation_batches(
     data: Data, batch_size: int | None, device: torch.device
 ) -> Iterator[Arguments]:
-    """The evaluation copy of the data, in order, as arguments of the programs.
-
-    Yields:
-        The arguments of each batch.
-    """
+    """The evaluation copy of the data, in order, as arguments of the programs for each batch."""
     data = _on_device(data, device)
     length = _length(data, required=batch_size is not None)
     if isinstance(data, Split):

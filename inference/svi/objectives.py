@@ -38,7 +38,7 @@ Requirement = Callable[[str, poutine.Trace, poutine.Trace], None]
 class Objective(ABC):
     """A bound on the log evidence, to be maximized; holds only its own hyperparameters."""
 
-    requirements: ClassVar[tuple[Requirement, ...]] = ()
+    _requirements: ClassVar[tuple[Requirement, ...]] = ()
 
     def __post_init__(self) -> None:
         """Refuse an empty average."""
@@ -62,7 +62,7 @@ class Objective(ABC):
             ValueError: Says why, and which objectives would do.
         """
         of_kl = (check_closed_form,) if getattr(self, "analytic_kl", False) else ()
-        for requirement in (*self.requirements, *of_kl):
+        for requirement in (*self._requirements, *of_kl):
             requirement(type(self).__name__, model_trace, guide_trace)
 
 
@@ -127,7 +127,7 @@ class IWAE(Objective):
         50
     """
 
-    requirements = (check_pathwise, check_density, check_whole)
+    _requirements = (check_pathwise, check_density, check_whole)
     num_particles: int = 5
 
     def estimator(self) -> Estimator:
@@ -157,7 +157,7 @@ class StickingTheLanding(Objective):
         StickingTheLanding(num_particles=2)
     """
 
-    requirements = (check_pathwise, check_scores)
+    _requirements = (check_pathwise, check_scores)
     num_particles: int = 1
 
     def estimator(self) -> Estimator:
@@ -192,7 +192,7 @@ class DReG(Objective):
         DReG(num_particles=64)
     """
 
-    requirements = (check_pathwise, check_scores, check_whole)
+    _requirements = (check_pathwise, check_scores, check_whole)
     num_particles: int = 5
 
     def estimator(self) -> Estimator:
@@ -228,7 +228,7 @@ class BetaELBO(Objective):
         [tensor(0., dtype=torch.float64)]
     """
 
-    requirements = (check_pathwise,)
+    _requirements = (check_pathwise,)
     beta: float = 1.0
     warmup_steps: int = 0
     num_particles: int = 1
@@ -273,7 +273,7 @@ class FreeBits(Objective):
         FreeBits(nats=0.5, num_particles=1)
     """
 
-    requirements = (check_pathwise, check_local, check_mean_field)
+    _requirements = (check_pathwise, check_local, check_mean_field)
     nats: float = 0.25
     num_particles: int = 1
 

@@ -74,8 +74,5 @@ class SurrogateEstimator(Estimator):
         elbo, surrogate = self._loss._loss_and_surrogate_loss(model, guide, args, kwargs)
         return surrogate - surrogate.detach() - elbo.detach()
 
-    def _get_traces(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
-        return self._loss._get_traces(model, guide, args, kwargs)
-
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
         return self._loss._get_trace(model, guide, args, kwargs)

@@ -21,11 +21,12 @@ from aevb.inference.programs.guide_checks import (
     is_auxiliary,
     is_point,
     refuse_unfit_guide,
+    sites,
 )
 from aevb.inference.programs.layouts import Layout, in_plate, latents_of, sum_log_prob
 from aevb.inference.programs.protocol import ProgramPair
 from aevb.inference.programs.ways import agree
-from aevb.inference.svi.site_sums import latent_names, sample_sites
+from aevb.inference.svi.site_sums import latent_names
 
 __all__ = [
     "check_closed_form",
@@ -54,9 +55,9 @@ def check_guided(model_trace: poutine.Trace, guide_trace: poutine.Trace, estimat
 
     Pyro draws the rest from the prior at each step, whose bound is none on the evidence.
     """
-    guided = set(sample_sites(guide_trace))
+    guided = dict(sites(guide_trace))
     sums_out = isinstance(estimator, TraceEnum_ELBO)
-    for name, site in sample_sites(model_trace).items():
+    for name, site in sites(model_trace):
         if site["is_observed"] or name in guided or counts_for_nothing(site):
             continue
         if sums_out and (site["infer"] or {}).get("enumerate"):
@@ -118,7 +119,7 @@ def check_particles(
 def _sums(trace: poutine.Trace, num: int | None, nesting: int) -> list[Tensor]:
     """Of each site, without the scale of a subsample."""
     layout = Layout(nesting, None)
-    return [sum_log_prob([pair], layout, num) for pair in sample_sites(trace).items()]
+    return [sum_log_prob([pair], layout, num) for pair in sites(trace)]
 
 
 def _no_particles(estimator: Any, reason: str) -> ValueError:
@@ -159,7 +160,7 @@ def check_mean_field(name: str, model_trace: poutine.Trace, guide_trace: poutine
             f"{name}: the guide's latents are functions of sites of its own, as an autoguide's "
             "are, and have no divergence by themselves: use ELBO()"
         )
-    in_model = [site_name for site_name in sample_sites(model_trace) if site_name in latents]
+    in_model = [site_name for site_name, _ in sites(model_trace) if site_name in latents]
     if len(latents) > 1 and in_model != latents:
         raise ValueError(
             f"{name}: the guide draws {latents} in another order than the model, {in_model}, so "
@@ -220,7 +221,7 @@ def check_whole(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trac
     scales = {
         site_name: site["scale"]
         for trace in (model_trace, guide_trace)
-        for site_name, site in sample_sites(trace).items()
+        for site_name, site in sites(trace)
     }
     if len({float(scale) for scale in scales.values()}) > 1:
         scaled = [site_name for site_name, scale in scales.items() if float(scale) != 1]

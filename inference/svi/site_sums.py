@@ -9,19 +9,14 @@ from torch import Tensor
 
 from aevb.inference.programs.guide_checks import sites
 
-__all__ = ["Sums", "latent_names", "sample_sites"]
-
-
-def sample_sites(trace: poutine.Trace) -> dict[str, Any]:
-    """The sample sites of a trace, without those that only choose a subsample."""
-    return dict(sites(trace))
+__all__ = ["Sums", "latent_names"]
 
 
 def latent_names(guide_trace: poutine.Trace) -> list[str]:
     """Sites that the guide draws, without those that count for nothing, such as input noise."""
     return [
         name
-        for name, site in sample_sites(guide_trace).items()
+        for name, site in sites(guide_trace)
         if not site["is_observed"] and getattr(site["fn"], "_mask", None) is not False
     ]
 
@@ -41,10 +36,10 @@ class Sums:
     def __init__(self, *traces: poutine.Trace, num_particles: int, nesting: int) -> None:
         self.num_particles = num_particles
         self.nesting = nesting
-        sites = [site for trace in traces for site in sample_sites(trace).values()]
-        self.per_datapoint = all(map(_in_data_plate, sites))
-        scales = {float(s["scale"]) for s in sites if not isinstance(s["scale"], Tensor)}
-        tensors = any(isinstance(site["scale"], Tensor) for site in sites)
+        found = [site for trace in traces for _, site in sites(trace)]
+        self.per_datapoint = all(map(_in_data_plate, found))
+        scales = {float(s["scale"]) for s in found if not isinstance(s["scale"], Tensor)}
+        tensors = any(isinstance(site["scale"], Tensor) for site in found)
         # of subsampled or tempered programs, what every site is multiplied by
         self.scale = scales.pop() if len(scales) == 1 and not tensors else math.nan
         if self.per_datapoint and math.isnan(self.scale):

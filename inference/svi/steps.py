@@ -146,11 +146,7 @@ class Stepper:
         return _BLOCK.get(self._device.type, 1) if self._settled and self.level != "eager" else 1
 
     def many(self, inputs: list[tuple[Tensor, ...]]) -> Tensor:
-        """Make :attr:`block` steps as one.
-
-        Returns:
-            Sum of their bounds, float64.
-        """
+        """Make :attr:`block` steps of equal shapes as one; returns the float64 sum of bounds."""
         key = _shapes(inputs[0])
         step = self._graphs.get(key)
         if step is None or step.is_stale or step.is_detached or key in self._suspects:

@@ -13,9 +13,9 @@ from pyro.poutine.util import site_is_subsample
 
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.arguments import Arguments
-from aevb.inference.programs.layouts import value_of
+from aevb.inference.programs.layouts import sites, value_of
 from aevb.inference.programs.protocol import ProgramPair, standing_for
-from aevb.inference.svi.site_sums import latent_names, sample_sites
+from aevb.inference.svi.site_sums import latent_names
 
 __all__ = ["Minibatch", "StandsFor", "read_minibatch", "refuse_overridden_subsamples"]
 
@@ -83,7 +83,7 @@ def read_minibatch(
             the minibatch in no plate, or in plates of another length, or that is scaled in part;
             or if the guide has parameters for the places of a minibatch.
     """
-    model, guide = (sample_sites(trace) for trace in traces)
+    model, guide = (dict(sites(trace)) for trace in traces)
     others = _others(program, other[0], guide, num)
     plates = _Plates(num, other[1] if others else None)
     for number, found in enumerate((model, guide)):
@@ -228,7 +228,7 @@ def _others(
     with torch.no_grad(), argument_checks(False):
         try:
             traces = _traces(program, arguments)
-            return sample_sites(traces[0]), sample_sites(traces[1])
+            return dict(sites(traces[0])), dict(sites(traces[1]))
         except Exception as error:
             try:
                 alone = poutine.trace(program.model).get_trace(*arguments.args, **arguments.kwargs)
@@ -260,7 +260,7 @@ def _dependent(
             trace = poutine.trace(conditioned).get_trace(*other.args, **other.kwargs)
         except NotImplementedError:  # of a prior that cannot be drawn from
             return set()
-        again = sample_sites(trace)
+        again = dict(sites(trace))
     found = set()
     for name, site in model.items():
         if not site["is_observed"] or plates.holds(site) or name not in again:
