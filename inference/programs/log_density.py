@@ -126,6 +126,7 @@ class LogDensity:
 
     def at(self, *args: Any) -> "LogDensity":
         """The same program at other arguments of the same shapes."""
+        _ = self._joint.way  # found once, for all that follow
         other = copy.copy(self)
         other._joint = self._joint.at(*args, num_datapoints=self.layout.num_datapoints)
         return other

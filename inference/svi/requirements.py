@@ -136,7 +136,8 @@ def check_closed_form(name: str, model_trace: poutine.Trace, guide_trace: poutin
     check_mean_field(name, model_trace, guide_trace)
     for site_name, site in _latents(guide_trace):
         if site_name in model_trace:
-            q, p = site["fn"], model_trace.nodes[site_name]["fn"]
+            p: Any = model_trace.nodes[site_name]["fn"]
+            q = site["fn"]
             try:
                 with argument_checks(False), torch.no_grad():
                     kl_divergence(q, p)

@@ -118,9 +118,10 @@ def refuse_overridden_subsamples(program: ProgramPair, arguments: Arguments) -> 
     """
     with torch.no_grad(), argument_checks(False):
         replayed, _ = _traces(program, arguments)
+        nodes: dict[str, Any] = dict(replayed.nodes)
         subsampled = [
             name
-            for name, site in replayed.nodes.items()
+            for name, site in nodes.items()
             if site_is_subsample(site) and len(site["value"]) < site["fn"].size
         ]
         if not subsampled:
