@@ -27,7 +27,7 @@ from aevb.inference import (
     mean_elbo,
 )
 from aevb.inference.svi.fit import fit
-from aevb.models import FactorAnalysis
+from aevb.models import VAE, FactorAnalysis
 
 from oracles import linear_gaussian, mean_field_guide, simulate
 
@@ -216,6 +216,18 @@ def test_validation_elbo_weighs_datapoints_and_not_batches(batch_size: int) -> N
     x[10:] *= 5  # the short last batch is unlike the others
     exact = float(fa.log_evidence(x).detach().mean())
     assert mean_elbo(fa, x, batch_size=batch_size) == pytest.approx(exact, rel=1e-10)
+
+
+def test_validation_leaves_every_module_in_its_own_mode() -> None:
+    """As a frozen part in evaluation mode inside a program that is being trained."""
+    vae = VAE((8, 8), latent_dim=2).train()
+    _ = mean_elbo(vae, torch.zeros(4, 8, 8))  # lazy parts exist from here on
+    parts = list(vae.modules())
+    parts[-1].eval()
+    before = [part.training for part in parts]
+    mean_elbo(vae, torch.zeros(4, 8, 8))
+    assert before.count(False) == 1
+    assert [part.training for part in parts] == before
 
 
 def test_training_weighs_datapoints_and_not_batches() -> None:

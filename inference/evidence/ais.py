@@ -218,10 +218,9 @@ def ais_evidence(
         >>> bool((evidence.log_evidence - fa.log_evidence(x)).abs().max() < 1e-8)
         True
     """
-    density = _density(model, guide, args)
-    with torch.no_grad(), randomness.stream(seed, "ais", density.device):
-        annealing = Annealing(
-            density, num_chains, num_temperatures, schedule, num_leapfrog_steps,
+    with torch.no_grad(), randomness.stream(seed, "ais", device_of(model, guide, args=args)):
+        annealing = _annealing(
+            model, guide, args, num_chains, num_temperatures, schedule, num_leapfrog_steps,
             target_acceptance, chain_batch_size,
         )  # fmt: skip
         return _evidence(annealing, *annealing.forward(), seed)
@@ -273,27 +272,23 @@ def bdmc_evidence(
     device = device_of(model, guide, args=args)
     with torch.no_grad(), randomness.stream(seed, "bdmc", device):
         simulation = simulate(model, *moved(args, device))
-        density = _density(simulation.model, guide, simulation.args)
-        annealing = Annealing(
-            density, num_chains, num_temperatures, schedule, num_leapfrog_steps,
-            target_acceptance, chain_batch_size,
+        annealing = _annealing(
+            simulation.model, guide, simulation.args, num_chains, num_temperatures, schedule,
+            num_leapfrog_steps, target_acceptance, chain_batch_size,
         )  # fmt: skip
         below = _evidence(annealing, *annealing.forward(), seed)
         latents = {name: value.unsqueeze(0) for name, value in simulation.latents.items()}
-        weights, acceptance = annealing.reverse(density.unconstrain(latents, 1))
+        weights, acceptance = annealing.reverse(annealing.density.unconstrain(latents, 1))
         above = _evidence(annealing, -weights, acceptance, seed)
     # its chains all start from one exact draw, so that their spread says nothing of the error
     above = replace(above, standard_error=torch.full_like(above.standard_error, torch.nan))
     return BDMCEvidence(below.log_evidence, -above.log_evidence, below, above, simulation.data)
 
 
-def _density(
-    model: Callable[..., Any], guide: Callable[..., Any] | None, args: tuple[Any, ...]
-) -> LogDensity:
-    """Of the posterior; refuses guides that are no density."""
+def _annealing(model: Any, guide: Any, args: tuple[Any, ...], *settings: Any) -> Annealing:
     if guide is not None:
-        Joint(model, *args, guide=guide)
-    return LogDensity(model, *args, guide=guide)
+        Joint(model, *args, guide=guide)  # which refuses guides that are no density
+    return Annealing(LogDensity(model, *args, guide=guide), *settings)
 
 
 def _evidence(annealing: Annealing, weights: Tensor, acceptance: Tensor, seed: int) -> AISEvidence:

@@ -59,11 +59,8 @@ def mean_and_errors(values: Tensor, errors: Tensor) -> dict[str, float | None]:
 
     ``monte_carlo_error`` is the noise of the estimator for just these datapoints;
     ``standard_error`` is that of the mean as an estimate for the population that they were drawn
-    from, sd/√N, and contains the former. None is what is not finite.
-
-    Args:
-        values: ``(batch,)``.
-        errors: Of each, ``(batch,)``.
+    from, sd/√N, and contains the former. None is what is not finite. Values and errors are
+    ``(batch,)``.
     """
     return {
         "mean": number(values.mean()),
@@ -73,12 +70,7 @@ def mean_and_errors(values: Tensor, errors: Tensor) -> dict[str, float | None]:
 
 
 def verdict(trusted: Tensor, why_not: str) -> dict[str, Any]:
-    """Whether a result is called converged, and if not, why.
-
-    Args:
-        trusted: ``(batch,)``, or a single truth about all.
-        why_not: In words.
-    """
+    """Whether a result that is trusted where ``(batch,)`` is converged, and if not, why."""
     converged = bool((~trusted).double().mean() <= _FAILING)
     return {"converged": converged, **({} if converged else {"why_not_converged": why_not})}
 

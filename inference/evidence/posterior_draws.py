@@ -138,12 +138,7 @@ def hmc_evidence(
 
 
 def _log_kernel_density(fitted: Tensor, at: Tensor) -> Tensor:
-    """Log of a normal kernel density of Scott's width, ``(chains, draws, batch)``.
-
-    Args:
-        fitted: Draws, ``(chains, draws, batch, dim)``.
-        at: Where to evaluate it, likewise.
-    """
+    """Log of a normal kernel density of draws ``(chains, draws, batch, dim)`` at others."""
     points, places = (u.flatten(0, 1).permute(1, 2, 0).double().cpu() for u in (fitted, at))
     columns = [
         gaussian_kde(own.numpy()).logpdf(place.numpy())

@@ -33,12 +33,6 @@ def check_contract(
 ) -> None:
     """Run the program twice, which must do the same both times and change nothing in Python.
 
-    Args:
-        definition: The step.
-        held: Every tensor that may change.
-        inputs: Of the step.
-        seed: Of the draws.
-
     Raises:
         NotTraceableError: If what the program does depends on more than its arguments, its
             parameters and buffers, and torch's generator.
@@ -131,13 +125,6 @@ def check_whole_step(
 
     What the program keeps in Python is not put back.
 
-    Args:
-        definition: The step.
-        step: The graph's.
-        held: Every tensor that may change.
-        inputs: Of the step.
-        seed: Of the draws with which they are compared.
-
     Raises:
         NotTraceableError: If weights, buffers, optimizer state or the bound differ.
     """
@@ -149,12 +136,8 @@ def check_whole_step(
         randomness.seed_everything(seed)
         with _only_torch_draws():
             bound, grads = definition.gradients(*inputs)
-        for parameter, grad in zip(definition.parameters, grads, strict=True):
-            parameter.grad = grad
         with torch.no_grad():
-            optimizer.step()
-        for parameter in definition.parameters:
-            parameter.grad = None
+            definition.update(grads)
         wanted = [tensor.detach().clone() for tensor in tensors]
     with PythonWatch(optimizer=optimizer), everything_restored(held, device):
         randomness.seed_everything(seed)
@@ -186,11 +169,6 @@ def check_function(
     function: Callable[..., Any], graph: Callable[..., Any], inputs: Sequence[Tensor]
 ) -> None:
     """Compare a graph with its function where the inputs are in reverse order.
-
-    Args:
-        function: Without side effects.
-        graph: Called like it.
-        inputs: That the graph was made from.
 
     Raises:
         NotTraceableError: If they differ by more than rounding.

@@ -89,10 +89,6 @@ class GraphStep:
     def check_again(self, *inputs: Tensor, seed: int) -> None:
         """Compare with an ordinary step once more; nothing is left changed.
 
-        Args:
-            inputs: Of the step.
-            seed: Of the draws with which they are compared.
-
         Raises:
             NotTraceableError: If Python does something else by now.
         """
@@ -123,23 +119,17 @@ def graph_step(
 ) -> GraphStep:
     """Trace a step, check the graph against eager execution, and compile it if asked.
 
-    Nothing is left changed: weights, optimizer state and random state are put back.
-
-    Args:
-        definition: The step.
-        level: ``"traced"`` or ``"compiled"``.
-        inputs: Example inputs; later ones have the same shapes.
-        others: Inputs of other steps, on which the graph is tried out as well.
+    Nothing is left changed: weights, optimizer state and random state are put back. Later inputs
+    have the shapes of these; on others, of other steps, the graph is tried out as well.
 
     Raises:
         NotTraceableError: If there is no such graph, or it computes something else than the
             program does.
     """
     optimizer = definition.optimizer
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise NotTraceableError("LBFGS evaluates the loss several times a step")
     if needs_closure(optimizer):
-        raise NotTraceableError(f"{type(optimizer).__name__} evaluates the loss itself")
+        name = type(optimizer).__name__
+        raise NotTraceableError(f"{name} evaluates the loss several times a step")
     with PythonWatch(**definition.keepers) as python:
         if python.iterator is not None:
             raise NotTraceableError(f"{python.iterator} is an iterator, whose place Python keeps")
@@ -270,15 +260,11 @@ def _with_ordinary_update(
     gradients: Callable[..., Any], definition: StepDefinition, used: list[int]
 ) -> Callable[..., Any]:
     """A graph of gradients followed by the optimizer's own step."""
-    parameters = [definition.parameters[i] for i in used]
 
     def step(*inputs: Tensor) -> tuple[Tensor]:
-        bound, *grads = gradients(*inputs)
-        for parameter, grad in zip(parameters, grads, strict=True):
-            parameter.grad = grad
-        definition.optimizer.step()
-        for parameter in parameters:
-            parameter.grad = None
+        bound, *found = gradients(*inputs)
+        grads = dict(zip(used, found, strict=True))
+        definition.update([grads.get(i) for i in range(len(definition.parameters))])
         return (bound,)
 
     return step

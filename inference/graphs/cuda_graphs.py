@@ -38,11 +38,7 @@ class RecordedSteps:
         self._total: Tensor | None = None
 
     def record(self, device: torch.device) -> None:
-        """Make the CUDA graph; the caller puts back what the trial steps change.
-
-        Args:
-            device: A CUDA device; on any other nothing is recorded.
-        """
+        """Make the CUDA graph, if on one; the caller puts back what the trial steps change."""
         if device.type != "cuda":
             return
         # outside the graph first, on a side stream, as libraries set themselves up at first use
@@ -57,14 +53,7 @@ class RecordedSteps:
             self._total = self._run()
 
     def __call__(self, inputs: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Make the steps.
-
-        Args:
-            inputs: Inputs of each step, in shapes like the example's.
-
-        Returns:
-            Sum of the bounds, a scalar in float64.
-        """
+        """Make the steps; returns the sum of the bounds, a scalar in float64."""
         for slot, values in zip(self._slots, inputs, strict=True):
             for place, value in zip(slot, values, strict=True):
                 place.copy_(value, non_blocking=True)

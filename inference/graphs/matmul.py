@@ -33,11 +33,8 @@ def choose_matmul_kernels(graph: GraphModule, shapes: dict[Node, Any]) -> int:
     """Send each large float32 matrix product of a CPU graph to oneDNN where that is faster.
 
     PyTorch gives ``mm`` and ``addmm`` to MKL, which leaves the wide vector units of some
-    processors unused.
-
-    Args:
-        graph: Changed in place.
-        shapes: Example value of each node, as tensors; new nodes are added.
+    processors unused. The graph is changed in place; ``shapes`` are example values of its nodes,
+    as tensors, to which those of new nodes are added.
 
     Returns:
         How many products were sent to oneDNN.

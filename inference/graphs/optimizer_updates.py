@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from aevb.inference.process.devices import device_of
 from aevb.inference.process.patches import updates_in_tensors
 
 __all__ = [
@@ -58,19 +59,12 @@ def lacks_state(optimizer: torch.optim.Optimizer, parameter: Tensor) -> bool:
 
 def learning_rate_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """One scalar tensor per parameter group, which the caller fills with the group's rate."""
-    return [
-        torch.full((), float(group["lr"]), dtype=_rate_type(group), device=_device(group))
-        for group in optimizer.param_groups
-    ]
-
-
-def _rate_type(group: dict[str, Any]) -> torch.dtype:
-    wide = any(parameter.dtype == torch.float64 for parameter in group["params"])
-    return torch.float64 if wide else torch.float32
-
-
-def _device(group: dict[str, Any]) -> torch.device:
-    return group["params"][0].device if group["params"] else torch.device("cpu")
+    rates = []
+    for group in optimizer.param_groups:
+        wide = any(parameter.dtype == torch.float64 for parameter in group["params"])
+        rate = torch.tensor(float(group["lr"]), dtype=torch.float64 if wide else torch.float32)
+        rates.append(rate.to(device_of(args=group["params"])))
+    return rates
 
 
 def hyperparameters(optimizer: torch.optim.Optimizer) -> list[tuple[Any, ...]]:

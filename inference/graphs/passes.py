@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.fx import GraphModule
 
 from aevb.inference.graphs.matmul import choose_matmul_kernels
 from aevb.inference.graphs.scalars import keep_small_values
+from aevb.inference.graphs.tracing import ancestors
 
 __all__ = [
     "compile_graph",
@@ -29,10 +31,6 @@ _log = logging.getLogger(__name__)
 def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
     """Compile a traced graph with inductor, leaving process-wide switches as they were.
 
-    Args:
-        graph: From :func:`aevb.inference.graphs.tracing.trace_graph`.
-        inputs: Example inputs.
-
     Returns:
         A function called like the graph. Its random draws are those of the graph, because they
         come from the same generators.
@@ -43,7 +41,9 @@ def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[...,
     # Merely building a compiler switches argument validation off for the whole process.
     address = os.environ.get(_INDUCTOR_ADDRESS)
     validate = torch.distributions.Distribution._validate_args
-    precision = _matmul_precision()
+    precision = None
+    with suppress(RuntimeError):  # set by backend, of which this switch knows nothing
+        precision = torch.get_float32_matmul_precision()
     try:
         # callers make one graph for each set of shapes and strides; to assert them again takes
         # longer than the arithmetic of a small program
@@ -58,13 +58,6 @@ def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[...,
         if precision is not None:
             torch.set_float32_matmul_precision(precision)
     return compiled
-
-
-def _matmul_precision() -> str | None:
-    try:
-        return torch.get_float32_matmul_precision()
-    except RuntimeError:  # set by backend, of which this switch knows nothing
-        return None
 
 
 def constants_to_inputs(graph: GraphModule, position: int) -> list[Tensor]:
@@ -103,12 +96,7 @@ def keep_first_output(graph: GraphModule) -> None:
 def keep_random_draws(graph: GraphModule) -> None:
     """Make outputs of draws that nothing uses: without them all later draws would be others."""
     output = next(node for node in graph.graph.nodes if node.op == "output")
-    waiting, used = [output], set()
-    while waiting:
-        node = waiting.pop()
-        if node not in used:
-            used.add(node)
-            waiting += node.all_input_nodes
+    used = ancestors(output)
     unused = [
         node
         for node in graph.graph.nodes

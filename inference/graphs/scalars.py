@@ -30,10 +30,6 @@ def keep_small_values(graph: GraphModule, values: dict[Node, Any]) -> int:
     into the loop over the elements that it multiplies, and the C++ compiler cannot move it out
     again, because the loop's stores might change its inputs. Half of a training step can go there.
 
-    Args:
-        graph: Changed in place.
-        values: Example value of each node.
-
     Returns:
         How many values are stored now.
     """

@@ -1,7 +1,7 @@
 """Trying a step out: whatever it changes is put back."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -37,10 +37,7 @@ def everything_restored(
     random = randomness.capture(device)
     journal = _Journal()
     try:
-        if watch:
-            with journal:
-                yield
-        else:
+        with journal if watch else nullcontext():
             yield
     finally:
         with torch.no_grad():

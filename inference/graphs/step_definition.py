@@ -34,3 +34,11 @@ class StepDefinition:
     def changed_in_place(self) -> list[Tensor]:
         """What a step updates."""
         return [*self.parameters, *self.buffers, *state_tensors(self.optimizer)]
+
+    def update(self, grads: list[Tensor | None]) -> None:
+        """The optimizer's own step; the gradients do not stay with the parameters."""
+        for parameter, grad in zip(self.parameters, grads, strict=True):
+            parameter.grad = grad
+        self.optimizer.step()
+        for parameter in self.parameters:
+            parameter.grad = None

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -13,7 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from aevb.inference.process.patches import losses_in_tensors, samples_unchecked
 from aevb.inference.process.switches import argument_checks, onednn_off
 
-__all__ = ["NotTraceableError", "refuse_untraceable_sites", "trace_graph"]
+__all__ = ["NotTraceableError", "ancestors", "trace_graph", "untraceable_site"]
 
 
 class NotTraceableError(RuntimeError):
@@ -66,63 +67,55 @@ def trace_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Graph
     return graph
 
 
-def refuse_untraceable_sites(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
-    """Look for sites whose gradient estimator is not a graph of the program's own operations.
+def untraceable_site(
+    model_trace: poutine.Trace, guide_trace: poutine.Trace
+) -> NotTraceableError | None:
+    """What a site says whose gradient estimator is not a graph of the program's own operations.
 
-    Args:
-        model_trace: Trace of the model, replayed against the guide's.
-        guide_trace: Trace of the guide.
-
-    Raises:
-        NotTraceableError: For enumerated sites, and for latents of the guide that cannot be
-            reparameterized, whose score-function estimator Pyro builds differently.
+    That are enumerated sites, and latents of the guide that cannot be reparameterized, whose
+    score-function estimator Pyro builds differently.
     """
     for trace in (model_trace, guide_trace):
         for name, site in trace.nodes.items():
             if site["type"] != "sample" or site["is_observed"]:
                 continue
             if (site["infer"] or {}).get("enumerate"):
-                raise NotTraceableError(f"site {name!r} is enumerated")
+                return NotTraceableError(f"site {name!r} is enumerated")
             if trace is model_trace and name in guide_trace:
                 continue  # its value is the guide's: a mixture prior is never drawn from
-            subsample = type(site["fn"]).__name__ == "_Subsample"
-            if not subsample and not getattr(site["fn"], "has_rsample", False):
+            if not site_is_subsample(site) and not getattr(site["fn"], "has_rsample", False):
                 kind = type(site["fn"]).__name__
-                raise NotTraceableError(
+                return NotTraceableError(
                     f"site {name!r} ({kind}) needs a score-function estimator, because its draws "
                     "cannot be reparameterized"
                 )
+    return None
 
 
 def _refuse_shapes_of_values(graph: GraphModule) -> None:
     """Operations whose results have as many elements as the values say."""
     for node in graph.graph.nodes:
         tags = getattr(node.target, "tags", ())
-        if _is_index(node):
+        if node.target is torch.ops.aten.index.Tensor:
             deciding = [i for i in node.args[1] if isinstance(i, Node) and _is_mask(i)]
         else:
             deciding = node.all_input_nodes if torch.Tag.dynamic_output_shape in tags else []
         # a mask that the program makes of nothing, such as a triangle, is always the same
-        if any(_depends_on_inputs(index) for index in deciding):
+        if any(node.op == "placeholder" for index in deciding for node in ancestors(index)):
             raise NotTraceableError(
                 f"{node.target}: the shape of its result depends on the values of tensors"
             )
 
 
-def _depends_on_inputs(node: Node) -> bool:
-    waiting, seen = [node], set()
+def ancestors(node: Node) -> set[Node]:
+    """What a node depends on, itself included."""
+    waiting, found = [node], set[Node]()
     while waiting:
         node = waiting.pop()
-        if node.op == "placeholder":
-            return True
-        if node not in seen:
-            seen.add(node)
+        if node not in found:
+            found.add(node)
             waiting += node.all_input_nodes
-    return False
-
-
-def _is_index(node: Node) -> bool:
-    return node.target is torch.ops.aten.index.Tensor
+    return found
 
 
 def _is_mask(node: Node) -> bool:
@@ -138,5 +131,5 @@ class _LastSite(Messenger):
         self.name: str | None = None
 
     def _process_message(self, msg: Any) -> None:
-        if msg["type"] == "sample" and type(msg["fn"]).__name__ != "_Subsample":
+        if msg["type"] == "sample" and not site_is_subsample(msg):
             self.name = msg["name"]

@@ -52,8 +52,7 @@ def rank_rhat(draws: Tensor) -> Tensor:
         >>> rank_rhat(draws) > 1.1
         tensor([False,  True, False])
     """
-    chains, num = draws.shape[:2]
-    if chains < 2 or num < 4:
+    if len(draws) < 2:
         return _undefined(draws)
 
     def rhat(halves: Tensor) -> Tensor:
@@ -80,8 +79,6 @@ def bulk_ess(draws: Tensor) -> Tensor:
         >>> bool((bulk_ess(draws) < 100).all())
         True
     """
-    if draws.shape[1] < 4:
-        return _undefined(draws)
     return _in_blocks(draws, lambda halves: _ess(_normal_scores(halves)[0]))
 
 
@@ -104,8 +101,6 @@ def tail_ess(draws: Tensor) -> Tensor:
         >>> bool((tail_ess(draws) > 1000).all())
         True
     """
-    if draws.shape[1] < 4:
-        return _undefined(draws)
     half = draws.shape[1] // 2
 
     def ess(whole: Tensor) -> Tensor:
@@ -224,7 +219,7 @@ def _in_blocks(draws: Tensor, statistic: Callable[[Tensor], Tensor], split: bool
     """A statistic of ``(numbers, chains, draws)``, float64, of as many numbers as may be."""
     chains, num = draws.shape[:2]
     columns = draws.flatten(2) if draws.ndim > 2 else draws.unsqueeze(-1)
-    if not columns.numel():
+    if num < 4 or not columns.numel():
         return _undefined(draws)
     found = []
     for block in columns.split(max(1, _NUMBERS_AT_ONCE // (chains * num)), -1):
@@ -310,10 +305,7 @@ def _covariance(halves: Tensor) -> Tensor:
 def _correlation_time(covariance: Tensor, between: Tensor, chains: int) -> Tensor:
     """Draws for each effective one, ``(numbers,)``: Geyer's initial monotone sequence of pairs.
 
-    Args:
-        covariance: ``(numbers, draws)``.
-        between: Variance of the means of half chains, ``(numbers, 1)``.
-        chains: Half chains.
+    From :func:`_covariance`, and the variance ``(numbers, 1)`` of the means of half chains.
     """
     num = covariance.shape[1]
     within = covariance[:, :1] * num / (num - 1)

@@ -120,12 +120,7 @@ class Draws:
 
 
 def warn_of(draws: Draws, max_num_steps: int) -> None:
-    """Say which posteriors not to believe; to be called by the sampler, for its caller.
-
-    Args:
-        draws: Of all posteriors.
-        max_num_steps: Of one trajectory.
-    """
+    """Say which posteriors not to believe; to be called by the sampler, for its caller."""
     bad = torch.nonzero(draws.suspicious).flatten()
     if len(bad):
         _warn(

@@ -37,12 +37,7 @@ class Info(NamedTuple):
 
 
 def init(u: Tensor, evaluate: Callable[[Tensor], Point]) -> Point:
-    """The state of chains at some positions: what the next step needs.
-
-    Args:
-        u: Positions, ``(chains, batch, dim)``.
-        evaluate: The density, with its gradient.
-    """
+    """The state of chains at positions ``(chains, batch, dim)``: what the next step needs."""
     return evaluate(u)
 
 

@@ -65,11 +65,7 @@ def moved(args: Any, device: torch.device) -> Any:
 
 
 def modules_of(program: Any, deep: int = _DEEPEST) -> Iterator[nn.Module]:
-    """The modules that a callable is, belongs to or holds.
-
-    Args:
-        program: A module, a method, or a function or handler around one.
-        deep: Functions to look into, one inside the other.
+    """The modules that a callable is, belongs to or holds, in functions one inside the other.
 
     Example:
         >>> layer = nn.Linear(2, 2)

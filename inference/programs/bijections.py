@@ -9,7 +9,7 @@ from torch import distributions as torch_dist
 from torch.distributions import biject_to, constraints
 from torch.distributions.transforms import ComposeTransform, IndependentTransform
 
-__all__ = ["bijection_of"]
+__all__ = ["bijection_of", "bounds_of", "family", "unwrapped"]
 
 # Their densities go round, so that no real line is mapped onto their support once.
 _CIRCULAR = (dist.ProjectedNormal, dist.SineBivariateVonMises, dist.SineSkewed, dist.VonMises3D)
@@ -22,9 +22,6 @@ def bijection_of(fn: Any) -> Any:
     The support that torch reports is the codomain of the last transform, which is too wide where
     the base distribution is bounded: a shifted exponential says ``real``. Its bijection is then
     that of the base, followed by the transforms.
-
-    Args:
-        fn: A distribution of real values.
 
     Raises:
         ValueError: If there is none.
@@ -59,23 +56,41 @@ def bijection_of(fn: Any) -> Any:
 
 def _is_real(fn: Any) -> bool:
     """Whether a distribution covers its whole real space."""
-    while isinstance(fn, (torch_dist.Independent, *_WRAPPERS)):
-        fn = fn.base_dist
+    fn = unwrapped(fn)
     if isinstance(fn, torch_dist.TransformedDistribution):
         return _is_real(fn.base_dist)
-    if isinstance(fn, (torch_dist.VonMises, *_CIRCULAR)):
-        return False
+    circular = isinstance(fn, (torch_dist.VonMises, *_CIRCULAR))
+    return not circular and bounds_of(fn) is constraints.real
+
+
+def unwrapped(fn: Any) -> Any:
+    """The distribution inside what only reshapes, repeats or masks it.
+
+    Example:
+        >>> type(unwrapped(dist.Normal(0.0, 1.0).expand([3]).to_event(1).mask(False))).__name__
+        'Normal'
+    """
+    while isinstance(fn, (torch_dist.Independent, *_WRAPPERS)):
+        fn = fn.base_dist
+    return fn
+
+
+def family(fn: Any) -> str:
+    """The name of a distribution, as an error shows it."""
+    return type(unwrapped(fn)).__name__.lstrip("_")
+
+
+def bounds_of(fn: Any) -> Any:
+    """The constraint on single values of a distribution."""
     support = fn.support
     while isinstance(support, constraints.independent):
         support = support.base_constraint
-    return support is constraints.real
+    return support
 
 
 def _of_all_components(fn: Any) -> Any:
     """The bijection to the support that the components of a mixture share."""
-    inner = fn
-    while isinstance(inner, (torch_dist.Independent, *_WRAPPERS)):
-        inner = inner.base_dist
+    inner = unwrapped(fn)
     bounded = isinstance(inner, torch_dist.TransformedDistribution) and not _is_real(inner)
     own = any(isinstance(bound, Tensor) and bound.ndim for bound in vars(inner.support).values())
     if bounded or own:  # each component may have bounds of its own

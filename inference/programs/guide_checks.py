@@ -5,30 +5,30 @@ from typing import Any
 import torch
 from pyro import distributions as dist
 from pyro import poutine
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import constraints
 
-from aevb.inference.programs.bijections import bijection_of
+from aevb.inference.programs.bijections import bijection_of, bounds_of, family, unwrapped
 
 __all__ = [
     "NoDensityError",
     "counts_for_nothing",
     "is_auxiliary",
+    "is_point",
     "point_masses",
     "refuse_unfit_guide",
     "sites",
 ]
 
-_BOUNDED = tuple(
-    type(constraint)
-    for constraint in (
-        constraints.greater_than(0.0),
-        constraints.greater_than_eq(0.0),
-        constraints.less_than(0.0),
-        constraints.interval(0.0, 1.0),
-        constraints.half_open_interval(0.0, 1.0),
-        constraints.simplex,
-    )
+# Ends on the real line, as far as torch says.
+_BOUNDED = (
+    constraints.greater_than,
+    constraints.greater_than_eq,
+    constraints.less_than,
+    constraints.interval,
+    constraints.half_open_interval,
+    type(constraints.simplex),
 )
 
 
@@ -41,16 +41,14 @@ def sites(trace: poutine.Trace) -> list[tuple[str, Any]]:
     return [
         (name, site)
         for name, site in trace.nodes.items()
-        if site["type"] == "sample" and type(site["fn"]).__name__ != "_Subsample"
+        if site["type"] == "sample" and not site_is_subsample(site)
     ]
 
 
 def refuse_unfit_guide(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
     """Refuse what would make an objective or a weight other than it seems.
 
-    Args:
-        model_trace: Trace of the model, replayed against the guide's.
-        guide_trace: Trace of the guide.
+    The model's trace is replayed against the guide's, here and below.
 
     Raises:
         ValueError: If the guide observes data, draws what the model lacks, draws more randomness
@@ -84,14 +82,9 @@ def refuse_unfit_guide(model_trace: poutine.Trace, guide_trace: poutine.Trace) -
 
 
 def point_masses(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> list[str]:
-    """Latents that the guide sets to one value, which has no density.
-
-    Args:
-        model_trace: Trace of the model, replayed against the guide's.
-        guide_trace: Trace of the guide.
-    """
+    """Latents that the guide sets to one value, which has no density."""
     latents = {name: site for name, site in sites(model_trace) if not site["is_observed"]}
-    points = [name for name, site in sites(guide_trace) if name in latents and _is_point(site)]
+    points = [name for name, site in sites(guide_trace) if name in latents and is_point(site)]
     drawn, wanted = _dimensions(latents, guide_trace)
     # an autoguide's points are images of auxiliary sites that are as random as they
     return points if drawn < wanted else []
@@ -116,8 +109,8 @@ def _dimensions(latents: dict[str, Any], guide_trace: poutine.Trace) -> tuple[in
         if name in latents:
             size = _free_size(latents[name]["fn"], site["value"])
             wanted += size
-            drawn += 0 if _is_point(site) else size
-        elif is_auxiliary(site) and not _is_point(site):
+            drawn += 0 if is_point(site) else size
+        elif is_auxiliary(site) and not is_point(site):
             drawn += site["value"].numel()
     return drawn, wanted
 
@@ -134,7 +127,8 @@ def _free_size(prior: Any, value: Tensor) -> int:
     return free.numel()
 
 
-def _is_point(site: Any) -> bool:
+def is_point(site: Any) -> bool:
+    """Whether a site has one value and no density."""
     return isinstance(getattr(site["fn"], "base_dist", site["fn"]), dist.Delta)
 
 
@@ -160,44 +154,23 @@ def _refuse_outside(name: str, of_model: Any, of_guide: Any) -> None:
         inside = support.check(of_guide["value"])
     except (NotImplementedError, RuntimeError):
         return
-    wider = not _is_point(of_guide) and _is_real(posterior) and _is_bounded(prior)
+    wider = (
+        not is_point(of_guide) and _is_real(posterior) and isinstance(bounds_of(prior), _BOUNDED)
+    )
     # NaN is nowhere, and has a site of its own to be named by
     if wider or not bool(inside.all() | torch.isnan(of_guide["value"]).any()):
         raise ValueError(
-            f"guide: site {name!r} ({_family(posterior)}) reaches beyond the support of its prior "
-            f"({_family(prior)}: {support}), where no density is defined: use a family on that "
+            f"guide: site {name!r} ({family(posterior)}) reaches beyond the support of its prior "
+            f"({family(prior)}: {support}), where no density is defined: use a family on that "
             "support, or a transformation onto it"
         )
 
 
 def _is_real(fn: Any) -> bool:
     """Whether a distribution covers the real line; of transformed ones torch says so too often."""
-    while type(fn).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
-        fn = fn.base_dist
-    if isinstance(fn, torch.distributions.TransformedDistribution):
+    if isinstance(unwrapped(fn), torch.distributions.TransformedDistribution):
         return False
     try:
-        support = fn.support
+        return bounds_of(unwrapped(fn)) is constraints.real
     except NotImplementedError:
         return False
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    kinds = (type(constraints.real), type(constraints.real_vector))
-    return support is constraints.real or isinstance(support, kinds)
-
-
-def _is_bounded(fn: Any) -> bool:
-    """Whether a distribution ends somewhere on the real line, as far as torch says."""
-    support = fn.support
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return isinstance(support, _BOUNDED)
-
-
-def _family(fn: Any) -> str:
-    while hasattr(fn, "base_dist") and type(fn).__name__ in (
-        "Independent",
-        "ExpandedDistribution",
-    ):
-        fn = fn.base_dist
-    return type(fn).__name__.lstrip("_")

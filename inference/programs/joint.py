@@ -16,6 +16,7 @@ from aevb.inference.programs.layouts import (
     Layout,
     in_plate,
     latents_of,
+    natural,
     read_layout,
     read_model_layout,
     refuse_nan,
@@ -95,12 +96,7 @@ class Joint:
         self._way, self._ranks, self._guide_way = other.way, other._ranks, other.guide_way
 
     def at(self, *args: Any, num_datapoints: int | None = None) -> "Joint":
-        """The same programs at other data.
-
-        Args:
-            args: Of both programs.
-            num_datapoints: Size of their data plate, where there is one.
-        """
+        """The same programs at other data, with the size of its data plate, where there is one."""
         other = copy.copy(self)
         other.args = moved(args, self.device)
         other.layout = Layout(self.layout.nesting, num_datapoints)
@@ -167,25 +163,14 @@ class Joint:
         return total
 
     def draw(self, num: int) -> tuple[Latents, Tensor]:
-        """Draws of the guide from the global generator, and their log q.
-
-        Args:
-            num: S.
-
-        Returns:
-            The value of each latent site, and log q as :meth:`log_joint`.
-        """
+        """Draws of the guide by site, from the global generator; log q as :meth:`log_joint`."""
         guide = self.given_guide()
         if self.guide_way == "plate":
             return self.drawn_in_plate(guide, num)
         return self._drawn_singly(guide, num)
 
     def prior_draws(self, num: int) -> Latents:
-        """Draws of the model's own latents from the global generator.
-
-        Args:
-            num: S.
-        """
+        """Draws of the model's own latents, S of them, from the global generator."""
         if self.way != "plate":
             return self._drawn_singly(self.model, num)[0]
         with torch.no_grad(), argument_checks(False), SingularAsNaN():
@@ -209,21 +194,12 @@ class Joint:
             return poutine.trace(inside).get_trace(*self.args)
 
     def refuse_nan(self, latents: Latents) -> None:
-        """Look for a site of the model whose log-probability is NaN.
-
-        Raises:
-            ValueError: Names the first.
-        """
+        """Refuse the first site of the model whose log-probability is NaN, by name."""
         for part in _parts(latents, _count(latents) if self.way == "plate" else 1):
             refuse_nan(self.run(self.model, part))
 
     def cost(self, latents: Latents, program: Program | None = None) -> Cost:
-        """What one draw costs.
-
-        Args:
-            latents: Draws, of which the first is evaluated.
-            program: What :meth:`run` is to run; by default :meth:`log_joint`.
-        """
+        """What the first draw costs: :meth:`run` of a program, else :meth:`log_joint`."""
         first = {name: value[:1] for name, value in latents.items()}
         _ = self.way  # found now, and not while counting
         if program is None:
@@ -239,24 +215,11 @@ class Joint:
     def chunks(
         self, latents: Latents, num_bytes: int, program: Program | None = None
     ) -> Iterator[Latents]:
-        """The draws in parts whose evaluation stays within a memory budget.
-
-        Args:
-            latents: All of them.
-            num_bytes: The budget.
-            program: What :meth:`run` is to run; by default :meth:`log_joint`.
-        """
+        """The draws in parts whose :meth:`cost` stays within a memory budget."""
         return _parts(latents, self.num_fitting(latents, num_bytes, program))
 
     def sums(self, program: Program, way: str, latents: Latents, choose: _Choose) -> list[Tensor]:
-        """Sums of log-probabilities over chosen groups of sites, ``(S, B)`` each.
-
-        Args:
-            program: One of the two.
-            way: How.
-            latents: Draws.
-            choose: From a trace to the groups.
-        """
+        """Sums of log-probabilities over the groups of sites that are chosen, ``(S, B)`` each."""
         num = _count(latents)
         with argument_checks(False), SingularAsNaN():
             if way == "plate":
@@ -274,13 +237,7 @@ class Joint:
             return [torch.stack(column) for column in zip(*rows, strict=True)]
 
     def alone(self, program: Program, values: Latents, choose: _Choose) -> list[Tensor]:
-        """The same of one draw, as the program itself has it, ``(B,)`` each.
-
-        Args:
-            program: One of the two.
-            values: Of a draw, as in a run of its own.
-            choose: From a trace to the groups.
-        """
+        """The same of one draw, as the program itself has it, ``(B,)`` each."""
         trace = poutine.trace(poutine.condition(program, data=values)).get_trace(*self.args)
         return [sum_log_prob(chosen, self.layout, None) for chosen in choose(trace)]
 
@@ -288,11 +245,7 @@ class Joint:
         """The model's latents without the places of plates that a run of its own lacks."""
         if not self._ranks:
             _ = self.way
-        return {
-            name: value.reshape(len(value), *value.shape[value.ndim - self._ranks[name] :])
-            for name, value in latents.items()
-            if name in self._ranks
-        }
+        return natural(latents, self._ranks)
 
     def given_guide(self) -> Program:
         """The guide, which must be there."""

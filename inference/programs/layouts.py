@@ -7,11 +7,11 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import distributions as dist
 from pyro import poutine
 from torch import Tensor
-from torch.distributions import constraints, transform_to
+from torch.distributions import transform_to
 
+from aevb.inference.programs.bijections import bounds_of, family
 from aevb.inference.programs.guide_checks import (
     NoDensityError,
     point_masses,
@@ -24,9 +24,11 @@ __all__ = [
     "NoDensityError",
     "batch_shape",
     "by_datapoint",
+    "factors",
     "float64_log_prob",
     "in_plate",
     "latents_of",
+    "natural",
     "read_layout",
     "read_model_layout",
     "refuse_nan",
@@ -52,11 +54,6 @@ class Layout:
 
 def read_layout(model: Callable[..., Any], guide: Callable[..., Any], *args: Any) -> Layout:
     """Run both programs once and see where their sites lie.
-
-    Args:
-        model: Joint distribution.
-        guide: Posterior.
-        args: Arguments of both.
 
     Raises:
         ValueError: If a site is scaled or subsampled, is latent in one program only, is a point
@@ -85,10 +82,6 @@ def read_layout(model: Callable[..., Any], guide: Callable[..., Any], *args: Any
 def read_model_layout(model: Callable[..., Any], *args: Any) -> tuple[Layout, poutine.Trace]:
     """Run a model alone and see where its sites lie.
 
-    Args:
-        model: Joint distribution.
-        args: Its arguments.
-
     Returns:
         The layout, and a trace whose latents are drawn from the prior.
 
@@ -102,7 +95,7 @@ def read_model_layout(model: Callable[..., Any], *args: Any) -> tuple[Layout, po
 
 
 def _layout(all_sites: Iterable[tuple[str, Any]]) -> Layout:
-    frames: list[tuple[Any, ...]] = []
+    stacks: list[tuple[Any, ...]] = []
     for name, site in all_sites:
         if not isinstance(site["scale"], int | float) or site["scale"] != 1:
             raise ValueError(
@@ -110,20 +103,14 @@ def _layout(all_sites: Iterable[tuple[str, Any]]) -> Layout:
                 "tempered programs is not defined; call them with all data and no scale"
             )
         if not site["infer"].get("_deterministic"):
-            frames.append(tuple(f for f in site["cond_indep_stack"] if f.vectorized))
-    nesting = max((-frame.dim for stack in frames for frame in stack), default=0)
-    sizes = {f.size if f.name == "data" and f.dim == -1 else None for s in frames for f in s}
-    own = all(any(f.name == "data" and f.dim == -1 for f in stack) for stack in frames)
-    counts = [size for size in sizes if size is not None]
-    return Layout(nesting, counts[0] if own and counts else None)
+            stacks.append(tuple(f for f in site["cond_indep_stack"] if f.vectorized))
+    nesting = max((-frame.dim for stack in stacks for frame in stack), default=0)
+    data = [[f.size for f in s if f.name == "data" and f.dim == -1] for s in stacks]
+    return Layout(nesting, data[0][0] if data and all(data) else None)
 
 
 def refuse_nan(trace: poutine.Trace) -> None:
-    """Look for the first site whose log-probability is NaN.
-
-    Raises:
-        ValueError: Names it.
-    """
+    """Refuse the first site whose log-probability is NaN, by name."""
     for name, site in sites(trace):
         if bool(torch.isnan(float64_log_prob(site["fn"], site["value"])).any()):
             raise ValueError(f"site {name!r} has log-probability NaN")
@@ -142,9 +129,9 @@ def _refuse_outside_support(trace: poutine.Trace) -> None:
             if mask is not None:
                 inside = inside | ~torch.as_tensor(mask, device=inside.device)
         if not bool(inside.all()):
-            kind = type(getattr(site["fn"], "base_dist", site["fn"])).__name__
             raise ValueError(
-                f"site {name!r} observes values outside the support of {kind}: {support}"
+                f"site {name!r} observes values outside the support of {family(site['fn'])}: "
+                f"{support}"
             )
 
 
@@ -180,6 +167,15 @@ def latents_of(trace: poutine.Trace, layout: Layout, num: int) -> dict[str, Tens
         name: site["value"].expand(batch_shape(site, layout, num) + site["fn"].event_shape)
         for name, site in sites(trace)
         if not site["is_observed"]
+    }
+
+
+def natural(latents: dict[str, Tensor], ranks: dict[str, int]) -> dict[str, Tensor]:
+    """Draws with as many dimensions each as in a run of its own, of those that are in one."""
+    return {
+        name: value.reshape(len(value), *value.shape[value.ndim - ranks[name] :])
+        for name, value in latents.items()
+        if name in ranks
     }
 
 
@@ -249,34 +245,34 @@ def _unmasked_value(site: Any) -> Tensor:
         return value
     fn = site["fn"]
     try:
-        possible = feasible_like(fn.support, value)
+        possible = _feasible_like(fn, value)
     except NotImplementedError:
         return value
     mask = torch.as_tensor(site["mask"], device=value.device)
     return torch.where(mask.reshape(mask.shape + (1,) * len(fn.event_shape)), value, possible)
 
 
-def feasible_like(support: Any, value: Tensor) -> Tensor:
-    """Some value inside a support, of the shape of another.
-
-    Raises:
-        NotImplementedError: If no such value is known.
-    """
-    if support.is_discrete:
-        while isinstance(support, constraints.independent):
-            support = support.base_constraint
-        return torch.full_like(value, float(getattr(support, "lower_bound", 0)))
-    transform = transform_to(support)
+def _feasible_like(fn: Any, value: Tensor) -> Tensor:
+    """Some value inside the support of a distribution, of the shape of another."""
+    if fn.support.is_discrete:
+        return torch.full_like(value, float(getattr(bounds_of(fn), "lower_bound", 0)))
+    transform = transform_to(fn.support)
     shape = transform.inverse_shape(value.shape)
     return transform(torch.zeros(shape, dtype=value.dtype, device=value.device))
 
 
-def float64_log_prob(fn: Any, value: Tensor) -> Tensor:
-    """log-probability whose sum over event dimensions is accumulated in float64."""
+def factors(fn: Any) -> tuple[Any, int]:
+    """A product of independent distributions: its factors, and over how many dimensions it is."""
     dims = 0
-    while isinstance(fn, dist.Independent | torch.distributions.Independent):
+    while isinstance(fn, torch.distributions.Independent):
         dims += fn.reinterpreted_batch_ndims
         fn = fn.base_dist
+    return fn, dims
+
+
+def float64_log_prob(fn: Any, value: Tensor) -> Tensor:
+    """log-probability whose sum over event dimensions is accumulated in float64."""
+    fn, dims = factors(fn)
     log_prob = fn.log_prob(value)
     if dims == 0 or math.prod(log_prob.shape[-dims:]) == 1:
         return log_prob.double().reshape(log_prob.shape[: log_prob.ndim - dims])

@@ -12,7 +12,7 @@ from torch import Tensor
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of, moved
 from aevb.inference.process.switches import argument_checks
-from aevb.inference.programs.bijections import bijection_of
+from aevb.inference.programs.bijections import bijection_of, family
 from aevb.inference.programs.joint import Joint
 from aevb.inference.programs.layouts import (
     Layout,
@@ -125,11 +125,7 @@ class LogDensity:
         self.dtype = value_of(first, self._latents[0].name).dtype
 
     def at(self, *args: Any) -> "LogDensity":
-        """The same program at other arguments of the same shapes.
-
-        Args:
-            args: Of the model.
-        """
+        """The same program at other arguments of the same shapes."""
         _ = self._joint.way  # found once, for all that follow
         other = copy.copy(self)
         other._joint = self._joint.at(*args, num_datapoints=self.layout.num_datapoints)
@@ -228,33 +224,24 @@ class LogDensity:
         self._joint.refuse_nan(latents)
 
     def _transformed(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        latents = {}
+        """Values of the sites, and the log-determinant of the Jacobian, ``(chains, batch)``."""
+        chains, nesting, latents = len(u), self.layout.nesting, {}
         jacobian = u.new_zeros(u.shape[:2], dtype=torch.float64)
-        for latent, part in zip(
-            self._latents, u.split([latent.size for latent in self._latents], -1), strict=True
-        ):
-            value, log_det = self._site_value(latent, part)
-            latents[latent.name] = value
-            if log_det is not None:
-                jacobian = jacobian + log_det
+        parts = u.split([latent.size for latent in self._latents], -1)
+        for latent, part in zip(self._latents, parts, strict=True):
+            if self.is_local:
+                shape = (chains, self.batch, *latent.plates[:-1], *latent.event)
+                part = part.reshape(shape).movedim(1, nesting)
+            else:
+                part = part.reshape(chains, *latent.plates, *latent.event)
+            value = latents[latent.name] = latent.transform(part)
+            if _is_identity(latent.transform):
+                continue
+            log_det = latent.transform.log_abs_det_jacobian(part, value).double()
+            if self.is_local:
+                log_det = log_det.movedim(nesting, 1)
+            jacobian = jacobian + log_det.reshape(chains, self.batch, -1).sum(-1)
         return latents, jacobian
-
-    def _site_value(self, latent: _Latent, part: Tensor) -> tuple[Tensor, Tensor | None]:
-        chains, nesting = len(part), self.layout.nesting
-        if self.is_local:
-            shape = (chains, self.batch, *latent.plates[:-1], *latent.event)
-            u = part.reshape(shape).movedim(1, nesting)
-        else:
-            u = part.reshape(chains, *latent.plates, *latent.event)
-        value = latent.transform(u)
-        if isinstance(latent.transform, torch.distributions.transforms.Transform) and (
-            latent.transform.bijective and _is_identity(latent.transform)
-        ):
-            return value, None
-        log_det = latent.transform.log_abs_det_jacobian(u, value).double()
-        if self.is_local:
-            log_det = log_det.movedim(nesting, 1)
-        return value, log_det.reshape(chains, self.batch, -1).sum(-1)
 
 
 def guide_draws(
@@ -290,10 +277,9 @@ def guide_draws(
 def _latent(name: str, site: Any, again: Any, layout: Layout) -> _Latent:
     support = site["fn"].support
     if support.is_discrete:
-        kind = type(getattr(site["fn"], "base_dist", site["fn"])).__name__
         raise ValueError(
-            f"site {name!r} ({kind}) is discrete: gradients do not reach it; sum it out in the "
-            "model"
+            f"site {name!r} ({family(site['fn'])}) is discrete: gradients do not reach it; sum it "
+            "out in the model"
         )
     try:
         transform, other = bijection_of(site["fn"]), bijection_of(again["fn"])

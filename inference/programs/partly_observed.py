@@ -10,7 +10,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from aevb.inference.process.switches import argument_checks
-from aevb.inference.programs.layouts import sites
+from aevb.inference.programs.layouts import factors, sites
 
 __all__ = ["observed_site", "partly_observed"]
 
@@ -90,10 +90,7 @@ class _MaskWithinEvents(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] != self.site or not msg["is_observed"]:
             return
-        fn, dims = msg["fn"], 0
-        while isinstance(fn, dist.Independent | torch.distributions.Independent):
-            dims += fn.reinterpreted_batch_ndims
-            fn = fn.base_dist
+        fn, dims = factors(msg["fn"])
         if fn.event_shape:
             raise ValueError(
                 f"site {self.site!r}: {type(fn).__name__} is no product over the values of a "

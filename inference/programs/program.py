@@ -89,10 +89,7 @@ class Program(nn.Module):
     def own_parameter(self, name: str, initial: Any, constraint: Any) -> Tensor | None:
         """The constrained value of the ``pyro.param`` site ``name``, created when first met.
 
-        Args:
-            name: Site name.
-            initial: Tensor or callable without arguments, or None where the site only reads.
-            constraint: Constraint of the site at creation.
+        A site that only reads gives no ``initial``, which else is a tensor or makes one.
 
         Returns:
             The value, or None where the parameter belongs to a submodule or to nobody.
@@ -100,10 +97,7 @@ class Program(nn.Module):
         key = "site/" + name.replace(".", "/")  # nn.ParameterDict refuses dots and its own names
         if key not in self.param_sites:
             if initial is None and name not in pyro.get_param_store():
-                raise ValueError(
-                    f"parameter {name!r} belongs to Pyro's global store or to another module, and "
-                    "would not be trained: create it inside the program with an initial value"
-                )
+                raise _foreign(name)
             if initial is None or any(initial is p for p in self.parameters()):
                 return None
             if self.complete:
@@ -141,10 +135,6 @@ class _LocalParameters(Messenger):
 def prepare(program: ProgramPair, arguments: Arguments) -> tuple[poutine.Trace, poutine.Trace]:
     """Run guide and model once, so that lazy parameters exist and mistakes show.
 
-    Args:
-        program: The pair to run.
-        arguments: Of a training step.
-
     Returns:
         The traces of model and guide, with log-probabilities.
 
@@ -169,18 +159,12 @@ def prepare(program: ProgramPair, arguments: Arguments) -> tuple[poutine.Trace, 
         for name in trace.param_nodes:
             reference = getattr(trace.nodes[name]["value"], "unconstrained", None)
             if reference is not None and id(reference()) not in owned:
-                raise ValueError(
-                    f"parameter {name!r} belongs to Pyro's global store or to another module, and "
-                    "would not be trained: create it inside the program with an initial value"
-                )
+                raise _foreign(name)
     return model_trace, guide_trace
 
 
 def data_plate_size(trace: poutine.Trace) -> tuple[int, int] | None:
     """Datapoints in ``pyro.plate("data", ...)`` and datapoints that they stand for.
-
-    Args:
-        trace: Trace of a model.
 
     Returns:
         Size and full size of the plate, equal unless it is subsampled; None where no site lies in
@@ -191,6 +175,13 @@ def data_plate_size(trace: poutine.Trace) -> tuple[int, int] | None:
             if frame.name == "data":
                 return int(frame.size), int(frame.full_size or frame.size)
     return None
+
+
+def _foreign(name: str) -> ValueError:
+    return ValueError(
+        f"parameter {name!r} belongs to Pyro's global store or to another module, and would not "
+        "be trained: create it inside the program with an initial value"
+    )
 
 
 def _owners(*programs: Any) -> list[nn.Module]:

@@ -10,6 +10,7 @@ __all__ = [
     "ProgramPair",
     "SelfDescription",
     "as_module",
+    "evaluation_mode",
     "has_latent_weights",
     "own_check",
     "stands_for",
@@ -71,6 +72,20 @@ def as_module(program: ProgramPair) -> Any:
     return program
 
 
+@contextmanager
+def evaluation_mode(program: Any) -> Iterator[None]:
+    """Lest batch statistics count a look at the program as training; then each as it was."""
+    modes = {}
+    if isinstance(program, nn.Module):
+        modes = {module: module.training for module in program.modules()}
+        program.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
 def own_check(program: Any) -> Any:
     """:meth:`SelfDescription.check_data`, or None."""
     return getattr(program, "check_data", None)
@@ -89,12 +104,7 @@ def stands_for(program: Any) -> int | None:
 
 @contextmanager
 def standing_for(program: Any, num_datapoints: int | None) -> Iterator[None]:
-    """Inside the block a minibatch stands for so many datapoints, if the program can be told.
-
-    Args:
-        program: Model and guide.
-        num_datapoints: N; None leaves the program as it is.
-    """
+    """Inside the block a minibatch stands for N datapoints, if N is known and can be told."""
     tell = getattr(program, "tell_num_datapoints", None)
     if tell is None or num_datapoints is None:
         yield

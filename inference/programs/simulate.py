@@ -49,9 +49,6 @@ def unobserved(model: Callable[..., Any]) -> Callable[..., Any]:
     Unlike :func:`pyro.poutine.uncondition` it leaves ``pyro.deterministic`` sites alone, which
     Pyro would draw once for each entry of the plates that they lie in.
 
-    Args:
-        model: Pyro program.
-
     Returns:
         A Pyro program of the same arguments, without observations.
 

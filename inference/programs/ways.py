@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pyro import distributions as dist
 from pyro import poutine
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
@@ -11,7 +10,8 @@ from torch.utils._pytree import tree_leaves
 from aevb.inference.graphs.tracing import NotTraceableError, trace_graph
 from aevb.inference.process import randomness
 from aevb.inference.process.switches import SingularAsNaN, argument_checks
-from aevb.inference.programs.layouts import latents_of, sites
+from aevb.inference.programs.guide_checks import is_point
+from aevb.inference.programs.layouts import latents_of, natural, sites
 
 if TYPE_CHECKING:
     from aevb.inference.programs.joint import Joint
@@ -31,9 +31,6 @@ Latents = dict[str, Tensor]
 
 def find_way(joint: "Joint") -> tuple[str, dict[str, int]]:
     """``"plate"``, ``"vmap"`` or ``"loop"``, by comparison with single draws, site by site.
-
-    Args:
-        joint: The model at its data; the guide's draws and the prior's are tried.
 
     Returns:
         The way, and the number of dimensions of each latent in a run of its own.
@@ -79,31 +76,20 @@ def find_way(joint: "Joint") -> tuple[str, dict[str, int]]:
 
 
 def find_guide_way(joint: "Joint") -> str:
-    """``"plate"``, or ``"loop"`` for guides of which that cannot be shown.
-
-    Args:
-        joint: With a guide.
-    """
+    """``"plate"``, or ``"loop"`` for guides of which that cannot be shown."""
     guide = joint.given_guide()
     with torch.no_grad(), argument_checks(False), SingularAsNaN():
         # of an autoguide, points are made of another site's value
         ranks = {
             name: site["value"].ndim
             for name, site in sites(poutine.trace(guide).get_trace(*joint.args))
-            if not isinstance(getattr(site["fn"], "base_dist", site["fn"]), dist.Delta)
+            if not is_point(site)
         }
         try:
             latents, _ = joint.drawn_in_plate(guide, _TRIED)
             found = joint.sums(guide, "plate", latents, _scored)
-            draws = [
-                {
-                    name: latents[name][number].reshape(
-                        latents[name].shape[latents[name].ndim - rank :]
-                    )
-                    for name, rank in ranks.items()
-                }
-                for number in range(_TRIED)
-            ]
+            rows = natural(latents, ranks)
+            draws = [{name: row[i] for name, row in rows.items()} for i in range(_TRIED)]
             alone = [joint.alone(guide, draw, _scored) for draw in draws]
         except Exception:  # whatever a program does to more dimensions than it expects
             return "loop"
@@ -120,13 +106,7 @@ def by_site(trace: poutine.Trace) -> list[list[tuple[str, Any]]]:
 
 
 def agree(values: list[Tensor], truth: list[Tensor], tolerance: float) -> bool:
-    """Whether log-probabilities are equal up to the rounding of their terms.
-
-    Args:
-        values: Of each site, ``(S, B)``.
-        truth: Likewise.
-        tolerance: Relative to the mean size of a site's.
-    """
+    """Whether log-probabilities ``(S, B)`` of sites are equal, relative to their mean size."""
     return len(values) == len(truth) and all(
         a.shape == b.shape
         and torch.allclose(a, b, rtol=0.0, atol=tolerance * (1e-3 + _size(b)), equal_nan=True)
@@ -175,14 +155,7 @@ def _traces(joint: "Joint") -> list[poutine.Trace]:
 
 
 def refuse_absent_sites(traces: list[poutine.Trace]) -> None:
-    """Every run of a model must have the same sites.
-
-    Args:
-        traces: Of some runs.
-
-    Raises:
-        ValueError: Names those that come and go.
-    """
+    """Refuse sites that come and go from run to run of a model, by name."""
     names = [{name for name, _ in sites(trace)} for trace in traces]
     absent = sorted(
         {name for found in names for name in found if not all(name in n for n in names)}

@@ -1,8 +1,7 @@
 """One training step at the speed of a graph, for a loop of one's own."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -15,7 +14,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflat
 from aevb.inference.process.devices import device_of
 from aevb.inference.programs.arguments import Arguments
 from aevb.inference.programs.program import prepare
-from aevb.inference.programs.protocol import ProgramPair, as_module
+from aevb.inference.programs.protocol import ProgramPair, as_module, evaluation_mode
 from aevb.inference.svi.loss import StepLoss
 from aevb.inference.svi.objectives import ELBO, Objective
 from aevb.inference.svi.preparation import read_program
@@ -81,7 +80,7 @@ def compiled_step(
     arguments = Arguments(example, named)
     device = device_of(module, args=tree_leaves(tuple(arguments)))
     present = {id(parameter) for parameter in module.parameters()}
-    with _evaluation_mode(module):
+    with evaluation_mode(module):
         traces = prepare(module, arguments)
         reading = read_program(module, traces, arguments, objective, estimator, 0, device)
     if not isinstance(optimizer, Optimizer):
@@ -207,18 +206,6 @@ def _taken_apart(
     leaves, spec = tree_flatten((args, kwargs))
     others = [Tensor if isinstance(leaf, Tensor) else leaf for leaf in leaves]
     return _Form(others, spec), tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
-
-
-@contextmanager
-def _evaluation_mode(program: nn.Module) -> Iterator[None]:
-    """Lest batch statistics count a look at the program as training."""
-    modes = [(module, module.training) for module in program.modules()]
-    program.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _refuse_other_parameters(

@@ -44,11 +44,6 @@ def find_non_finite(program: ProgramPair, estimator: ELBO, arguments: Arguments)
     The caller puts the random state back to that of the failing step, so that the same draws are
     made again.
 
-    Args:
-        program: Model and guide.
-        estimator: Pyro loss of the failing step, which knows how many draws it makes and how.
-        arguments: Of the failing step.
-
     Returns:
         Words such as ``"site 'x' of the model has log-probability nan"``.
     """
@@ -91,12 +86,6 @@ class FailureSearch:
 
     An eager step is refused before it changes the weights. A graph shows a bad bound only after
     its update, and so the steps since the last good state are made once more, eagerly.
-
-    Args:
-        loss: Of the steps.
-        progress: Of the run.
-        device: Where it runs.
-        checkpoint: Where checkpoints go, or None.
     """
 
     def __init__(
@@ -138,11 +127,6 @@ class FailureSearch:
 
     def search(self, state: RunState, eager: EagerStep, end_epoch: Callable[[], None]) -> NoReturn:
         """Go back to the last good state and make the steps since then eagerly.
-
-        Args:
-            state: Of the run.
-            eager: Refuses what is not finite.
-            end_epoch: What happens to the optimizer after each.
 
         Raises:
             NonFiniteLossError: Always.

@@ -6,6 +6,7 @@ in a ``"data"`` plate the bound is taken for each datapoint, otherwise for all d
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,18 +15,14 @@ from pyro.infer.elbo import ELBO
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
-from aevb.inference.process.switches import argument_checks
-from aevb.inference.svi.site_sums import Sums, latent_names, sample_sites
+from aevb.inference.programs.guide_checks import sites
+from aevb.inference.svi.site_sums import Sums, latent_names
 
-__all__ = ["DivergenceEstimator", "ImportanceEstimator", "closed_form"]
+__all__ = ["DivergenceEstimator", "ImportanceEstimator"]
 
 
 class _Estimator(ELBO):
-    """What the estimators share: particles in an outer plate, and Pyro's interface.
-
-    Args:
-        num_particles: K, draws for each datapoint.
-    """
+    """What the estimators share: particles in an outer plate, and Pyro's interface."""
 
     def __init__(self, num_particles: int) -> None:
         super().__init__(
@@ -91,9 +88,7 @@ class ImportanceEstimator(_Estimator):
         self.log_of_mean = log_of_mean
         self.path_only = path_only
         self.squared = squared
-        self.is_replayed = (
-            False  # whether a second run of the guide was found to be like the first
-        )
+        self.is_replayed = False  # whether a second run of the guide was found to be the same
 
     def negative_bound(self, model: Callable[[], Any], guide: Callable[[], Any]) -> Tensor:
         """See :class:`_Estimator`."""
@@ -108,7 +103,7 @@ class ImportanceEstimator(_Estimator):
         model_trace = poutine.trace(poutine.replay(model, trace=seen)).get_trace()
         sums = self.sums(model_trace, guide_trace)
         log_p = torch.stack(
-            torch.broadcast_tensors(*(sums(s) for s in sample_sites(model_trace).values()))
+            torch.broadcast_tensors(*(sums(site) for _, site in sites(model_trace)))
         ).sum(0)
         log_w = log_p - self._log_q(guide, guide_trace, draws, sums)
         if self.squared and self.num_particles > 1:
@@ -152,28 +147,17 @@ class ImportanceEstimator(_Estimator):
         for value in draws.values():
             if not value.requires_grad:
                 continue
-            if not sums.per_datapoint:
-                factor = weights.reshape(-1, *[1] * (value.ndim - 1))
-                value.register_hook(_scaling(factor.to(value.dtype)))
-                continue
-            shape = weights.shape
             # (K, B) → (K, 1, ..., B, 1, ...): plates between, event dimensions behind
-            between = int(self.max_plate_nesting) - 2
-            behind = value.ndim - int(self.max_plate_nesting)
-            factor = weights.reshape(shape[0], *[1] * between, shape[1], *[1] * behind)
-            value.register_hook(_scaling(factor.to(value.dtype)))
+            shape = [len(weights)] + [1] * (value.ndim - 1)
+            if sums.per_datapoint:
+                shape[int(self.max_plate_nesting) - 1] = weights.shape[1]
+            value.register_hook(partial(torch.mul, weights.reshape(shape).to(value.dtype)))
 
 
 class DivergenceEstimator(_Estimator):
     r"""Expected log-likelihood less a weighted or floored divergence from the prior.
 
-    Args:
-        num_particles: L, draws for each datapoint.
-        beta: Weight of the divergence at the end of the warm-up.
-        warmup_steps: Steps over which the weight grows from zero, linearly.
-        free_bits: Nats that each latent dimension may use before they count, averaged over the
-            minibatch; 0 for none.
-        analytic_kl: Use the divergence's closed form.
+    Arguments are those of ``BetaELBO`` and ``FreeBits``, whose ``nats`` are ``free_bits`` here.
 
     Attributes:
         buffers: The number of steps made so far, which a step moves on by one.
@@ -201,10 +185,10 @@ class DivergenceEstimator(_Estimator):
         sums = self.sums(model_trace, guide_trace)
         fit = torch.zeros(())
         divergence = torch.zeros(())
-        for name, site in sample_sites(guide_trace).items():
+        for name, site in sites(guide_trace):
             if name not in model_trace:  # an autoguide's own, of which the others are functions
                 divergence = divergence + sums(site).mean(0).sum()
-        for name, site in sample_sites(model_trace).items():
+        for name, site in sites(model_trace):
             if name in guide_trace:
                 pair = guide_trace.nodes[name], site
                 divergence = divergence + self._divergence(*pair, sums)
@@ -279,17 +263,3 @@ def _refuse_other_density(first: dict[str, Any], again: dict[str, Any]) -> None:
                 "because something random in it is no site, such as nn.Dropout; its gradient "
                 "cannot leave out the score: use ELBO() or IWAE(), or input_noise=Dropout()"
             )
-
-
-def _scaling(factor: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda grad: grad * factor
-
-
-def closed_form(q: Any, p: Any) -> bool:
-    """Whether KL(q || p) has a registered closed form."""
-    try:
-        with argument_checks(False), torch.no_grad():
-            kl_divergence(q, p)
-    except NotImplementedError:
-        return False
-    return True

@@ -73,13 +73,6 @@ class Feed:
         return (self.num_datapoints - self.order.position) // self.batch_size
 
     @property
-    def presented(self) -> int:
-        """Datapoints that the steps so far have seen, repetitions included."""
-        if self.order is None:
-            return self._steps * self.num_datapoints
-        return self.order.epoch * self.num_datapoints + self.order.position
-
-    @property
     def at_epoch_end(self) -> bool:
         """Whether the last step completed a pass."""
         return self.order is None or self.order.position == 0
@@ -96,14 +89,7 @@ class Feed:
         return (self._epoch_order[start : start + len(self.order.next_indices())],)
 
     def present(self, *inputs: Tensor) -> Arguments:
-        """The arguments of the programs, by operations on tensors alone.
-
-        Args:
-            inputs: From :meth:`next`.
-
-        Returns:
-            Gathered rows of the data, scaled and binarized as they say.
-        """
+        """Gathered rows, scaled and binarized as the data say, in operations on tensors alone."""
         if isinstance(self.data, Split):
             rows = inputs[0] if inputs else torch.arange(len(self.data), device=self.device)
             return Arguments((self.data.present(rows),))
@@ -112,11 +98,7 @@ class Feed:
         return _arguments(_rows(self.data, lambda part: part.index_select(0, inputs[0])))
 
     def examples(self, batch_size: int | None) -> Iterator[Arguments]:
-        """The evaluation copy of the data, in order; see :func:`evaluation_batches`.
-
-        Args:
-            batch_size: Datapoints at once; None for all.
-        """
+        """The evaluation copy of the data, in order; see :func:`evaluation_batches`."""
         return evaluation_batches(self.data, batch_size, self.device)
 
     @property
@@ -142,16 +124,7 @@ class Feed:
 def evaluation_batches(
     data: Data, batch_size: int | None, device: torch.device
 ) -> Iterator[Arguments]:
-    """The evaluation copy of the data, in order, as arguments of the programs.
-
-    Args:
-        data: As for :class:`Feed`.
-        batch_size: Datapoints at once; None for all.
-        device: Where they go.
-
-    Yields:
-        The arguments of each batch.
-    """
+    """The evaluation copy of the data, in order, as arguments of the programs for each batch."""
     data = _on_device(data, device)
     length = _length(data, required=batch_size is not None)
     if isinstance(data, Split):

@@ -7,6 +7,7 @@ from pyro.infer.elbo import ELBO as Estimator
 
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import pick_device
+from aevb.inference.process.limits import refuse_below
 from aevb.inference.process.precision import PRECISIONS
 from aevb.inference.programs.protocol import ProgramPair, as_module
 from aevb.inference.svi.feeds import Data, Feed
@@ -117,9 +118,13 @@ def fit(
         >>> run.epoch, run.step, run.stopped
         (3, 6, 'finished')
     """
-    _check_arguments(epochs, steps, patience, validation, resume, out)
-    if log_every is not None and log_every < 1:
-        raise ValueError(f"log_every: must be at least 1; got {log_every}")
+    if (epochs is None) == (steps is None):
+        raise ValueError(f"give either epochs or steps; got epochs={epochs}, steps={steps}")
+    refuse_below(1, epochs=epochs, steps=steps, patience=patience, log_every=log_every)
+    if patience is not None and validation is None:
+        raise ValueError("patience: early stopping needs validation data; got validation=None")
+    if resume and out is None:
+        raise ValueError("resume: needs the run folder out; got out=None")
     check_level(compile)
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}")
@@ -163,22 +168,3 @@ def fit(
         run = training.run(epochs, steps, checkpoint_seconds, progress)
         module.eval()
         return run
-
-
-def _check_arguments(
-    epochs: int | None,
-    steps: int | None,
-    patience: int | None,
-    validation: Data | None,
-    resume: bool,
-    out: str | Path | None,
-) -> None:
-    if (epochs is None) == (steps is None):
-        raise ValueError(f"give either epochs or steps; got epochs={epochs}, steps={steps}")
-    for name, value in (("epochs", epochs), ("steps", steps), ("patience", patience)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}: must be at least 1; got {value}")
-    if patience is not None and validation is None:
-        raise ValueError("patience: early stopping needs validation data; got validation=None")
-    if resume and out is None:
-        raise ValueError("resume: needs the run folder out; got out=None")

@@ -3,11 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import MultivariateNormal
 from torch.func import grad, vjp, vmap
+
+from aevb.inference.process.limits import refuse_below
 
 __all__ = [
     "Covariance",
@@ -43,9 +45,9 @@ class Covariance(ABC):
     """A parametrization of C, written as functions of its parameters."""
 
     @property
-    @abstractmethod
     def parameters(self) -> Parameters:
-        """Its parameters by name."""
+        """Its parameters by name: what it is made of."""
+        return dict(vars(self))
 
     @abstractmethod
     def matrix(self, parameters: Parameters) -> Tensor:
@@ -70,11 +72,6 @@ class DiagonalCovariance(Covariance):
 
     variance: Tensor
 
-    @property
-    def parameters(self) -> Parameters:
-        """``variance``."""
-        return {"variance": self.variance}
-
     def matrix(self, parameters: Parameters) -> Tensor:
         """See :meth:`Covariance.matrix`."""
         return torch.diag_embed(parameters["variance"])
@@ -96,28 +93,22 @@ class RankOneCovariance(Covariance):
     precision_diagonal: Tensor
     precision_factor: Tensor
 
-    @property
-    def parameters(self) -> Parameters:
-        """``precision_diagonal`` and ``precision_factor``."""
-        return {
-            "precision_diagonal": self.precision_diagonal,
-            "precision_factor": self.precision_factor,
-        }
-
     def matrix(self, parameters: Parameters) -> Tensor:
         """See :meth:`Covariance.matrix`."""
-        diagonal, factor = parameters["precision_diagonal"], parameters["precision_factor"]
-        scaled = factor / diagonal
-        eta = 1 / (1 + factor @ scaled)
+        diagonal, _, scaled, eta = self._parts(parameters)
         return torch.diag_embed(1 / diagonal) - eta * torch.outer(scaled, scaled)
 
     def root_times(self, parameters: Parameters, noise: Tensor) -> Tensor:
         """See :meth:`Covariance.root_times`; takes O(K)."""
-        diagonal, factor = parameters["precision_diagonal"], parameters["precision_factor"]
-        scaled = factor / diagonal
-        eta = 1 / (1 + factor @ scaled)
+        diagonal, factor, scaled, eta = self._parts(parameters)
         noise = noise / diagonal.sqrt()
         return noise - eta / (1 + eta.sqrt()) * (factor @ noise) * scaled
+
+    @staticmethod
+    def _parts(parameters: Parameters) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        diagonal, factor = parameters["precision_diagonal"], parameters["precision_factor"]
+        scaled = factor / diagonal
+        return diagonal, factor, scaled, 1 / (1 + factor @ scaled)
 
 
 @dataclass(frozen=True)
@@ -129,11 +120,6 @@ class FullCovariance(Covariance):
     """
 
     covariance: Tensor
-
-    @property
-    def parameters(self) -> Parameters:
-        """``covariance``."""
-        return {"covariance": self.covariance}
 
     def matrix(self, parameters: Parameters) -> Tensor:
         """See :meth:`Covariance.matrix`."""
@@ -179,7 +165,7 @@ def reparameterization(
     parameters = covariance.parameters
 
     def one_draw(epsilon: Tensor) -> tuple[Tensor, Parameters]:
-        draw, pull_back = _vjp(lambda p: loc + covariance.root_times(p, epsilon), parameters)
+        draw, pull_back = vjp(lambda p: loc + covariance.root_times(p, epsilon), parameters)[:2]
         slope = grad(function)(draw)
         return slope, pull_back(slope)[0]
 
@@ -198,26 +184,21 @@ def bonnet_price(
     .. math:: \nabla_\mu E f = E\, \nabla f(z), \qquad
         \nabla_C E f = \tfrac12 E\, \nabla \nabla f(z)
 
-    The Hessian is exact, by K Hessian-vector products for each draw.
+    f is twice differentiable, and its Hessian exact, by K Hessian-vector products for each draw.
 
     References:
         Stochastic Backpropagation and Approximate Inference in Deep Generative Models (Rezende,
         Mohamed & Wierstra, 2014), equations 7 and 8 and appendix A, https://arxiv.org/abs/1401.4082
 
-    Args:
-        function: f, from ``(K,)`` to a scalar, twice differentiable.
-        loc: μ, ``(K,)``.
-        covariance: C.
-        num_samples: S.
-        generator: Of the draws; by default torch's.
+    Arguments are those of :func:`reparameterization`.
     """
     parameters = covariance.parameters
     draws = _draws(loc, covariance, num_samples, generator)
-    _, pull_back = _vjp(covariance.matrix, parameters)
+    pull_back = vjp(covariance.matrix, parameters)[1]
 
     def one_draw(draw: Tensor) -> tuple[Tensor, Parameters]:
         # the product of the (symmetric) Hessian with a direction is a derivative of the slope
-        slope, product = _vjp(grad(function), draw)
+        slope, product = vjp(grad(function), draw)[:2]
         basis = torch.eye(len(loc), dtype=loc.dtype, device=loc.device)
         (second,) = vmap(product)(basis)
         return slope, pull_back((second + second.T) / 4)[0]
@@ -240,20 +221,16 @@ def score_function(
         Simple statistical gradient-following algorithms for connectionist reinforcement learning
         (Williams, 1992), https://doi.org/10.1007/BF00992696
 
-    Args:
-        function: f, from ``(K,)`` to a scalar.
-        loc: μ, ``(K,)``.
-        covariance: C.
-        num_samples: S.
-        generator: Of the draws; by default torch's.
+    Arguments are those of :func:`reparameterization`.
     """
     parameters = covariance.parameters
     draws = _draws(loc, covariance, num_samples, generator)
 
     def log_density(mean: Tensor, values: Parameters, draw: Tensor) -> Tensor:
-        factor = torch.linalg.cholesky(covariance.matrix(values))
-        residual = torch.linalg.solve_triangular(factor, (draw - mean).unsqueeze(-1), upper=False)
-        return -0.5 * residual.square().sum() - factor.diagonal().log().sum()
+        # checks would look at values, which vmap does not have
+        return MultivariateNormal(mean, covariance.matrix(values), validate_args=False).log_prob(
+            draw
+        )
 
     def one_draw(draw: Tensor) -> tuple[Tensor, Parameters]:
         score_loc, score_covariance = grad(log_density, argnums=(0, 1))(loc, parameters, draw)
@@ -263,14 +240,8 @@ def score_function(
     return GaussianGradients(*vmap(one_draw)(draws))
 
 
-def _vjp(function: Callable[[Any], Tensor], at: Any) -> Any:
-    """The value, and the map from its cotangent to those of the argument."""
-    return vjp(function, at)
-
-
 def _noise(loc: Tensor, num_samples: int, generator: torch.Generator | None) -> Tensor:
-    if num_samples < 1:
-        raise ValueError(f"num_samples: must be at least 1; got {num_samples}")
+    refuse_below(1, num_samples=num_samples)
     shape = (num_samples, *loc.shape)
     return torch.randn(shape, generator=generator, dtype=loc.dtype, device=loc.device)
 

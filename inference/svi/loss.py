@@ -16,22 +16,10 @@ from aevb.inference.svi.subsampling import Minibatch
 __all__ = ["StepLoss", "weight_penalty"]
 
 
-def weight_penalty(
-    parameters: list[nn.Parameter], scale: float, num_datapoints: float
-) -> Callable[[], Tensor]:
-    """−log N(θ; 0, s²I) / N without its constant, a scalar in nats per datapoint.
-
-    Args:
-        parameters: θ.
-        scale: s.
-        num_datapoints: N.
-    """
-
-    def penalty() -> Tensor:
-        squares = torch.stack([p.square().sum() for p in parameters]).sum()
-        return 0.5 * squares / (scale**2 * num_datapoints)
-
-    return penalty
+def weight_penalty(parameters: list[nn.Parameter], scale: float, num_datapoints: float) -> Tensor:
+    """−log N(θ; 0, s²I) / N without its constant, a scalar in nats per datapoint."""
+    squares = torch.stack([p.square().sum() for p in parameters]).sum()
+    return 0.5 * squares / (scale**2 * num_datapoints)
 
 
 @dataclass(frozen=True)
@@ -89,11 +77,7 @@ class StepLoss:
         return list(getattr(self.estimator, "buffers", []))
 
     def step(self, optimizer: torch.optim.Optimizer) -> StepDefinition:
-        """A whole training step, for graphs.
-
-        Args:
-            optimizer: Of the parameters.
-        """
+        """A whole training step, for graphs."""
         keepers = {"program": self.program, "estimator": self.estimator, "data": self.constants}
         buffers = [*self.program.buffers(), *self.counters]
         return StepDefinition(self, optimizer, list(self.parameters), buffers, keepers)

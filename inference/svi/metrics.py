@@ -1,7 +1,6 @@
 """The record of a run while it trains: history, metrics.csv, TensorBoard and a progress bar."""
 
 import csv
-import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,15 +46,17 @@ class MetricsLog:
 
             purge = self.history[-1]["step"] + 1 if self.history else None
             self._board = SummaryWriter(str(out / "tensorboard"), purge_step=purge)
-            rows = "".join(_line(row) for row in self.history)
-            self._csv.write_text(",".join(COLUMNS) + "\n" + rows)
+            with self._csv.open("w", newline="") as file:
+                writer = _writer(file)
+                writer.writeheader()
+                writer.writerows(self.history)
 
     def add(self, row: dict[str, Any]) -> None:
         """Append one row."""
         self.history.append(row)
         if self._csv is not None:
-            with self._csv.open("a") as file:
-                file.write(_line(row))
+            with self._csv.open("a", newline="") as file:
+                _writer(file).writerow(row)
             for name in COLUMNS[2:]:
                 if row.get(name) is not None:
                     self._board.add_scalar(name, row[name], row["step"])
@@ -67,14 +68,7 @@ class MetricsLog:
 
 
 def progress_bar(total: int, unit: str, done: int, show: bool | None) -> "tqdm[Any]":
-    """A bar with rate and time left on standard error; hidden where that is no terminal.
-
-    Args:
-        total: Units in the whole run.
-        unit: What is counted.
-        done: Units already finished.
-        show: True or False to force it; None to look at standard error.
-    """
+    """A bar with rate and time left on standard error; hidden where that is no terminal."""
     hidden = not sys.stderr.isatty() if show is None else not show
     return tqdm(
         total=total,
@@ -104,9 +98,5 @@ def summary(row: dict[str, Any], unit: str) -> str:
     return f"{name} {shown:.2f} {unit}, {row['datapoints_per_second']:,.0f} datapoints/s"
 
 
-def _line(row: dict[str, Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(
-        ["" if row.get(name) is None else row[name] for name in COLUMNS]
-    )
-    return text.getvalue()
+def _writer(file: Any) -> "csv.DictWriter[str]":
+    return csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")

@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.elbo import ELBO as Estimator
 
+from aevb.inference.process.limits import refuse_below
 from aevb.inference.svi.estimators import DivergenceEstimator, ImportanceEstimator
 from aevb.inference.svi.requirements import (
     check_closed_form,
@@ -37,11 +38,11 @@ Requirement = Callable[[str, poutine.Trace, poutine.Trace], None]
 class Objective(ABC):
     """A bound on the log evidence, to be maximized; holds only its own hyperparameters."""
 
+    _requirements: ClassVar[tuple[Requirement, ...]] = ()
+
     def __post_init__(self) -> None:
         """Refuse an empty average."""
-        num_particles = getattr(self, "num_particles", 1)
-        if num_particles < 1:
-            raise ValueError(f"num_particles: must be at least 1; got {num_particles}")
+        refuse_below(1, num_particles=getattr(self, "num_particles", None))
 
     @abstractmethod
     def estimator(self) -> Estimator:
@@ -60,11 +61,9 @@ class Objective(ABC):
         Raises:
             ValueError: Says why, and which objectives would do.
         """
-        for requirement in self._requirements():
+        of_kl = (check_closed_form,) if getattr(self, "analytic_kl", False) else ()
+        for requirement in (*self._requirements, *of_kl):
             requirement(type(self).__name__, model_trace, guide_trace)
-
-    def _requirements(self) -> tuple[Requirement, ...]:
-        return ()
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,6 @@ class ELBO(Objective):
             vectorize_particles=self.vectorize_particles and self.num_particles > 1,
         )
 
-    def _requirements(self) -> tuple[Requirement, ...]:
-        return (check_closed_form,) if self.analytic_kl else ()
-
 
 @dataclass(frozen=True)
 class IWAE(Objective):
@@ -131,14 +127,12 @@ class IWAE(Objective):
         50
     """
 
+    _requirements = (check_pathwise, check_density, check_whole)
     num_particles: int = 5
 
     def estimator(self) -> Estimator:
         """Log of the mean weight of each datapoint, summed."""
         return ImportanceEstimator(self.num_particles, log_of_mean=True)
-
-    def _requirements(self) -> tuple[Requirement, ...]:
-        return (check_pathwise, check_density, check_whole)
 
 
 @dataclass(frozen=True)
@@ -163,14 +157,12 @@ class StickingTheLanding(Objective):
         StickingTheLanding(num_particles=2)
     """
 
+    _requirements = (check_pathwise, check_scores)
     num_particles: int = 1
 
     def estimator(self) -> Estimator:
         """The value of the ELBO, with fewer gradients."""
         return ImportanceEstimator(self.num_particles, log_of_mean=False, path_only=True)
-
-    def _requirements(self) -> tuple[Requirement, ...]:
-        return (check_pathwise, check_scores)
 
 
 @dataclass(frozen=True)
@@ -200,6 +192,7 @@ class DReG(Objective):
         DReG(num_particles=64)
     """
 
+    _requirements = (check_pathwise, check_scores, check_whole)
     num_particles: int = 5
 
     def estimator(self) -> Estimator:
@@ -207,9 +200,6 @@ class DReG(Objective):
         return ImportanceEstimator(
             self.num_particles, log_of_mean=True, path_only=True, squared=True
         )
-
-    def _requirements(self) -> tuple[Requirement, ...]:
-        return (check_pathwise, check_scores, check_whole)
 
 
 @dataclass(frozen=True)
@@ -238,6 +228,7 @@ class BetaELBO(Objective):
         [tensor(0., dtype=torch.float64)]
     """
 
+    _requirements = (check_pathwise,)
     beta: float = 1.0
     warmup_steps: int = 0
     num_particles: int = 1
@@ -248,17 +239,13 @@ class BetaELBO(Objective):
         super().__post_init__()
         if not self.beta >= 0:
             raise ValueError(f"beta: must be at least 0; got {self.beta}")
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps: must be at least 0; got {self.warmup_steps}")
+        refuse_below(0, warmup_steps=self.warmup_steps)
 
     def estimator(self) -> Estimator:
         """A loss that counts its own steps."""
         return DivergenceEstimator(
             self.num_particles, self.beta, self.warmup_steps, analytic_kl=self.analytic_kl
         )
-
-    def _requirements(self) -> tuple[Requirement, ...]:
-        return (check_pathwise, check_closed_form) if self.analytic_kl else (check_pathwise,)
 
 
 @dataclass(frozen=True)
@@ -286,6 +273,7 @@ class FreeBits(Objective):
         FreeBits(nats=0.5, num_particles=1)
     """
 
+    _requirements = (check_pathwise, check_local, check_mean_field)
     nats: float = 0.25
     num_particles: int = 1
 
@@ -298,6 +286,3 @@ class FreeBits(Objective):
     def estimator(self) -> Estimator:
         """The floored loss."""
         return DivergenceEstimator(self.num_particles, free_bits=self.nats)
-
-    def _requirements(self) -> tuple[Requirement, ...]:
-        return (check_pathwise, check_local, check_mean_field)

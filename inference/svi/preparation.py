@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pyro import poutine
 from torch import nn
 
-from aevb.inference.graphs.tracing import NotTraceableError, refuse_untraceable_sites
+from aevb.inference.graphs.tracing import NotTraceableError, untraceable_site
 from aevb.inference.process import randomness
 from aevb.inference.programs.arguments import Arguments, num_rows
 from aevb.inference.programs.guide_checks import point_masses
@@ -54,15 +55,6 @@ def read_program(
 ) -> Reading:
     """Refuse what would train something else, and fit the estimator to the program.
 
-    Args:
-        program: Model and guide.
-        traces: Of both, at the arguments.
-        arguments: Of a step.
-        objective: What is to be maximized.
-        estimator: The objective's, which learns the nesting of the plates and goes to the device.
-        seed: Of draws that are made for comparison; the random state is left as it was.
-        device: Where the program is.
-
     Raises:
         ValueError: Says what the objective or the guide cannot have.
     """
@@ -81,7 +73,7 @@ def read_program(
     if getattr(estimator, "buffers", None):
         estimator.buffers = [buffer.to(device) for buffer in estimator.buffers]
     is_point = bool(point_masses(model, guide))
-    return Reading(data_plate_size(model), is_point, _refusal(model, guide))
+    return Reading(data_plate_size(model), is_point, untraceable_site(model, guide))
 
 
 def prepare_training(
@@ -94,15 +86,6 @@ def prepare_training(
     seed: int,
 ) -> tuple[StepLoss, Reading]:
     """Create lazy parameters, and check program and data against each other, before any step.
-
-    Args:
-        program: Model and guide, where the feed's data are.
-        feed: The training data.
-        validation: Held-out data, whose values are checked too.
-        objective: What is to be maximized.
-        weight_prior_scale: Of a Gaussian prior over the model's parameters; None for none.
-        precision: Of matrix products.
-        seed: Of draws that are made for comparison.
 
     Raises:
         ValueError: If something does not fit.
@@ -142,17 +125,14 @@ def prepare_training(
     if not parameters:
         raise ValueError("program: has no trainable parameters")
     size, full_size = reading.plate or (None, None)
-    if minibatch.total is not None:
-        counted: float | None = minibatch.total
-    else:
-        # a subsampled plate scales the bound to all the datapoints that it stands for
-        by_rows = feed.batch_size is not None and size == full_size
-        counted = None if by_rows else float(full_size or 1)
+    # a subsampled plate scales the bound to all the datapoints that it stands for
+    by_rows = feed.batch_size is not None and size == full_size
+    counted = minibatch.total or (None if by_rows else float(full_size or 1))
     penalty = None
     if weight_prior_scale is not None:
         whole = feed.num_datapoints if feed.batch_size is not None else full_size or 1
         penalized = _penalized(program, parameters, model)
-        penalty = weight_penalty(penalized, weight_prior_scale, float(whole))
+        penalty = partial(weight_penalty, penalized, weight_prior_scale, float(whole))
     loss = StepLoss(
         program, estimator, parameters, feed.present, feed.others, counted,
         replace(minibatch, told=feed.num_datapoints), penalty, precision,
@@ -187,11 +167,3 @@ def _plate_nesting(trace: poutine.Trace) -> int:
     sites = [site for site in trace.nodes.values() if site["type"] == "sample"]
     frames = [frame for site in sites for frame in site["cond_indep_stack"]]
     return max((-frame.dim for frame in frames if frame.dim is not None), default=0)
-
-
-def _refusal(model: poutine.Trace, guide: poutine.Trace) -> NotTraceableError | None:
-    try:
-        refuse_untraceable_sites(model, guide)
-    except NotTraceableError as error:
-        return error
-    return None

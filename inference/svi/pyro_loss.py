@@ -58,11 +58,7 @@ class PyroLoss(Objective):
 
 
 class SurrogateEstimator(Estimator):
-    """A Pyro loss that has gradients only through a surrogate, as one differentiable number.
-
-    Args:
-        loss: With ``_loss_and_surrogate_loss``, as ``TraceGraph_ELBO``.
-    """
+    """A loss with gradients only through a surrogate, as ``TraceGraph_ELBO``, as one number."""
 
     def __init__(self, loss: Any) -> None:
         super().__init__(
@@ -77,9 +73,6 @@ class SurrogateEstimator(Estimator):
         self._loss.max_plate_nesting = self.max_plate_nesting
         elbo, surrogate = self._loss._loss_and_surrogate_loss(model, guide, args, kwargs)
         return surrogate - surrogate.detach() - elbo.detach()
-
-    def _get_traces(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
-        return self._loss._get_traces(model, guide, args, kwargs)
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
         return self._loss._get_trace(model, guide, args, kwargs)

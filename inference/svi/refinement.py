@@ -10,12 +10,14 @@ import torch
 from pyro import distributions as dist
 from pyro import poutine
 from torch import Tensor, nn
+from torch import distributions as torch_dist
 from torch.distributions import transform_to
 
 from aevb.inference.graphs.compile import graph_function
 from aevb.inference.graphs.tracing import NotTraceableError
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of, moved
+from aevb.inference.process.limits import refuse_below
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.joint import Joint
 from aevb.inference.programs.layouts import in_plate, read_layout, sites, sum_log_prob, value_of
@@ -81,12 +83,7 @@ class _Family(nn.Module):
     def __init__(self, name: str, fn: Any, again: Any) -> None:
         super().__init__()
         self.event_dim = fn.event_dim
-        self.transforms: list[Any] = []
-        base = fn
-        while isinstance(base, dist.Independent | torch.distributions.TransformedDistribution):
-            if isinstance(base, torch.distributions.TransformedDistribution):
-                self.transforms = [*base.transforms, *self.transforms]
-            base = base.base_dist
+        base, self.transforms = _innermost(fn)
         if isinstance(base, dist.Delta):
             raise NoFamilyError(
                 f"guide: site {name!r} is a point mass, and has no family to refine"
@@ -97,7 +94,7 @@ class _Family(nn.Module):
                 "share; such a family has no parameters for each of them"
             )
         self.make = type(base)
-        values, others = _parameters(base), _parameters(_innermost(again))
+        values, others = _parameters(base), _parameters(_innermost(again)[0])
         if any(not torch.equal(values[key], others[key]) for key in values):
             raise NoFamilyError(
                 f"guide: the distribution of site {name!r} depends on other draws; only families "
@@ -182,9 +179,7 @@ def refine(
         >>> refine(vae.model, vae.guide, x, num_particles=5, max_steps=100).elbo.shape
         torch.Size([5])
     """
-    for name, value in (("num_particles", num_particles), ("max_steps", max_steps)):
-        if value < 1:
-            raise ValueError(f"{name}: must be at least 1; got {value}")
+    refuse_below(1, num_particles=num_particles, max_steps=max_steps)
     device = device_of(model, guide, args=args)
     args = moved(args, device)
     with randomness.stream(seed, "refine", device), argument_checks(False):
@@ -258,26 +253,25 @@ def _elbo(local: LocalPosterior, joint: Joint, num_particles: int) -> Tensor:
     return (joint.log_joint(latents) - log_q).mean(0)
 
 
-def _innermost(fn: Any) -> Any:
-    while isinstance(fn, dist.Independent | torch.distributions.TransformedDistribution):
+def _innermost(fn: Any) -> tuple[Any, list[Any]]:
+    """What is drawn first, and the transforms that follow."""
+    transforms: list[Any] = []
+    while isinstance(fn, torch_dist.Independent | torch_dist.TransformedDistribution):
+        transforms = [*getattr(fn, "transforms", ()), *transforms]
         fn = fn.base_dist
-    return fn
+    return fn, transforms
 
 
 def _parameters(base: Any) -> dict[str, Tensor]:
     """What a distribution is made of; the covariance by its factor."""
     names = list(base.arg_constraints)
-    if isinstance(base, torch.distributions.MultivariateNormal):
+    if isinstance(base, torch_dist.MultivariateNormal):
         names = ["loc", "scale_tril"]
     elif "logits" in names and "probs" in names:
         names.remove("probs")
+    batch = base.batch_shape
+    values = {name: getattr(base, name).detach() for name in names}
     return {
-        name: getattr(base, name).detach().expand(_full_shape(base, name)).clone()
-        for name in names
+        name: value.expand(batch + value.shape[min(value.ndim, len(batch)) :]).clone()
+        for name, value in values.items()
     }
-
-
-def _full_shape(base: Any, name: str) -> torch.Size:
-    value: Tensor = getattr(base, name)
-    event = value.ndim - len(base.batch_shape)
-    return base.batch_shape + value.shape[value.ndim - max(0, event) :]

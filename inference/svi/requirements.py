@@ -9,16 +9,24 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.infer import TraceEnum_ELBO
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import kl_divergence
 
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.arguments import Arguments
-from aevb.inference.programs.guide_checks import counts_for_nothing, refuse_unfit_guide
+from aevb.inference.programs.bijections import family
+from aevb.inference.programs.guide_checks import (
+    counts_for_nothing,
+    is_auxiliary,
+    is_point,
+    refuse_unfit_guide,
+    sites,
+)
 from aevb.inference.programs.layouts import Layout, in_plate, latents_of, sum_log_prob
 from aevb.inference.programs.protocol import ProgramPair
 from aevb.inference.programs.ways import agree
-from aevb.inference.svi.estimators import closed_form
-from aevb.inference.svi.site_sums import latent_names, sample_sites
+from aevb.inference.svi.site_sums import latent_names
 
 __all__ = [
     "check_closed_form",
@@ -47,14 +55,14 @@ def check_guided(model_trace: poutine.Trace, guide_trace: poutine.Trace, estimat
 
     Pyro draws the rest from the prior at each step, whose bound is none on the evidence.
     """
-    guided = set(sample_sites(guide_trace))
+    guided = dict(sites(guide_trace))
     sums_out = isinstance(estimator, TraceEnum_ELBO)
-    for name, site in sample_sites(model_trace).items():
+    for name, site in sites(model_trace):
         if site["is_observed"] or name in guided or counts_for_nothing(site):
             continue
         if sums_out and (site["infer"] or {}).get("enumerate"):
             continue
-        kind = _family(site["fn"])
+        kind = family(site["fn"])
         if getattr(site["fn"], "has_enumerate_support", False):
             raise ValueError(
                 f"guide: has no site for the model's discrete latent {name!r} ({kind}), which is "
@@ -82,8 +90,9 @@ def check_particles(
 
     with torch.no_grad(), argument_checks(False):
         first = traced(program.guide)
-        chosen = _subsamples(traced(poutine.replay(program.model, trace=first)))
+        nodes = traced(poutine.replay(program.model, trace=first)).nodes
         # one subsample for all runs, without which their sites hold other data
+        chosen: Any = {n: site["value"] for n, site in nodes.items() if site_is_subsample(site)}
         model, guide = (poutine.condition(p, chosen) for p in (program.model, program.guide))
         drawn = [traced(guide) for _ in range(_TRIED)]
         alone = [traced(poutine.replay(model, trace=trace)) for trace in drawn]
@@ -107,19 +116,10 @@ def check_particles(
         raise _no_particles(estimator, "sites have other log-probabilities there")
 
 
-def _subsamples(trace: poutine.Trace) -> Any:
-    """What the plates of a program chose, by name."""
-    return {
-        name: site["value"]
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and type(site["fn"]).__name__ == "_Subsample"
-    }
-
-
 def _sums(trace: poutine.Trace, num: int | None, nesting: int) -> list[Tensor]:
     """Of each site, without the scale of a subsample."""
     layout = Layout(nesting, None)
-    return [sum_log_prob([pair], layout, num) for pair in sample_sites(trace).items()]
+    return [sum_log_prob([pair], layout, num) for pair in sites(trace)]
 
 
 def _no_particles(estimator: Any, reason: str) -> ValueError:
@@ -136,13 +136,17 @@ def check_closed_form(name: str, model_trace: poutine.Trace, guide_trace: poutin
     check_mean_field(name, model_trace, guide_trace)
     for site_name, site in _latents(guide_trace):
         if site_name in model_trace:
-            q, p = site["fn"], model_trace.nodes[site_name]["fn"]
-            if not closed_form(q, p):
+            p: Any = model_trace.nodes[site_name]["fn"]
+            q = site["fn"]
+            try:
+                with argument_checks(False), torch.no_grad():
+                    kl_divergence(q, p)
+            except NotImplementedError:
                 raise ValueError(
-                    f"{name}: the divergence of {_family(q)} from {_family(p)} at site "
+                    f"{name}: the divergence of {family(q)} from {family(p)} at site "
                     f"{site_name!r} has no closed form: use ELBO(), IWAE() or "
                     "StickingTheLanding(), which estimate it"
-                )
+                ) from None
 
 
 def check_mean_field(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
@@ -152,12 +156,12 @@ def check_mean_field(name: str, model_trace: poutine.Trace, guide_trace: poutine
     the same order in both is enough.
     """
     latents = [site_name for site_name, _ in _latents(guide_trace)]
-    if any((site["infer"] or {}).get("is_auxiliary") for _, site in _latents(guide_trace)):
+    if any(is_auxiliary(site) for _, site in _latents(guide_trace)):
         raise ValueError(
             f"{name}: the guide's latents are functions of sites of its own, as an autoguide's "
             "are, and have no divergence by themselves: use ELBO()"
         )
-    in_model = [site_name for site_name in sample_sites(model_trace) if site_name in latents]
+    in_model = [site_name for site_name, _ in sites(model_trace) if site_name in latents]
     if len(latents) > 1 and in_model != latents:
         raise ValueError(
             f"{name}: the guide draws {latents} in another order than the model, {in_model}, so "
@@ -181,7 +185,7 @@ def check_pathwise(name: str, model_trace: poutine.Trace, guide_trace: poutine.T
     for site_name, site in _latents(guide_trace):
         if not getattr(site["fn"], "has_rsample", False):
             raise ValueError(
-                f"{name}: draws of {_family(site['fn'])} at site {site_name!r} cannot be "
+                f"{name}: draws of {family(site['fn'])} at site {site_name!r} cannot be "
                 "reparameterized: use ELBO(), which has a score-function estimator"
             )
 
@@ -189,11 +193,10 @@ def check_pathwise(name: str, model_trace: poutine.Trace, guide_trace: poutine.T
 def check_density(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
     """No latent is a point mass, which has no density to weigh draws by."""
     latents = _latents(guide_trace)
-    if any((site["infer"] or {}).get("is_auxiliary") for _, site in latents):
+    if any(is_auxiliary(site) for _, site in latents):
         return  # an autoguide: its point masses are functions of sites that have densities
     for site_name, site in latents:
-        base = getattr(site["fn"], "base_dist", site["fn"])
-        if "Delta" in (type(site["fn"]).__name__, type(base).__name__):
+        if is_point(site):
             raise ValueError(
                 f"{name}: a point mass at site {site_name!r} has no density to weigh draws by: "
                 "use ELBO(), which trains an ordinary autoencoder"
@@ -209,7 +212,7 @@ def check_scores(name: str, model_trace: poutine.Trace, guide_trace: poutine.Tra
                 site["fn"].log_prob(site["value"].clone())
         except (KeyError, NotImplementedError):
             raise ValueError(
-                f"{name}: {_family(site['fn'])} at site {site_name!r} can score only its own "
+                f"{name}: {family(site['fn'])} at site {site_name!r} can score only its own "
                 f"draws, and {name} scores values anew: use ELBO() or IWAE()"
             ) from None
 
@@ -219,7 +222,7 @@ def check_whole(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trac
     scales = {
         site_name: site["scale"]
         for trace in (model_trace, guide_trace)
-        for site_name, site in sample_sites(trace).items()
+        for site_name, site in sites(trace)
     }
     if len({float(scale) for scale in scales.values()}) > 1:
         scaled = [site_name for site_name, scale in scales.items() if float(scale) != 1]
@@ -227,10 +230,3 @@ def check_whole(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trac
             f"{name}: sites {scaled} are scaled, as by a subsampled plate beside global latents, "
             "and the average of such weights bounds nothing: use ELBO()"
         )
-
-
-def _family(distribution: Any) -> str:
-    base = distribution
-    while hasattr(base, "base_dist") and type(base).__name__ == "Independent":
-        base = base.base_dist
-    return type(base).__name__.lstrip("_")

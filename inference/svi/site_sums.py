@@ -3,25 +3,20 @@
 import math
 from typing import Any
 
-import torch
 from pyro import poutine
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from aevb.inference.programs.guide_checks import sites
 
-__all__ = ["Sums", "latent_names", "sample_sites"]
-
-
-def sample_sites(trace: poutine.Trace) -> dict[str, Any]:
-    """The sample sites of a trace, without those that only choose a subsample."""
-    return dict(sites(trace))
+__all__ = ["Sums", "latent_names"]
 
 
 def latent_names(guide_trace: poutine.Trace) -> list[str]:
     """Sites that the guide draws, without those that count for nothing, such as input noise."""
     return [
         name
-        for name, site in sample_sites(guide_trace).items()
+        for name, site in sites(guide_trace)
         if not site["is_observed"] and getattr(site["fn"], "_mask", None) is not False
     ]
 
@@ -41,10 +36,10 @@ class Sums:
     def __init__(self, *traces: poutine.Trace, num_particles: int, nesting: int) -> None:
         self.num_particles = num_particles
         self.nesting = nesting
-        sites = [site for trace in traces for site in sample_sites(trace).values()]
-        self.per_datapoint = all(map(_in_data_plate, sites))
-        scales = {float(s["scale"]) for s in sites if not isinstance(s["scale"], Tensor)}
-        tensors = any(isinstance(site["scale"], Tensor) for site in sites)
+        found = [site for trace in traces for _, site in sites(trace)]
+        self.per_datapoint = all(map(_in_data_plate, found))
+        scales = {float(s["scale"]) for s in found if not isinstance(s["scale"], Tensor)}
+        tensors = any(isinstance(site["scale"], Tensor) for site in found)
         # of subsampled or tempered programs, what every site is multiplied by
         self.scale = scales.pop() if len(scales) == 1 and not tensors else math.nan
         if self.per_datapoint and math.isnan(self.scale):
@@ -63,7 +58,7 @@ class Sums:
         if log_prob is None:
             log_prob = site["fn"].log_prob(site["value"])
         scale = 1.0 if self.per_datapoint else site["scale"]
-        log_prob = _scaled(log_prob, scale, site["mask"])
+        log_prob = scale_and_mask(log_prob, scale, site["mask"])
         while log_prob.ndim < self.nesting:
             log_prob = log_prob.unsqueeze(0)
         if self.num_particles == 1:
@@ -75,11 +70,3 @@ class Sums:
 
 def _in_data_plate(site: Any) -> bool:
     return any(frame.name == "data" and frame.dim == -1 for frame in site["cond_indep_stack"])
-
-
-def _scaled(log_prob: Tensor, scale: Any, mask: Any) -> Tensor:
-    if isinstance(mask, bool):
-        mask = None if mask else torch.zeros_like(log_prob, dtype=torch.bool)
-    if mask is not None:
-        log_prob = torch.where(mask, log_prob, torch.zeros_like(log_prob))
-    return log_prob if isinstance(scale, float | int) and scale == 1 else log_prob * scale

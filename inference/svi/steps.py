@@ -27,8 +27,6 @@ _WORTH_TRACING = 8.0
 _WORTH_COMPILING = 60.0
 # Steps before `auto` looks at the clock; the first ones pay for allocation and caches.
 _TRIAL = 6
-
-
 # Between two comparisons of a graph with the program, for what Python may do late.
 _MOST_UNCHECKED = 4096
 
@@ -74,7 +72,7 @@ class EagerStep:
             bounds.append(bound)
             return -bound
 
-        if isinstance(optimizer, torch.optim.LBFGS) or needs_closure(optimizer):
+        if needs_closure(optimizer):
             optimizer.step(closure)  # type: ignore[arg-type]
         else:
             closure()  # before the step, whose hooks may look at the gradients
@@ -148,14 +146,7 @@ class Stepper:
         return _BLOCK.get(self._device.type, 1) if self._settled and self.level != "eager" else 1
 
     def many(self, inputs: list[tuple[Tensor, ...]]) -> Tensor:
-        """Make :attr:`block` steps as one.
-
-        Args:
-            inputs: Inputs of each step, of equal shapes.
-
-        Returns:
-            Sum of their bounds, float64.
-        """
+        """Make :attr:`block` steps of equal shapes as one; returns the float64 sum of bounds."""
         key = _shapes(inputs[0])
         step = self._graphs.get(key)
         if step is None or step.is_stale or step.is_detached or key in self._suspects:
@@ -184,11 +175,8 @@ class Stepper:
             return
         if self._wanted == "auto":
             self.level, self._settled = state["level"], state["settled"]
-        elif state["level"] != "eager" or self._optimizer_has_state():
+        elif state["level"] != "eager" or self._definition.optimizer.state:
             self._settle(self._wanted)
-
-    def _optimizer_has_state(self) -> bool:
-        return bool(self._definition.optimizer.state)
 
     def _make(self, inputs: tuple[Tensor, ...]) -> Tensor:
         key = _shapes(inputs)
@@ -261,7 +249,9 @@ class Stepper:
             try:
                 if self._refusal is not None:
                     raise self._refusal
-                others = self._others(inputs)
+                # tried out on an earlier step of these shapes as well, if it was another
+                earlier = self._earlier.get(_shapes(inputs), inputs)
+                others = [] if all(map(torch.equal, earlier, inputs)) else [earlier]
                 step = graph_step(self._definition, attempt, *inputs, others=others)
             except NotTraceableError as error:
                 reasons.append(str(error))
@@ -278,13 +268,6 @@ class Stepper:
         self._settle("eager")
         warnings.warn(f"training steps run eagerly: {reasons[-1]}", stacklevel=2)
         return None
-
-    def _others(self, inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
-        """The inputs of an earlier step of these shapes, if they were others."""
-        earlier = self._earlier.get(_shapes(inputs))
-        if earlier is None or all(map(torch.equal, earlier, inputs)):
-            return []
-        return [earlier]
 
     def _decide(self, steps_ahead: float) -> None:
         """After some steps at one level, go on to the next or stay."""

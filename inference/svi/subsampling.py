@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.arguments import Arguments
-from aevb.inference.programs.layouts import value_of
+from aevb.inference.programs.layouts import sites, value_of
 from aevb.inference.programs.protocol import ProgramPair, standing_for
-from aevb.inference.svi.site_sums import latent_names, sample_sites
+from aevb.inference.svi.site_sums import latent_names
 
 __all__ = ["Minibatch", "StandsFor", "read_minibatch", "refuse_overridden_subsamples"]
 
@@ -77,19 +78,12 @@ def read_minibatch(
 ) -> Minibatch:
     """Find out whether minibatches of a program must be scaled, from two of them.
 
-    Args:
-        program: Model and guide.
-        traces: Of model and guide at a minibatch.
-        num: Its datapoints.
-        other: Arguments for another number of datapoints, and this number.
-        num_datapoints: N, of all the data.
-
     Raises:
         ValueError: If latents of all datapoints share the program with something that grows with
             the minibatch in no plate, or in plates of another length, or that is scaled in part;
             or if the guide has parameters for the places of a minibatch.
     """
-    model, guide = (sample_sites(trace) for trace in traces)
+    model, guide = (dict(sites(trace)) for trace in traces)
     others = _others(program, other[0], guide, num)
     plates = _Plates(num, other[1] if others else None)
     for number, found in enumerate((model, guide)):
@@ -119,16 +113,17 @@ def read_minibatch(
 def refuse_overridden_subsamples(program: ProgramPair, arguments: Arguments) -> None:
     """Look for plates whose subsample is given, and which the guide's own draw would replace.
 
-    Args:
-        program: Model and guide.
-        arguments: Of both.
-
     Raises:
         ValueError: Names the plate, and how the guide gets the same subsample.
     """
     with torch.no_grad(), argument_checks(False):
         replayed, _ = _traces(program, arguments)
-        subsampled = [name for name, site in replayed.nodes.items() if _is_subsampled(site)]
+        nodes: dict[str, Any] = dict(replayed.nodes)
+        subsampled = [
+            name
+            for name, site in nodes.items()
+            if site_is_subsample(site) and len(site["value"]) < site["fn"].size
+        ]
         if not subsampled:
             return
         try:
@@ -234,7 +229,7 @@ def _others(
     with torch.no_grad(), argument_checks(False):
         try:
             traces = _traces(program, arguments)
-            return sample_sites(traces[0]), sample_sites(traces[1])
+            return dict(sites(traces[0])), dict(sites(traces[1]))
         except Exception as error:
             try:
                 alone = poutine.trace(program.model).get_trace(*arguments.args, **arguments.kwargs)
@@ -266,7 +261,7 @@ def _dependent(
             trace = poutine.trace(conditioned).get_trace(*other.args, **other.kwargs)
         except NotImplementedError:  # of a prior that cannot be drawn from
             return set()
-        again = sample_sites(trace)
+        again = dict(sites(trace))
     found = set()
     for name, site in model.items():
         if not site["is_observed"] or plates.holds(site) or name not in again:
@@ -305,9 +300,3 @@ def _own_scale(site: Any) -> float:
 
 def _close(first: float, second: float) -> bool:
     return math.isclose(first, second, rel_tol=1e-6)
-
-
-def _is_subsampled(site: Any) -> bool:
-    if site["type"] != "sample" or type(site["fn"]).__name__ != "_Subsample":
-        return False
-    return len(site["value"]) < site["fn"].size

@@ -65,16 +65,6 @@ class Run:
 class Training:
     """One run in progress; what changes is in its :class:`RunState`.
 
-    Args:
-        loss: Of a step.
-        reading: What is known of the program.
-        feed: The data.
-        optimizer: Of the loss's parameters.
-        schedule: Of the optimizer, or None.
-        settings: What must not change between the parts of the run.
-        level: How steps are made.
-        validation: As for :func:`fit`, like the rest.
-
     Raises:
         ValueError: If the folder holds a run that is not to be resumed, or another run.
     """

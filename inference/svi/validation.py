@@ -2,13 +2,12 @@
 
 import torch
 from pyro.infer import Trace_ELBO
-from torch import nn
 
 from aevb.inference.process import randomness
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.arguments import num_rows
 from aevb.inference.programs.program import data_plate_size, prepare
-from aevb.inference.programs.protocol import ProgramPair, stands_for
+from aevb.inference.programs.protocol import ProgramPair, evaluation_mode, stands_for
 from aevb.inference.svi.feeds import Data, evaluation_batches
 from aevb.inference.svi.subsampling import Minibatch
 
@@ -38,8 +37,6 @@ def mean_elbo(
         Nats per datapoint, for programs with a ``"data"`` plate or minibatches; else nats.
     """
     target = device or torch.device("cpu")
-    module = program if isinstance(program, nn.Module) else None
-    training = module is not None and module.training
     estimator = Trace_ELBO()
     total, rows = 0.0, 0
     plate: tuple[int, int] | None = None
@@ -47,10 +44,9 @@ def mean_elbo(
         randomness.stream(seed, "validation", target),
         torch.no_grad(),
         argument_checks(False),
+        evaluation_mode(program),
         minibatch.counted(program),
     ):
-        if module is not None:
-            module.eval()
         for arguments in evaluation_batches(data, batch_size, target):
             if plate is None:
                 plate = data_plate_size(prepare(program, arguments)[0]) or (1, 1)
@@ -64,6 +60,4 @@ def mean_elbo(
             number = minibatch.total or stands_for(program) or counted
             total += bound / number * size
             rows += size
-        if module is not None:
-            module.train(training)
     return total / rows
