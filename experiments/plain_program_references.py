@@ -1,4 +1,4 @@
-"""The truths of `tests/plain_programs.py` against Pyro's own sampler and density.
+"""The truths of `tests/helpers/plain_programs` against Pyro's own sampler and density.
 
 Each program is run by Pyro's NUTS, one draw at a time, and the draws' moments make a Student-t
 proposal in Pyro's unconstrained coordinates; importance sampling with it, whose weights come from
@@ -34,7 +34,7 @@ INFLATION = 1.2  # of the proposal's scale, so that weights are bounded
 
 def plain_programs() -> Any:
     """The module of programs, which lives with the tests."""
-    folder = str(Path(__file__).parent.parent / "tests")
+    folder = str(Path(__file__).parent.parent / "tests" / "helpers")
     if folder not in sys.path:
         sys.path.insert(0, folder)
     return importlib.import_module("plain_programs")
