@@ -97,9 +97,10 @@ def test_runs_with_own_classes_are_evaluated_by_another_process(tmp_path: Path) 
         "from aevb.models import StandardNormal\n\n\n"
         "@dataclass(frozen=True)\nclass Wide(StandardNormal):\n    scale: float = 2.0\n"
     )
+    brief = ["--num_samples", "5", "--limit", "5"]
     words = [
-        "train", "--data", "digits", "--model.prior", "wide.Wide", "--epochs", "1",
-        "--model.hidden", "[5]", "--num_samples", "5", "--limit", "5", "--out", "run",
+        "train", "--data", "digits", "--compile", "eager", "--model.prior", "wide.Wide",
+        "--epochs", "1", "--model.hidden", "[5]", "--batch_size", "400", *brief, "--out", "run",
     ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "aevb", *words], cwd=tmp_path, capture_output=True, text=True
@@ -108,7 +109,7 @@ def test_runs_with_own_classes_are_evaluated_by_another_process(tmp_path: Path) 
     (tmp_path / "elsewhere").mkdir()
     for state, code in ((os.environ["AEVB_STATE"], 0), (str(tmp_path / "of another user"), 2)):
         done = subprocess.run(
-            [sys.executable, "-m", "aevb", "evaluate", "../run", "--limit", "5"],
+            [sys.executable, "-m", "aevb", "evaluate", "../run", *brief],
             cwd=tmp_path / "elsewhere", capture_output=True, text=True,
             env={**os.environ, "AEVB_STATE": state},
         )  # fmt: skip

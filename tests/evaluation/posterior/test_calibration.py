@@ -137,7 +137,9 @@ def rejections(
     return 1 - sum(found) / seeds, math.sqrt(0.05 * 0.95 / seeds)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)]
+)
 def test_exact_posterior_is_rejected_one_time_in_twenty(dtype: torch.dtype) -> None:
     """Few datapoints at once, so that a calibration is made of many blocks."""
     rate, error = rejections(lambda fa: fa.guide, torch.zeros(100, 5, dtype=dtype), 100, 200)

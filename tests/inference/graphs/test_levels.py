@@ -153,7 +153,17 @@ CASES: dict[str, Callable[..., Run]] = {
 }
 
 
-@pytest.mark.parametrize("case", list(CASES))
+# Slow tests: by default Adam, RAdam, centered RMSprop, Adagrad, Nesterov and Adadelta stand for them.
+ALIKE = {
+    f"optimizer {name}"
+    for name in ("AdamW", "Adam, weight decay, amsgrad", "Adamax", "NAdam", "RMSprop", "SGD")
+}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=pytest.mark.slow if case in ALIKE else ()) for case in CASES],
+)
 def test_traced_steps_are_the_eager_ones(case: str) -> None:
     torch.manual_seed(1)
     eager = CASES[case](compile="eager", device="cpu")

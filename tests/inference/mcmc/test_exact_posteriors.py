@@ -105,7 +105,7 @@ def quadrature(x: Tensor) -> Tensor:
 
 def means_on_supports(seed: int) -> tuple[Tensor, Tensor]:
     x = torch.tensor([0.1, 0.8, 2.0, 4.0])
-    draws = hmc(constrained, x, num_chains=32, num_samples=500, num_warmup=300, seed=seed)
+    draws = hmc(constrained, x, num_chains=32, num_samples=250, num_warmup=200, seed=seed)
     values = torch.stack([draws.samples["rate"], draws.samples["share"]], -1).double()
     by_chain = values.mean(1)
     error = by_chain.std(0) / math.sqrt(len(by_chain))
@@ -204,10 +204,15 @@ LABELS = (LOGISTIC.sum(-1) + torch.linspace(-2, 2, 60) > 0).float()
 @pytest.mark.parametrize(
     ("model", "args", "shown"),
     [
-        (schools, SCHOOLS, lambda s: torch.cat([s["mu"][..., None], s["eta"]], -1)),
-        (logistic, (LOGISTIC, LABELS), lambda s: s["w"]),
+        pytest.param(
+            schools,
+            SCHOOLS,
+            lambda s: torch.cat([s["mu"][..., None], s["eta"]], -1),
+            id="eight schools",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(logistic, (LOGISTIC, LABELS), lambda s: s["w"], id="logistic regression"),
     ],
-    ids=["eight schools", "logistic regression"],
 )
 def test_draws_agree_with_pyros_own_nuts(
     model: Callable[..., Any], args: tuple[Any, ...], shown: Callable[..., Tensor]

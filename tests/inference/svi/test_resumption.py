@@ -59,6 +59,8 @@ TRACED = [
     "three particles",
     "patience that runs out",
 ]
+# Of these the slow ones: their optimizers and counters resume eagerly too, as do other graphs.
+LONG = {"Adagrad", "patience that runs out"}
 
 
 # Resumption
@@ -66,7 +68,13 @@ TRACED = [
 
 @pytest.mark.parametrize(
     ("case", "level"),
-    [*((case, "eager") for case in RESUMABLE), *((case, "traced") for case in TRACED)],
+    [
+        *((case, "eager") for case in RESUMABLE),
+        *(
+            pytest.param(case, "traced", marks=pytest.mark.slow if case in LONG else ())
+            for case in TRACED
+        ),
+    ],
 )
 def test_stopped_and_resumed_run_is_the_uninterrupted_one(
     case: str, level: str, digits: data.Dataset, tmp_path: Path
