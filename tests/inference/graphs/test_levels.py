@@ -153,7 +153,7 @@ CASES: dict[str, Callable[..., Run]] = {
 }
 
 
-# Slow tests: by default Adam, RAdam, centered RMSprop, Adagrad, Nesterov and Adadelta stand for them.
+# Slow tests; Adam, RAdam, centered RMSprop, Adagrad, Nesterov and Adadelta stand for them.
 ALIKE = {
     f"optimizer {name}"
     for name in ("AdamW", "Adam, weight decay, amsgrad", "Adamax", "NAdam", "RMSprop", "SGD")

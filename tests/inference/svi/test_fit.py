@@ -52,8 +52,8 @@ from small_trainings import (
         ({"resume": True}, "resume: needs the run folder out; got out=None"),
         ({"device": "gpu"}, "device: expected auto, cpu or cuda; got 'gpu'"),
         ({"device": "cuda"}, "this machine has no usable CUDA device; use cpu"),
-        ({"batch_size": 41}, r"batch_size is 41; expected 1\.\.40"),
-        ({"batch_size": 0}, r"batch_size is 0; expected 1\.\.40"),
+        ({"batch_size": 41}, r"batch_size: 41; expected 1\.\.40"),
+        ({"batch_size": 0}, r"batch_size: 0; expected 1\.\.40"),
         ({"weight_prior_scale": 0.0}, r"weight_prior_scale: must be positive; got 0\.0"),
         ({"weight_prior_scale": -1.0}, r"weight_prior_scale: must be positive; got -1\.0"),
         (
