@@ -210,7 +210,7 @@ def _svi(record: Any) -> tuple[SVI, Any]:
     guide = record.guide(model)
     guide(*record.args)  # an autoguide makes its parameters at the first call
     size, _ = data_plate_size(poutine.trace(model).get_trace(*record.args)) or (1, 1)
-    adam = pyro.optim.Adam({"lr": RATE, "eps": 1e-8 * size})
+    adam = pyro.optim.PyroOptim(torch.optim.Adam, {"lr": RATE, "eps": 1e-8 * size})
     return SVI(model, guide, adam, Trace_ELBO()), guide
 
 
@@ -253,8 +253,8 @@ def _sampled(record: Any, sizes: Sizes) -> list[str]:
         varies = truth.sds[name] > 0
         values = draws.samples[name].reshape(8, sizes.draws, -1)[..., varies]
         effective = effective_sample_size(values, chain_dim=0, sample_dim=1)
-        error = values.std((0, 1)) / effective.clamp(max=8.0 * sizes.draws).sqrt()
-        off = (values.mean((0, 1)) - mean[varies]).abs() / error
+        spread = values.std((0, 1)) / effective.clamp(max=8.0 * sizes.draws).sqrt()
+        off = (values.mean((0, 1)) - mean[varies]).abs() / spread
         worst = max(worst, float(off.max()))
     return [way, f"{worst:.1f}"]
 

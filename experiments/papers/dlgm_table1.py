@@ -1,6 +1,7 @@
 """Table 1 of the DLGM paper: test log-likelihoods on fixed binarized MNIST."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from aevb.experiments.reproduction.experiment import (
     Training,
 )
 
-__all__ = ["EXPERIMENTS", "dlgm_flags"]
+__all__ = ["EXPERIMENTS", "dlgm_flags", "dlgm_training"]
 
 # As quoted from the paper by others: the paper's own table was not read.
 _PUBLISHED = {
@@ -53,7 +54,15 @@ def dlgm_flags(row: str, seed: int, data: str = "mnist", epochs: int = 2000) -> 
     return flags | ({"algorithm": "wake-sleep"} if row == "wake-sleep" else {})
 
 
-def _training(row: str, seed: int, epochs: int, data: str) -> Training:
+def dlgm_training(row: str, seed: int, epochs: int, data: str = "mnist") -> Training:
+    """A run of the table, for other items to share.
+
+    Args:
+        row: Of the table.
+        seed: See :func:`dlgm_flags`.
+        epochs: Of the run.
+        data: The dataset.
+    """
     name = f"dlgm-{data}-{row.replace(' ', '-')}-seed{seed}"
     return Training(name, dlgm_flags(row, seed, data, epochs), epochs)
 
@@ -66,9 +75,9 @@ def _report(context: Context) -> Report:
         if row not in settings["rows"]:
             continue
         found = [
-            context.part(name, lambda name=name: judged(context, name))
+            context.part(name, partial(judged, context, name))
             for seed in settings["rows"][row]
-            for name in [_training(row, seed, settings["epochs"], settings["data"]).name]
+            for name in [dlgm_training(row, seed, settings["epochs"], settings["data"]).name]
         ]
         values = [-each["annealed_evidence"] for each in found]
         means[row] = values
@@ -120,7 +129,7 @@ def _budget(
     **settings: Any,
 ) -> Budget:  # fmt: skip
     trainings = tuple(
-        _training(row, seed, epochs, data)
+        dlgm_training(row, seed, epochs, data)
         for number in range(max(map(len, rows.values())))
         for row, seeds in rows.items() for seed in seeds[number : number + 1]
     )  # fmt: skip

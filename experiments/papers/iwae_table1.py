@@ -1,5 +1,6 @@
 """Table 1 of the IWAE paper on MNIST: negative log-likelihoods and active units."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from aevb.experiments.reproduction.experiment import (
 )
 from aevb.inference import ais_evidence, importance_evidence
 
-__all__ = ["EXPERIMENTS", "iwae_flags", "judged"]
+__all__ = ["EPOCHS", "EXPERIMENTS", "iwae_flags", "iwae_training", "judged"]
 
 # i = 0 to 7: 3^i epochs at 10^(-3 - i/7).
 _MILESTONES = (1, 4, 13, 40, 121, 364, 1093)
@@ -29,7 +30,7 @@ _PUBLISHED = {
     (2, 5, "ELBO"): (85.01, "17+5"), (2, 5, "IWAE"): (83.89, "21+5"),
 }  # fmt: skip
 # Epochs of the full budget; one layer with k = 1 goes through the whole schedule.
-_EPOCHS = {
+EPOCHS = {
     (1, 1, "ELBO"): _ALL_EPOCHS, (1, 5, "IWAE"): _MOST_EPOCHS, (1, 5, "ELBO"): _MOST_EPOCHS,
     (2, 1, "ELBO"): _MOST_EPOCHS, (2, 5, "IWAE"): _MOST_EPOCHS, (2, 5, "ELBO"): _MOST_EPOCHS,
     (1, 50, "IWAE"): 121,
@@ -62,7 +63,14 @@ def iwae_flags(layers: int, k: int, objective: str, data: str = "mnist") -> dict
     }  # fmt: skip
 
 
-def _training(row: tuple[int, int, str], epochs: int, data: str = "mnist") -> Training:
+def iwae_training(row: tuple[int, int, str], epochs: int, data: str = "mnist") -> Training:
+    """A run of the table.
+
+    Args:
+        row: Layers, k and objective; see :func:`iwae_flags`.
+        epochs: When it is done.
+        data: The dataset.
+    """
     layers, k, objective = row
     flags = iwae_flags(layers, k, objective, data)
     return Training(f"iwae-{data}-{layers}-{objective.lower()}-{k}", flags, epochs)
@@ -73,10 +81,8 @@ def _report(context: Context) -> Report:
     report = Report()
     for row in settings["rows"]:
         layers, k, objective = row
-        training = _training(row, settings["epochs"][row], settings["data"])
-        found = context.part(
-            training.name, lambda training=training: judged(context, training.name)
-        )
+        training = iwae_training(row, settings["epochs"][row], settings["data"])
+        found = context.part(training.name, partial(judged, context, training.name))
         nll, units = _PUBLISHED[row]
         is_gated = row == (1, 1, "ELBO") and settings["epochs"][row] == _ALL_EPOCHS
         report.rows.append(
@@ -161,11 +167,11 @@ def _budget(
     rows: tuple[tuple[int, int, str], ...], epochs: dict[Any, int], minutes: float,
     data: str = "mnist", **settings: Any,
 ) -> Budget:  # fmt: skip
-    trainings = tuple(_training(row, epochs[row], data) for row in rows)
+    trainings = tuple(iwae_training(row, epochs[row], data) for row in rows)
     return Budget(trainings, minutes, {"rows": rows, "epochs": epochs, "data": data, **settings})
 
 
-_ROWS = tuple(_EPOCHS)
+_ROWS = tuple(EPOCHS)
 EXPERIMENTS = [
     Experiment(
         "iwae-table1",
@@ -182,7 +188,7 @@ EXPERIMENTS = [
                 block=1000, annealed=20, chains=8, temperatures=500,
             ),
             "full": _budget(
-                _ROWS, _EPOCHS, 900, num_samples=5000, images=10_000, block=1000,
+                _ROWS, EPOCHS, 900, num_samples=5000, images=10_000, block=1000,
                 annealed=100, chains=16, temperatures=1000,
             ),
         },

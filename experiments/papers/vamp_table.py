@@ -1,5 +1,6 @@
 """Standard and VampPrior on dynamically binarized MNIST: the VampPrior paper's one-layer rows."""
 
+from functools import partial
 from typing import Any
 
 from aevb.experiments.papers.iwae_table1 import judged
@@ -46,7 +47,7 @@ def _report(context: Context) -> Report:
     ours = {}
     for prior, (published, deviation) in _PUBLISHED.items():
         training = _training(prior, settings["epochs"], settings["data"])
-        found = context.part(training.name, lambda name=training.name: judged(context, name))
+        found = context.part(training.name, partial(judged, context, training.name))
         ours[prior] = found["log_evidence"]
         is_full = context.budget_name == "full"
         band = (published - _TOLERANCE, published + _TOLERANCE) if is_full else None

@@ -12,6 +12,7 @@ import torch
 from aevb import data
 from aevb.experiments.reproduction.experiment import Budget, BudgetName
 from aevb.models import LatentVariableModel
+from aevb.models.composed import ComposedModel
 
 __all__ = ["Context", "Opened"]
 
@@ -88,15 +89,19 @@ class Context:
         """
         return data.load(name, root=self.data_root, binarize=binarize, seed=seed)
 
-    def open(self, name: str, epoch: int | None = None) -> Opened:
+    def open(self, name: str, epoch: int | None = None, at_means: bool = True) -> Opened:
         """A training run of this budget.
 
         Args:
             name: Of the training.
             epoch: A stop of it; None for its end.
+            at_means: Give latent weights the means of their posterior; otherwise the model keeps
+                the posterior.
         """
         folder = self.runs / name
         model, dataset = self.reopen(folder, epoch)
+        if at_means and isinstance(model, ComposedModel):
+            model = model.at_mean_weights()
         return Opened(folder, model, dataset, read_history(folder))
 
     def part(self, name: str, compute: Callable[[], T]) -> T:

@@ -16,6 +16,7 @@ from aevb.experiments.reproduction.experiment import BudgetName, Experiment, Rep
 __all__ = ["RECORD", "write"]
 
 RECORD = "result.json"
+BAR = r"\|"  # one that ends no cell, as in p(x|z)
 _COLUMNS = ("what", "quantity", "ours", "published", "difference", "band", "inside")
 
 
@@ -99,7 +100,7 @@ def _markdown(header: list[str], table: list[list[Any]]) -> list[str]:
     if not table:
         return []
     rows = [header, ["---"] * len(header), *table]
-    return [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
+    return [f"| {' | '.join(str(cell).replace('|', BAR) for cell in row)} |" for row in rows]
 
 
 def _write_csv(path: Path, rows: list[Any]) -> None:

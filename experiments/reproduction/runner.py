@@ -11,6 +11,7 @@ from aevb.experiments.reproduction import results
 from aevb.experiments.reproduction.catalog import experiments
 from aevb.experiments.reproduction.context import Context
 from aevb.experiments.reproduction.experiment import BudgetName, Experiment, Report
+from aevb.experiments.reproduction.pictures import style
 from aevb.experiments.reproduction.summary import summarize
 from aevb.experiments.reproduction.trainings import folder_at, state, train
 
@@ -62,7 +63,8 @@ def reproduce(
         reopen=lambda path, epoch: reopen(folder_at(path, epoch)),
     )
     began = time.perf_counter()
-    report = experiment.report(context)
+    with style():
+        report = experiment.report(context)
     if budget == "quick":  # on other data than the paper's, and for too short a time
         report.rows = [replace(row, published=None, band=None) for row in report.rows]
         report.claims = []

@@ -130,6 +130,7 @@ class LogDensity:
         Args:
             args: Of the model.
         """
+        _ = self._joint.way  # found once, for all that follow
         other = copy.copy(self)
         other._joint = self._joint.at(*args, num_datapoints=self.layout.num_datapoints)
         return other

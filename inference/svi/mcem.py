@@ -178,6 +178,7 @@ class _ChainFeed(Feed):
         ]
         self.chains = torch.cat(starts)  # (N, dim), unconstrained
         self.log_step = torch.zeros((), dtype=self.chains.dtype, device=self.device) - 2.0
+        self._example = next(super().examples(1 if batch_size else None))
         self.names = list(self._values(self._densities[max(self._densities)], starts[0]))
 
     def _density(self, arguments: Arguments) -> LogDensity:
@@ -277,10 +278,6 @@ class _ChainFeed(Feed):
             u = self.chains[start : start + density.batch]
             start += density.batch
             yield Arguments((*arguments.args, *self._values(density, u).values()))
-
-    @property
-    def _example(self) -> Arguments:
-        return next(super().examples(1 if self.batch_size else None))
 
     @property
     def epoch(self) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of
+from aevb.inference.programs.layouts import value_of
 from aevb.inference.programs.protocol import ProgramPair
 from aevb.inference.programs.simulate import simulate, unobserved
 from aevb.inference.svi.feeds import Data
@@ -75,12 +76,10 @@ class WakeSleepEstimator(Estimator):
             elbo = log_p - awake.log_prob_sum()
             dream = poutine.trace(unobserved(model)).get_trace(*args)
         dreamt = [
-            value if name is None else dream.nodes[name]["value"].to(value.dtype)
+            value if name is None else value_of(dream, name).to(value.dtype)
             for value, name in zip(args, self._sources, strict=True)
         ]
-        latents = {
-            name: dream.nodes[name]["value"] for name in latent_names(awake) if name in dream
-        }
+        latents = {name: value_of(dream, name) for name in latent_names(awake) if name in dream}
         recognized = poutine.trace(poutine.condition(guide, data=latents)).get_trace(*dreamt)
         log_q = recognized.log_prob_sum()
         surrogate = log_p + log_q
@@ -94,7 +93,7 @@ class WakeSleepEstimator(Estimator):
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """−ELBO; gradients are added to the parameters'."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return float(loss.detach())
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:

@@ -51,7 +51,7 @@ def reproduce(
 
     def opened(folder: Path) -> tuple[Any, Any]:
         saved = reopen(folder)
-        return saved.at_means, saved.dataset
+        return saved.model, saved.dataset
 
     report = runner.reproduce(
         name, budget, data_root, runs, out, opened, threads,
