@@ -73,8 +73,7 @@ def fixture_run(finished: Path) -> Path:
 def fixture_aevb(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     def call(*words: object) -> tuple[int, str]:
         capfd.readouterr()
-        code = main([str(word) for word in words])
-        return code, capfd.readouterr().err
+        return main([str(word) for word in words]), capfd.readouterr().err
 
     return call
 
@@ -332,8 +331,7 @@ def forget() -> None:
 
 def evaluated(aevb: Any, *words: object) -> tuple[int, str]:
     forget()
-    result: tuple[int, str] = aevb("evaluate", "run", "--limit", 2, "--num_samples", 2, *words)
-    return result
+    return aevb("evaluate", "run", "--limit", 2, "--num_samples", 2, *words)
 
 
 def test_run_of_ones_own_opens_until_its_files_change(aevb: Any) -> None:

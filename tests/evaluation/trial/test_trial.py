@@ -72,7 +72,7 @@ def test_narrow_guide_is_said_to_be_too_narrow(oracle: Any) -> None:
     trial = trial_of(fa.model, misscaled_guide(fa, 0.8), x)
     figures = trial.summary()["calibration"]
     assert figures["p_value"] < FALSE_ALARM_RATE
-    # of each latent its closed form is 8.9 standard errors: tests/test_calibration.py
+    # of each latent its closed form is 8.9 standard errors: posterior/test_calibration.py
     rows = [figures["dimensions"][f"z[{dim}]"] for dim in range(3)]
     assert [row["fault"] for row in rows] == ["too narrow"] * 3
     sentence = said(trial, "not calibrated")
