@@ -336,7 +336,7 @@ EXPERIMENTS = [
         "AEVB figure 2, Frey faces",
         _SOURCE,
         {
-            "quick": _budget("digits", {2: 1e4}, 1),
+            "quick": _budget("digits", {2: 4e3}, 1),
             "standard": _budget("frey-face", dict.fromkeys((2, 10), 2e6), 25, (10, 2e5)),
             "full": _budget("frey-face", dict.fromkeys(_FREY_SIZES, 1e8), 240, (10, 1e6)),
         },

@@ -323,11 +323,11 @@ EXPERIMENTS = [
                 warmup=150,
             ),
             "full": _budget(
-                120,
+                330,
                 *_paper(2000, 20, 1e8),
                 masks=tuple(MASKS),
                 steps=(1, 2, 5, 10, 30, 100, 300),
-                images=100,
+                images=50,
                 drawn=2,
                 draws=250,
                 warmup=500,

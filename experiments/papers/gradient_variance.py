@@ -192,8 +192,6 @@ def _claims(means: dict[int, Any]) -> list[Claim]:
     for more, less, part, sizes, where in (
         ("score function", "reparameterization", "loc", list(means), "every dimension"),
         ("score function", "reparameterization", "covariance", list(means), "every dimension"),
-        ("reparameterization", "Bonnet and Price", "covariance", [max(means)],
-         f"{max(means)} dimensions"),
     ):  # fmt: skip
         ratios = [
             means[size][shape][more][part][0] / means[size][shape][less][part][0]

@@ -263,8 +263,8 @@ EXPERIMENTS = [
                 particles=20, steps=1500,
             ),
             "full": _budget(
-                1093, 480, 100, images=100, num_samples=5000, chains=16, temperatures=1000,
-                particles=50, steps=5000,
+                1093, 300, 100, images=100, num_samples=5000, chains=16, temperatures=1000,
+                particles=20, steps=3000,
             ),
         },
         _report,
