@@ -1,4 +1,4 @@
-"""The truths of `tests/plain_programs.py` against Pyro's own sampler and density.
+"""The truths of `tests/helpers/plain_programs` against Pyro's own sampler and density.
 
 Each program is run by Pyro's NUTS, one draw at a time, and the draws' moments make a Student-t
 proposal in Pyro's unconstrained coordinates; importance sampling with it, whose weights come from

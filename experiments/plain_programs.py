@@ -1,8 +1,8 @@
 """Programs as Pyro's users write them: how they are trained, sampled and weighed.
 
-Each program of `tests/plain_programs.py` is trained for some steps beside ``pyro.infer.SVI`` from
-the same parameters and the same random state, sampled by HMC, and weighed by importance sampling
-and annealing, against its exact posterior.
+Each program of `tests/helpers/plain_programs` is trained for some steps beside ``pyro.infer.SVI``
+from the same parameters and the same random state, sampled by HMC, and weighed by importance
+sampling and annealing, against its exact posterior.
 
 Run: ``python -m experiments.plain_programs``; minutes, on a machine that is otherwise idle, for
 its times mean nothing on another. ``--programs NAME ...`` for some, ``--quick`` to see it work.
@@ -113,7 +113,7 @@ def row(record: Any, sizes: Sizes) -> str:
 
 def plain_programs() -> Any:
     """The module of programs, which lives with the tests."""
-    folder = str(Path(__file__).parent.parent / "tests")
+    folder = str(Path(__file__).parent.parent / "tests" / "helpers")
     if folder not in sys.path:
         sys.path.insert(0, folder)
     return importlib.import_module("plain_programs")

@@ -11,6 +11,7 @@ import torch
 # The tensors of the tests are small: a second thread costs more than it brings, and far more
 # when another process competes for the core.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,8 @@
 """Other libraries' insides, replaced for a while.
 
 A replacement holds for the thread that asks for it; others go on with the original, and one that
-asks meanwhile waits. ``tests/test_patches.py`` fails where a library has changed.
+asks meanwhile waits. ``tests/inference/process/test_patches.py`` fails where a library has
+changed.
 """
 
 import functools

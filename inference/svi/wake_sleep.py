@@ -16,12 +16,24 @@ from aevb.inference.programs.protocol import ProgramPair
 from aevb.inference.programs.simulate import simulate, unobserved
 from aevb.inference.svi.feeds import Data
 from aevb.inference.svi.fit import fit
-from aevb.inference.svi.objectives import Objective, Requirement
+from aevb.inference.svi.objectives import Objective
 from aevb.inference.svi.requirements import check_scores
 from aevb.inference.svi.site_sums import latent_names
 from aevb.inference.svi.training import Run
 
 __all__ = ["WakeSleep", "wake_sleep"]
+
+
+def _check_sites(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+    """What the model dreams is all that the guide draws."""
+    for site_name in latent_names(guide_trace):
+        site = guide_trace.nodes[site_name]
+        if site_name not in model_trace and not counts_for_nothing(site):
+            raise ValueError(
+                f"{name}: site {site_name!r} of the guide is none of the model's, as in an "
+                "autoguide, so that no dream holds a value for it: write a guide that draws the "
+                "model's latents given the data, or use ELBO()"
+            )
 
 
 @dataclass(frozen=True)
@@ -50,12 +62,11 @@ class WakeSleep(Objective):
         True
     """
 
+    _requirements = (check_scores, _check_sites)
+
     def estimator(self) -> Estimator:
         """A Pyro loss whose value is −ELBO and whose gradient is that of both phases."""
         return WakeSleepEstimator()
-
-    def _requirements(self) -> tuple[Requirement, ...]:
-        return (check_scores, _check_sites)
 
 
 class WakeSleepEstimator(Estimator):
@@ -126,18 +137,6 @@ def wake_sleep(program: ProgramPair, data: Data, **settings: Any) -> Run:
         4
     """
     return fit(program, data, objective=WakeSleep(), **settings)
-
-
-def _check_sites(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
-    """What the model dreams is all that the guide draws."""
-    for site_name in latent_names(guide_trace):
-        site = guide_trace.nodes[site_name]
-        if site_name not in model_trace and not counts_for_nothing(site):
-            raise ValueError(
-                f"{name}: site {site_name!r} of the guide is none of the model's, as in an "
-                "autoguide, so that no dream holds a value for it: write a guide that draws the "
-                "model's latents given the data, or use ELBO()"
-            )
 
 
 def _data_places(

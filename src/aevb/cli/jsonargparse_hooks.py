@@ -1,8 +1,8 @@
 """What jsonargparse has no setting for: two of its functions, wrapped.
 
-Written for jsonargparse 4.53; ``tests/test_jsonargparse_hooks.py`` knows the lines that it relies
-on. Both functions are wrapped once, when this file is imported, and do what they always did but
-within :func:`hooked`, which holds for one thread alone.
+Written for jsonargparse 4.53; ``tests/cli/test_jsonargparse_hooks.py`` knows the lines that it
+relies on. Both functions are wrapped once, when this file is imported, and do what they always did
+but within :func:`hooked`, which holds for one thread alone.
 """
 
 import inspect
