@@ -13,7 +13,16 @@ from pyro.infer.autoguide import AutoNormal
 from torch import Tensor
 
 from aevb import data, inference, models
-from aevb.inference import ELBO, IWAE, BetaELBO, DReG, FreeBits, Objective, StickingTheLanding
+from aevb.inference import (
+    ELBO,
+    IWAE,
+    BetaELBO,
+    DReG,
+    FreeBits,
+    Objective,
+    StickingTheLanding,
+    WakeSleep,
+)
 
 from objective_programs import X, estimator, vae
 
@@ -29,6 +38,7 @@ OBJECTIVES: list[Objective] = [
     DReG(4),
     BetaELBO(2.0, warmup_steps=7),
     FreeBits(0.1),
+    WakeSleep(),
 ]
 
 

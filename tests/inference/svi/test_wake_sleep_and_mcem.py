@@ -18,7 +18,7 @@ from aevb.inference.svi.wake_sleep import WakeSleepEstimator
 N, FEATURES, LATENTS = 400, 5, 2
 SETTINGS: dict[str, Any] = {
     "batch_size": 100, "learning_rate": 0.05, "compile": "traced",
-    "schedule": lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.97),
+    "schedule": lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.975),
 }  # fmt: skip
 # By how much the mean log-likelihood of the best parameters exceeds that of the true ones, on
 # average: half their number over N. Half of that is well within the error of the data.
@@ -53,7 +53,7 @@ def short_of_best(train: Any, x: Tensor, epochs: int) -> float:
 
 def test_wake_sleep_reaches_the_maximum(data: Tensor) -> None:
     """With the exact posterior for a guide, whose score under the model's dreams has mean zero."""
-    assert 0 <= short_of_best(inference.wake_sleep, data, 120) < TOLERANCE
+    assert 0 <= short_of_best(inference.wake_sleep, data, 150) < TOLERANCE
 
 
 def test_awake_with_draws_of_the_prior_it_does_not(
@@ -66,7 +66,7 @@ def test_awake_with_draws_of_the_prior_it_does_not(
         return -seen.log_prob_sum()
 
     monkeypatch.setattr(WakeSleepEstimator, "differentiable_loss", blind)
-    assert short_of_best(inference.wake_sleep, data, 120) > 5 * TOLERANCE
+    assert short_of_best(inference.wake_sleep, data, 150) > 5 * TOLERANCE
 
 
 def inference_gap(data: Tensor) -> float:
@@ -75,16 +75,23 @@ def inference_gap(data: Tensor) -> float:
     right = models.ProbabilisticPCA((FEATURES,), LATENTS)
     inference.fit(right, data, epochs=40, **SETTINGS)
     pupil = models.ProbabilisticPCA((FEATURES,), LATENTS, models.FullNormal())
+    models.SmallNormal(0.1).draw(pupil)  # from a start that is not lost in the tails
     for part in ("decoder", "noise"):
         getattr(pupil, part).load_state_dict(getattr(right, part).state_dict())
         getattr(pupil, part).requires_grad_(False)
-    inference.wake_sleep(pupil, data, epochs=120, **SETTINGS)
+    slowly = {"schedule": lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.985)}
+    inference.wake_sleep(pupil, data, epochs=300, **{**SETTINGS, **slowly})
     evidence = inference.importance_evidence(pupil.model, pupil.guide, data, num_samples=500)
     return float((pupil.log_evidence(data) - evidence.elbo).mean())
 
 
+# What a guide of 30 parameters lacks, on average, that was fitted to the N dreams of one pass, is
+# half of 30 / N nats; five times that.
+GAP_TOLERANCE = 5 * 30 / 2 / N
+
+
 def test_the_guide_learns_the_exact_posterior_from_dreams(data: Tensor) -> None:
-    assert inference_gap(data) < TOLERANCE
+    assert inference_gap(data) < GAP_TOLERANCE
 
 
 def test_without_dreams_it_does_not(data: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,11 +103,11 @@ def test_without_dreams_it_does_not(data: Tensor, monkeypatch: pytest.MonkeyPatc
         return -seen.log_prob_sum() + 0 * recognized.log_prob_sum()
 
     monkeypatch.setattr(WakeSleepEstimator, "differentiable_loss", sleepless)
-    assert inference_gap(data) > 5 * TOLERANCE
+    assert inference_gap(data) > 5 * GAP_TOLERANCE
 
 
 def test_monte_carlo_em_reaches_the_maximum(data: Tensor) -> None:
-    assert 0 <= short_of_best(inference.mcem, data, 120) < TOLERANCE
+    assert 0 <= short_of_best(inference.mcem, data, 150) < TOLERANCE
 
 
 def test_with_chains_that_stand_still_it_does_not(
@@ -112,7 +119,7 @@ def test_with_chains_that_stand_still_it_does_not(
         return state, still(state, *rest)[1]
 
     monkeypatch.setattr(mcem_module.kernel, "step", step)
-    assert short_of_best(inference.mcem, data, 120) > 5 * TOLERANCE
+    assert short_of_best(inference.mcem, data, 150) > 5 * TOLERANCE
 
 
 def test_chains_accept_as_often_as_asked(data: Tensor) -> None:
