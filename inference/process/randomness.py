@@ -91,7 +91,12 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         True
     """
     before = capture(device)
-    seed_everything(seed)
+    torch.default_generator.manual_seed(seed)  # of no other device
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)
     try:
         yield
     finally:

@@ -40,8 +40,9 @@ def compiled_step(
     scales nothing by itself; made as :func:`fit` makes its own. The first call is an ordinary
     step, in which the optimizer makes its state; the second records the graph, compares it with
     the program, and compiles it; later ones run it. The random numbers are those of torch's
-    global generators. The programs run once before, in evaluation mode, so that lazy parameters
-    exist.
+    global generators. Gradients go to the optimizer alone: ``.grad`` is empty afterwards, and
+    hooks on its accumulation do not run. The programs run once before, in evaluation mode, so that lazy
+    parameters exist.
 
     Args:
         program: One of our models, or ``Program(model, guide)``; trained in place, in the mode
@@ -111,7 +112,8 @@ class CompiledStep:
     ) -> None:
         self.optimizer = optimizer
         self._loss, self._stepper, self._form = loss, stepper, form
-        self._shapes = [tensor.shape for tensor in inputs]
+        self._shapes = [(tensor.shape, tensor.dtype) for tensor in inputs]
+        self._held = sum(len(group["params"]) for group in self.optimizer.param_groups)
         self._is_training = loss.program.training
         self._made = 0
 
@@ -130,6 +132,7 @@ class CompiledStep:
         Returns:
             The bound before the update, a scalar in nats; NaN and infinity are not looked for.
         """
+        self._refuse_other_training()
         form, inputs = _taken_apart(args, kwargs)
         self._made += 1
         if self._is_like_example(form, inputs):
@@ -162,9 +165,17 @@ class CompiledStep:
                     total += self(*batch)
         return total
 
+    def _refuse_other_training(self) -> None:
+        """What is trained is settled when the step is made."""
+        frozen = not all(parameter.requires_grad for parameter in self._loss.parameters)
+        held = sum(len(group["params"]) for group in self.optimizer.param_groups)
+        if frozen or held != self._held:
+            what = "a parameter was frozen" if frozen else "the optimizer got other parameters"
+            raise ValueError(f"optimizer: {what} since this step was made; make another")
+
     def _is_like_example(self, form: "_Form", inputs: Sequence[Tensor]) -> bool:
         return (
-            [tensor.shape for tensor in inputs] == self._shapes
+            [(tensor.shape, tensor.dtype) for tensor in inputs] == self._shapes
             and self._form.holds(form)
             and self._loss.program.training == self._is_training
         )

@@ -1,5 +1,7 @@
 """Monte Carlo expectation maximization: the model learns from chains of its own posteriors."""
 
+import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,13 +16,14 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from aevb.inference.graphs.compile import graph_function
 from aevb.inference.graphs.tracing import NotTraceableError
 from aevb.inference.mcmc import kernel
+from aevb.inference.mcmc.adaptation import first_step_size
 from aevb.inference.mcmc.integrators import Point
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import pick_device
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.arguments import Arguments
 from aevb.inference.programs.log_density import LogDensity
-from aevb.inference.programs.protocol import ProgramPair, as_module, own_check
+from aevb.inference.programs.protocol import ProgramPair, as_module, evaluation_mode, own_check
 from aevb.inference.svi.feeds import Data, Feed
 from aevb.inference.svi.fit import fit
 from aevb.inference.svi.objectives import Objective
@@ -30,6 +33,8 @@ __all__ = ["mcem"]
 
 # By how much the log of the step size follows an acceptance rate that is off its target.
 _GAIN = 0.05
+# Below it, chains stand still for most of the time.
+_LEAST_ACCEPTANCE = 0.5
 
 
 def mcem(
@@ -95,6 +100,12 @@ def mcem(
     given = _GivenLatents(module, feed.names)
     run = fit(given, feed, objective=objective, batch_size=batch_size, seed=seed, device=target,
               **settings)  # fmt: skip
+    if feed.rate < _LEAST_ACCEPTANCE:
+        warnings.warn(
+            f"mcem: at the end the chains accepted {feed.rate:.0%} of their proposals, and the "
+            "weights learned from draws that hardly move: train longer, or rescale the latents",
+            stacklevel=2,
+        )
     return replace(run, program=module.eval())
 
 
@@ -177,7 +188,9 @@ class _ChainFeed(Feed):
             for arguments in super().examples(batch_size)
         ]
         self.chains = torch.cat(starts)  # (N, dim), unconstrained
-        self.log_step = torch.zeros((), dtype=self.chains.dtype, device=self.device) - 2.0
+        # NaN until the first minibatch has shown what its chains accept
+        self.log_step = torch.full((), math.nan, dtype=self.chains.dtype, device=self.device)
+        self.rate = objective.target_accept  # running mean of acceptance rates
         self._example = next(super().examples(1 if batch_size else None))
         self.names = list(self._values(self._densities[max(self._densities)], starts[0]))
 
@@ -205,7 +218,8 @@ class _ChainFeed(Feed):
         """The tensors of the programs' arguments, and the values of the latents."""
         if self._left == 0:
             positions = super().next()
-            with torch.no_grad(), argument_checks(False):
+            # in evaluation mode: dropout would change the density in the middle of a trajectory
+            with torch.no_grad(), argument_checks(False), evaluation_mode(self.program):
                 self._inputs = self._drawn(super().present(*positions), positions)
             self._left = self.objective.updates_per_draw
         self._left -= 1
@@ -217,15 +231,19 @@ class _ChainFeed(Feed):
         flat, self._structure = tree_flatten(arguments.args)
         u = self.chains[positions[0]] if positions else self.chains
         evaluate = self._evaluation(density, flat, u.unsqueeze(0))
+        state = kernel.init(u.unsqueeze(0), evaluate)
+        if bool(self.log_step.isnan()):
+            steps_of_one = first_step_size(evaluate, state, torch.ones_like(u))
+            self.log_step = steps_of_one.min().log().to(u.dtype)
         step = self.log_step.exp().expand(len(u))
         steps = torch.full((len(u),), self.objective.num_steps, device=self.device)
-        state = kernel.init(u.unsqueeze(0), evaluate)
         state, info = kernel.step(state, evaluate, step, torch.ones_like(u), steps)
         if positions:
             self.chains[positions[0]] = state.u[0]
         else:
             self.chains = state.u[0]
         rate = info.acceptance_rate.mean().to(self.log_step.dtype)
+        self.rate += _GAIN * (float(rate) - self.rate)
         self.log_step = self.log_step + _GAIN * (rate - self.objective.target_accept)
         tensors = [leaf for leaf in flat if isinstance(leaf, Tensor)]
         return (*tensors, *self._values(density, state.u[0]).values())
@@ -303,7 +321,7 @@ class _ChainFeed(Feed):
         """The minibatches' state, the chains and the draws in use."""
         return {
             "feed": super().state_dict(), "chains": self.chains, "log_step": self.log_step,
-            "left": self._left, "inputs": list(self._inputs),
+            "left": self._left, "rate": self.rate, "inputs": list(self._inputs),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -311,5 +329,5 @@ class _ChainFeed(Feed):
         super().load_state_dict(state["feed"])
         self.chains = state["chains"].to(self.device).clone()
         self.log_step = state["log_step"].to(self.device)
-        self._left = state["left"]
+        self._left, self.rate = state["left"], state["rate"]
         self._inputs = tuple(value.to(self.device) for value in state["inputs"])

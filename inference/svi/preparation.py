@@ -99,7 +99,7 @@ def prepare_training(
     with standing_for(program, feed.num_datapoints):
         for number, arguments in enumerate(feed.examples(feed.batch_size)):
             if check is not None:
-                check(*arguments.args)
+                check(*arguments.args, **arguments.kwargs)
             if number == 0 or check is None:
                 traces = prepare(program, arguments)
             if number == 0:
@@ -119,7 +119,7 @@ def prepare_training(
                             objective.check(*prepare(program, next(feed.examples(num))))
         if check is not None and validation is not None:
             for arguments in evaluation_batches(validation, feed.batch_size, feed.device):
-                check(*arguments.args)
+                check(*arguments.args, **arguments.kwargs)
 
     parameters = [p for p in program.parameters() if p.requires_grad]
     if not parameters:

@@ -83,7 +83,7 @@ class WakeSleepEstimator(Estimator):
             ValueError: If it cannot be told which arguments are the data.
         """
         if self._sources is None:
-            self._sources = _data_places(model, args, kwargs)
+            self._sources = _data_places(model, guide, args, kwargs)
         with torch.no_grad():
             awake = poutine.trace(guide).get_trace(*args)
         seen = poutine.trace(poutine.replay(model, trace=awake)).get_trace(*args)
@@ -140,7 +140,7 @@ def wake_sleep(program: ProgramPair, data: Data, **settings: Any) -> Run:
 
 
 def _data_places(
-    model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[str | None, ...]:
     """The observed site that each argument is the data of."""
     if kwargs:
@@ -153,5 +153,16 @@ def _data_places(
         raise ValueError(
             f"WakeSleep: sites {sorted(simulation.hidden)} observe what is no argument, so that "
             "the guide could not see what the model dreams"
+        )
+    with torch.no_grad(), randomness.stream(0, "recognition", device_of(model, args=args)):
+        draws = poutine.trace(guide).get_trace(*args)
+        scores = [
+            poutine.trace(poutine.replay(guide, trace=draws)).get_trace(*given).log_prob_sum()
+            for given in (args, simulation.args)
+        ]
+    if bool(scores[0] == scores[1]):
+        raise ValueError(
+            "WakeSleep: the guide has the same density at other data, so that no dream teaches it "
+            "anything: let it look at its arguments, or use ELBO()"
         )
     return simulation.sources

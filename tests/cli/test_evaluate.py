@@ -146,6 +146,7 @@ def test_trial_writes_its_report(run: Path, aevb: Any) -> None:
     assert not list(run.glob(".*partial"))
 
 
+@pytest.mark.filterwarnings("ignore:HMC. chains of datapoints")  # 30 draws need not mix
 @pytest.mark.parametrize("pattern", ["random", "square"])
 def test_hidden_values_are_filled_in(pattern: str, run: Path, aevb: Any) -> None:
     code, out, _ = aevb(

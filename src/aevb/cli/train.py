@@ -16,6 +16,7 @@ from aevb import evaluation, inference
 from aevb.cli.evaluate import evaluate
 from aevb.cli.runs import CONFIG, REPORT, Device, SavedRun, build_model, check, write_record
 from aevb.inference import ELBO, Objective
+from aevb.inference.process.randomness import stream
 from aevb.models import VAE, Initializer, LatentVariableModel, Likelihood
 
 __all__ = ["train"]
@@ -98,11 +99,11 @@ def train(
     target = inference.pick_device(device)
     check(num_samples=num_samples, limit=limit)  # now, and not when the training is done
     dataset = datasets.load(data, root=data_root, binarize=binarize, seed=seed)
-    torch.manual_seed(seed)
-    built = build_model(model, dataset)
     training, watched = _splits(dataset, train_on, num_train, validate_on, patience)
-    if initializer is not None:
-        initializer(built, training.evaluation().mean(0))
+    with stream(seed, "weights", torch.device("cpu")):
+        built = build_model(model, dataset)
+        if initializer is not None:
+            initializer(built, training.evaluation().mean(0))
     _warn_of_binary_data(built, dataset)
     folder = resume or out or Path("runs") / f"{Path(data).stem}-{datetime.now():%Y%m%d-%H%M%S}"
     if resume is None and (folder / inference.CHECKPOINT).exists():
@@ -199,6 +200,10 @@ def _splits(
         training = training.joined(dataset.validation)
     if validate_on == "test" and patience is not None:
         raise ValueError("patience: would choose the weights by the test split")
+    if num_train is not None and not 1 <= num_train <= len(training):
+        raise ValueError(
+            f"num_train: must be from 1 to {len(training):,}, all there are; got {num_train}"
+        )
     watched = {"validation": dataset.validation, "test": dataset.test, "none": None}[validate_on]
     return training.first(num_train), watched if watched is not None and len(watched) else None
 

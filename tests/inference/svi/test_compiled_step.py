@@ -203,3 +203,18 @@ def test_program_stands_for_itself_between_the_steps_of_fit() -> None:
     inference.fit(program, X, epochs=2, batch_size=20, schedule=Schedule, device="cpu")
     assert set(seen) == {33}
     assert program.stands_for == 33
+
+
+def test_what_is_trained_cannot_change_under_a_step() -> None:
+    model, x = models.FactorAnalysis((5,), 2), torch.randn(20, 5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    step = inference.compiled_step(model, optimizer, inference.ELBO(), x, compile="traced")
+    step(x)
+    first = next(model.parameters()).requires_grad_(False)
+    with pytest.raises(ValueError, match="a parameter was frozen"):
+        step(x)
+    first.requires_grad_(True)
+    step(x)
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(2))]})
+    with pytest.raises(ValueError, match="got other parameters"):
+        step(x)
