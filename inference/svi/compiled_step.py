@@ -41,8 +41,8 @@ def compiled_step(
     step, in which the optimizer makes its state; the second records the graph, compares it with
     the program, and compiles it; later ones run it. The random numbers are those of torch's
     global generators. Gradients go to the optimizer alone: ``.grad`` is empty afterwards, and
-    hooks on its accumulation do not run. The programs run once before, in evaluation mode, so that lazy
-    parameters exist.
+    hooks on its accumulation do not run. The programs run once before, in evaluation mode, so
+    that lazy parameters exist.
 
     Args:
         program: One of our models, or ``Program(model, guide)``; trained in place, in the mode
