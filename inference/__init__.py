@@ -10,7 +10,7 @@ from aevb.inference.evidence.annealing import (
 from aevb.inference.evidence.estimate import Evidence
 from aevb.inference.evidence.importance import ImportanceEvidence, importance_evidence
 from aevb.inference.evidence.posterior_draws import HMCEvidence, hmc_evidence
-from aevb.inference.evidence.psis import pareto_khat
+from aevb.inference.evidence.psis import pareto_khat, pooled_khat
 from aevb.inference.mcmc.draws import Draws
 from aevb.inference.mcmc.hmc import hmc
 from aevb.inference.process.devices import pick_device
@@ -82,6 +82,7 @@ __all__ = [
     "mean_elbo",
     "pareto_khat",
     "pick_device",
+    "pooled_khat",
     "refine",
     "save_checkpoint",
     "seeded",

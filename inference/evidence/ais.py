@@ -87,7 +87,7 @@ class AISEvidence:
             "acceptance_rate": number(self.acceptance_rate.mean()),
         }
 
-    def _verdict(self) -> dict[str, Any]:
+    def _verdict(self) -> dict[str, str]:
         few, all_points = int(self.low_ess.sum()), counted(len(self.ess), "datapoint")
         why = f"few chains carry the estimate at {few} of {all_points}"
         refused = int((~self.low_ess & ~self.is_trusted).sum())
@@ -144,14 +144,17 @@ class BDMCEvidence:
         """As of :class:`~aevb.inference.Evidence`, with bounds in place of estimates.
 
         These are ``lower``, ``upper``, ``gap``, ``gap_standard_error`` and ``gap_largest``, beside
-        what annealing tells. Converged are bounds whose forward chains are, and whose mean gap is
-        at most one nat, give or take two of its standard errors.
+        what annealing tells. Trusted are bounds whose forward chains are, and whose mean gap is at
+        most one nat, give or take two of its standard errors; others are ``"wide bounds"``.
         """
         gap, error = number(self.gap.mean()), error_of_mean(self.gap)
         judged = self.forward._verdict()
-        if judged["converged"] and (gap is None or gap > _GAP_LIMIT + 2 * (error or 0.0)):
+        if judged["verdict"] == "trusted" and (
+            gap is None or gap > _GAP_LIMIT + 2 * (error or 0.0)
+        ):
             wide = "not finite" if gap is None else f"{gap:.2f} nats"
-            judged = verdict(torch.tensor(False), f"the mean gap between the bounds is {wide}")
+            why = f"the mean gap between the bounds is {wide}"
+            judged = verdict(torch.tensor(False), why, "wide bounds")
         return {
             "lower": number(self.lower.mean()),
             "upper": number(self.upper.mean()),

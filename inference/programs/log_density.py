@@ -131,6 +131,19 @@ class LogDensity:
         other._joint = self._joint.at(*args, num_datapoints=self.layout.num_datapoints)
         return other
 
+    def adopt(self, joint: Joint) -> None:
+        """Evaluate draws as was found out for a pair of the same programs."""
+        self._joint.adopt(joint)
+
+    @property
+    def guide_way(self) -> str:
+        """How several draws of the guide are made: ``"plate"``, or one by one, ``"loop"``."""
+        return self._joint.guide_way
+
+    def num_fitting(self, u: Tensor, num_bytes: int) -> int:
+        """Draws that can be evaluated at once within a memory budget."""
+        return self._joint.num_fitting(self.transformed(u[:1])[0], num_bytes)
+
     def joint(self, u: Tensor) -> Tensor:
         """Log p(x, z) and the Jacobian, ``(chains, batch)``."""
         prior, likelihood = self.split(u)
@@ -138,7 +151,7 @@ class LogDensity:
 
     def split(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Log p(z) with the Jacobian, and log p(x|z), each ``(chains, batch)``."""
-        latents, jacobian = self._transformed(u)
+        latents, jacobian = self.transformed(u)
         prior, likelihood = self._joint.log_parts(latents)
         return prior + jacobian, likelihood
 
@@ -148,7 +161,7 @@ class LogDensity:
         Raises:
             NoDensityError: If the guide cannot score given latents, or has none but point masses.
         """
-        latents, jacobian = self._transformed(u)
+        latents, jacobian = self.transformed(u)
         try:
             return self._joint.log_guide(latents) + jacobian
         except (KeyError, NotImplementedError):  # as of a flow without an inverse
@@ -205,7 +218,7 @@ class LogDensity:
         """
         samples = u.shape[:-2]
         with torch.no_grad():
-            latents, _ = self._transformed(u.reshape(-1, *u.shape[-2:]))
+            latents, _ = self.transformed(u.reshape(-1, *u.shape[-2:]))
         shown = {}
         for latent in self._latents:
             value = latents[latent.name]
@@ -220,11 +233,15 @@ class LogDensity:
         Raises:
             ValueError: Names it.
         """
-        latents, _ = self._transformed(u)
+        latents, _ = self.transformed(u)
         self._joint.refuse_nan(latents)
 
-    def _transformed(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Values of the sites, and the log-determinant of the Jacobian, ``(chains, batch)``."""
+    def transformed(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Vectors ``(chains, batch, dim)`` as values of the sites, in the shapes of a joint's.
+
+        Returns:
+            The values, and the log-determinant of the Jacobian, ``(chains, batch)``.
+        """
         chains, nesting, latents = len(u), self.layout.nesting, {}
         jacobian = u.new_zeros(u.shape[:2], dtype=torch.float64)
         parts = u.split([latent.size for latent in self._latents], -1)
