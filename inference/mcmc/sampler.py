@@ -21,9 +21,12 @@ from aevb.inference.process import randomness
 __all__ = ["Sampler", "begun"]
 
 # Shares of the longest trajectory between which lengths vary, against those that come back.
-_SHORTEST = 0.5
-# A quarter of the period of a standard normal, at the middle of these.
-_FIRST_LENGTH = 2.1
+_SHORTEST_SHARE = 0.7
+# Where masses fit, a standard normal is gone through in half a period of π. At a bit more than
+# half of that the mean's draws are antithetic, and squares still independent, nearly.
+_LEAST_LENGTH = 1.9
+# Of a trajectory before any masses are known, when steps may be a hundredth of what they will be.
+_FIRST_NUM_STEPS = 8
 
 
 class Sampler:
@@ -83,8 +86,9 @@ class Sampler:
         ends = warmup_windows(num_warmup)
         window: list[kernel.Point] = []
         self.adapting = True
+        most = _FIRST_NUM_STEPS if ends and self.iteration == 0 else self.max_num_steps
         for number in range(num_warmup):
-            self.iterate()
+            self.iterate(most)
             window.append(self.point)
             if number + 1 in ends:
                 draws, gradients = (
@@ -95,15 +99,17 @@ class Sampler:
                 window = []
                 self.steps.log_step = self.steps.average
                 self.steps.restart()
-                self.lengths = ChEES(self.lengths.log_length)
+                self.lengths = ChEES(self.lengths.log_length, _LEAST_LENGTH)
+                most = self.max_num_steps
         self.adapting = False
 
-    def iterate(self) -> dict[str, Tensor]:
+    def iterate(self, max_num_steps: int | None = None) -> dict[str, Tensor]:
         """One trajectory of every chain; returns what is recorded of it."""
-        jitter = _SHORTEST + (1 - _SHORTEST) * halton(self.iteration)
+        most = min(self.max_num_steps, max_num_steps or self.max_num_steps)
+        jitter = _SHORTEST_SHARE + (1 - _SHORTEST_SHARE) * halton(self.iteration)
         self.iteration += 1
         step_size, metric = self.step_size, self.metric
-        num_steps = torch.ceil(jitter * self.length / step_size).clamp(1, self.max_num_steps)
+        num_steps = torch.ceil(jitter * self.length / step_size).clamp(1, most)
         before = self.point
         self.point, info = kernel.step(before, self.evaluate, step_size, metric, num_steps)
         if self.adapting:
@@ -135,7 +141,7 @@ def begun(evaluate: PathGradient, u: Tensor, metric: Metric, target: float) -> S
         density.refuse_nan(u)
         raise ValueError("model: no chain starts where the density is finite")
     log_step = first_step_size(evaluate, point, metric).log()
-    log_length = torch.full_like(log_step, _FIRST_LENGTH).log()
+    log_length = torch.full_like(log_step, _LEAST_LENGTH).log()
     return SamplerState(
         u, metric, DualAveraging(log_step, target), ChEES(log_length), 0,
         randomness.capture_torch(density.device),
