@@ -11,6 +11,7 @@ from torch import Tensor
 
 from aevb.inference.mcmc.adaptation import ChEES, DualAveraging
 from aevb.inference.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess, unmixed
+from aevb.inference.mcmc.metrics import Metric
 
 __all__ = ["Draws", "SamplerState", "warn_of"]
 
@@ -24,7 +25,7 @@ class SamplerState:
 
     Attributes:
         u: Positions, ``(chains, batch, dim)``.
-        inverse_mass: ``(batch, dim)``.
+        metric: Masses.
         steps: Step sizes and what adapts them.
         lengths: Trajectory lengths and what adapts them.
         iteration: Iterations so far, warm-up included.
@@ -32,7 +33,7 @@ class SamplerState:
     """
 
     u: Tensor
-    inverse_mass: Tensor
+    metric: Metric
     steps: DualAveraging
     lengths: ChEES
     iteration: int
@@ -51,7 +52,7 @@ class Draws:
             ``(chains, draws)`` for a joint posterior.
         step_size: ``(batch,)``.
         trajectory_length: Longest, in units of time with unit masses, ``(batch,)``.
-        inverse_mass: Diagonal, ``(batch, dim)``.
+        metric: Masses; ``metric.inverse_mass`` is ``(batch, dim, dim)``.
         is_local: Whether there is one posterior for each datapoint.
         num_warmup: Iterations before the draws.
         seed: Of everything random.
@@ -63,11 +64,16 @@ class Draws:
     stats: dict[str, Tensor]
     step_size: Tensor
     trajectory_length: Tensor
-    inverse_mass: Tensor
+    metric: Metric
     is_local: bool
     num_warmup: int
     seed: int
     state: SamplerState
+
+    @property
+    def inverse_mass(self) -> Tensor:
+        """Diagonal of the inverse masses, ``(batch, dim)``."""
+        return self.metric.variance
 
     @property
     def divergences(self) -> Tensor:
