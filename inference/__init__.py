@@ -7,10 +7,12 @@ from aevb.inference.evidence.annealing import (
     linear_schedule,
     sigmoid_schedule,
 )
+from aevb.inference.evidence.bounds import BoundedEvidence, bounded_evidence
 from aevb.inference.evidence.estimate import Evidence
 from aevb.inference.evidence.importance import ImportanceEvidence, importance_evidence
 from aevb.inference.evidence.posterior_draws import HMCEvidence, hmc_evidence
 from aevb.inference.evidence.psis import pareto_khat, pooled_khat
+from aevb.inference.evidence.repair import SOURCES, Posterior, posterior
 from aevb.inference.mcmc.draws import Draws
 from aevb.inference.mcmc.hmc import hmc
 from aevb.inference.process.devices import pick_device
@@ -43,6 +45,7 @@ __all__ = [
     "AISEvidence",
     "BDMCEvidence",
     "BetaELBO",
+    "BoundedEvidence",
     "CHECKPOINT",
     "CompiledStep",
     "DReG",
@@ -60,16 +63,19 @@ __all__ = [
     "NonFiniteLossError",
     "Objective",
     "Pilot",
+    "Posterior",
     "Program",
     "ProgramPair",
     "Refinement",
     "Run",
+    "SOURCES",
     "Simulation",
     "StickingTheLanding",
     "WakeSleep",
     "adaptive_schedule",
     "ais_evidence",
     "bdmc_evidence",
+    "bounded_evidence",
     "compiled_step",
     "fit",
     "guide_draws",
@@ -83,6 +89,7 @@ __all__ = [
     "pareto_khat",
     "pick_device",
     "pooled_khat",
+    "posterior",
     "refine",
     "save_checkpoint",
     "seeded",

@@ -125,12 +125,8 @@ def _weights(found: dict[str, Any]) -> str:
     corrected = found["num_corrected"]
     if undefined:
         return "Whether importance weights correct the guide is unknown below 25 samples (k̂)."
-    if not corrected:
-        return (
-            f"Importance weights correct the guide at none of {counted(total, 'datapoint')} (k̂)."
-        )
-    said = f"Importance weights correct the guide at {corrected} of {counted(total, 'datapoint')}"
-    return f"{said} (k̂)."
+    where = f"{corrected or 'none'} of {counted(total, 'datapoint')}"
+    return f"Importance weights correct the guide at {where}, as far as k̂ tells."
 
 
 def _gaps(found: dict[str, Any]) -> str:

@@ -148,7 +148,7 @@ class Annealing:
         return self._weigh(u, self._betas[1], range(1, self.num_temperatures))
 
     def reverse(self, exact: Tensor) -> tuple[Tensor, Tensor]:
-        """The same from a draw of the posterior, ``(1, batch, dim)``, back to the start."""
+        """The same from draws of the posterior, one for all chains or one each, to the start."""
         u = exact.expand(self.num_chains, -1, -1)
         return self._weigh(u, self._betas[-1], range(self.num_temperatures - 1, 0, -1))
 

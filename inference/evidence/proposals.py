@@ -1,4 +1,4 @@
-"""Proposals fitted to each datapoint: a Student t with a covariance of its own, beside the guide."""
+"""Proposals fitted to each datapoint: a Student t with its own covariance, beside the guide."""
 
 import math
 from contextlib import suppress
@@ -22,7 +22,7 @@ _GUIDE_DRAWS = 200
 _RISE, _PATIENCE, _MOST_ROUNDS, _DRAWS = 0.1, 2, 12, 128
 _DRAWS_PER_DIMENSION = 4
 # Then the weights of so many draws move mean and covariance to the posterior's.
-_MOMENT_ROUNDS, _MOMENT_DRAWS = 2, 1000
+_MOMENT_DRAWS = 2000
 _LEAST_DEGREES = 10.0
 _GUIDE_SHARE = 0.1
 # A gradient costs two more evaluations' worth of work, and of memory.
@@ -54,8 +54,8 @@ class FittedProposal:
 
     @property
     def degrees_of_freedom(self) -> float:
-        """ν: in many dimensions the radius needs less room."""
-        return max(_LEAST_DEGREES, self.mean.shape[1] / 2)
+        """ν: in many dimensions the radius varies less."""
+        return max(_LEAST_DEGREES, 0.7 * self.mean.shape[1])
 
     def draw(self, num: int) -> tuple[dict[str, Tensor], Tensor]:
         """Draws by site and their log q, as :meth:`~aevb.inference.programs.joint.Joint.draw`."""
@@ -127,10 +127,9 @@ def fit_proposal(joint: Joint, memory_budget: int = 128 * 2**20) -> FittedPropos
         fitting = max(1, density.num_fitting(start, memory_budget))
         mean, covariance, num = _match(density, start.double(), max(1, fitting // _GRADIENT_COST))
         share = _GUIDE_SHARE if _can_score(density, start) else 0.0
-        for _ in range(_MOMENT_ROUNDS):
-            fitted = _proposal(density, mean, covariance, share, 0)
-            mean, covariance = _moved(fitted, fitting)
-        spent = num * _GRADIENT_COST + _MOMENT_ROUNDS * _MOMENT_DRAWS
+        fitted = _proposal(density, mean, covariance, share, 0)
+        mean, covariance = _moved(fitted, fitting)
+        spent = num * _GRADIENT_COST + _MOMENT_DRAWS
         return _proposal(density, mean, covariance, share, spent)
 
 

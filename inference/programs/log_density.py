@@ -136,6 +136,13 @@ class LogDensity:
         self._joint.adopt(joint)
 
     @property
+    def data_dims(self) -> dict[str, int]:
+        """Where ``(draws, *plates, *event)`` of local sites have the data plate, by name."""
+        if not self.is_local:
+            return {}
+        return {each.name: len(each.plates) - len(each.absent) for each in self._latents}
+
+    @property
     def guide_way(self) -> str:
         """How several draws of the guide are made: ``"plate"``, or one by one, ``"loop"``."""
         return self._joint.guide_way
