@@ -165,7 +165,8 @@ def importance_evidence(
             weights = log_weights(part, draw, num_samples, seed, number, evaluate)
             estimates.append(estimates_from_log_weights(weights))
     merged = {name: torch.cat([part[name] for part in estimates]) for name in estimates[0]}
-    pooled = torch.from_numpy(pooled_khat(merged["khat"].numpy(), num_samples))
+    khat, ess = merged["khat"].numpy(), merged["ess"].numpy()
+    pooled = torch.from_numpy(pooled_khat(khat, num_samples, ess))
     return ImportanceEvidence(
         **merged, khat_pooled=pooled, num_samples=num_samples, seed=seed, proposal=proposal
     )

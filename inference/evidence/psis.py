@@ -13,6 +13,7 @@ __all__ = ["khat_limit", "pareto_khat", "pooled_khat"]
 _TRUSTED = 0.45
 # Of few draws less is asked for; Vehtari et al. (2024) have 1 in its place, for weaker a demand.
 _DRAWS_NEEDED = 1.2
+_ALIKE = 0.9  # share of draws that count
 _ONE_SIDED = 1.645  # normal quantile of 95 %
 # The fit needs five weights, and a fifth of the samples is the tail.
 _FEWEST_SAMPLES = 25
@@ -67,7 +68,7 @@ def pareto_khat(log_weights: Tensor) -> Array:
     return khat.reshape(samples.shape[1:])
 
 
-def pooled_khat(khat: Array, num_samples: int) -> Array:
+def pooled_khat(khat: Array, num_samples: int, ess: Array | None = None) -> Array:
     r"""Upper limits of the shapes of many datapoints' weights, each in view of all.
 
     A single k̂ passes most easily where the draws missed the tail, which is where the estimate is
@@ -88,9 +89,11 @@ def pooled_khat(khat: Array, num_samples: int) -> Array:
     Args:
         khat: Of each datapoint, ``(B,)``, all of the same number of draws.
         num_samples: Of each.
+        ess: Effective draws of each, ``(B,)``: where nine tenths of all count, the weights are too
+            much alike for the shape of a tail to matter or to be told, and it counts as 0.
 
     Returns:
-        ``(B,)``; where k̂ is infinite or NaN, as it is.
+        ``(B,)``, where negative ones count as 0; where k̂ is infinite or NaN, as it is.
 
     Example:
         >>> alike = np.random.default_rng(0).normal(0.9, 0.15, 500)
@@ -98,13 +101,15 @@ def pooled_khat(khat: Array, num_samples: int) -> Array:
         (True, False)
     """
     limits = khat.copy()
-    known = np.isfinite(khat)
-    found = khat[known]
+    if ess is not None:
+        limits[ess >= _ALIKE * num_samples] = 0.0
+    known = np.isfinite(limits)
+    found = np.maximum(limits[known], 0.0)  # below, weights are bounded, and by how much is idle
     if not len(found):
         return limits
     num_tail = _num_tail(num_samples)
     mean = found.mean()
-    error = (1 + max(mean, 0.0)) * num_tail**0.5 / (num_tail + _SHAPE_PRIOR)
+    error = (1 + mean) * num_tail**0.5 / (num_tail + _SHAPE_PRIOR)
     between = max(0.0, found.var(ddof=1) - error**2) if len(found) > 1 else np.inf
     own = 1.0 if between == np.inf else between / (between + error**2)  # weight of each one's own
     variance = own * error**2 + (1 - own) ** 2 * (between + error**2 if own < 1 else 0) / len(

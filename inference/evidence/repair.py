@@ -272,8 +272,8 @@ class _Repair:
 
     def _judge(self, chosen: Tensor, source: int) -> None:
         estimates = estimates_from_log_weights(self.log_weights[:, chosen])
-        pooled = torch.from_numpy(pooled_khat(estimates["khat"].numpy(), self.num_samples))
-        ess = estimates["ess"]
+        khat, ess = estimates["khat"], estimates["ess"]
+        pooled = torch.from_numpy(pooled_khat(khat.numpy(), self.num_samples, ess.numpy()))
         for name, values in (*estimates.items(), ("khat_pooled", pooled)):
             if name in self.figures:
                 self.figures[name][chosen] = values

