@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aevb.inference.mcmc.difficulties import Funnel, funnel_of
 from aevb.inference.mcmc.draws import Draws, SamplerState, warn_of
 from aevb.inference.mcmc.functions import FunctionDensity
 from aevb.inference.mcmc.metrics import Dense, Diagonal, Metric
@@ -26,7 +27,7 @@ _GUIDE_DRAWS = 400
 def hmc(
     model: Callable[..., Any] | None = None,
     *args: Any,
-    num_chains: int = 16,
+    num_chains: int | None = None,
     num_samples: int = 500,
     num_warmup: int = 500,
     seed: int = 0,
@@ -55,7 +56,7 @@ def hmc(
     Args:
         model: Pyro program of the joint distribution.
         args: Its arguments; they are moved to where its parameters are.
-        num_chains: Independent chains of each posterior.
+        num_chains: Independent chains of each posterior; 16, or as many as ``start`` has.
         num_samples: Draws that each chain keeps.
         num_warmup: Iterations before them, in which everything adapts.
         seed: Same seed, same draws; torch's global random state is left as it was.
@@ -93,6 +94,8 @@ def hmc(
         >>> draws.samples["z"].shape
         torch.Size([4, 50, 3, 2])
     """
+    if num_chains is None:
+        num_chains = len(start) if isinstance(start, Tensor) else 16
     refuse_below(
         1, num_chains=num_chains, num_samples=num_samples, thinning=thinning,
         chain_batch_size=chain_batch_size,
@@ -126,7 +129,14 @@ def hmc(
             sampler.length, sampler.metric, density.is_local, num_warmup, seed,
             sampler.state(),
         )  # fmt: skip
-    warn_of(draws, max_num_steps)
+
+    def funnel(place: int) -> Funnel | None:
+        if isinstance(density, FunctionDensity):
+            return None
+        with torch.no_grad(), randomness.stream(seed, "funnel", density.device):
+            return funnel_of(density, draws.unconstrained, place)
+
+    warn_of(draws, max_num_steps, funnel)
     return draws
 
 

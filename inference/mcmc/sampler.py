@@ -24,7 +24,7 @@ __all__ = ["Sampler", "begun"]
 _SHORTEST_SHARE = 0.7
 # Where masses fit, a standard normal is gone through in half a period of π. At a bit more than
 # half of that the mean's draws are antithetic, and squares still independent, nearly.
-_LEAST_LENGTH = 1.9
+_LEAST_LENGTH = 2.0
 # Of a trajectory before any masses are known, when steps may be a hundredth of what they will be.
 _FIRST_NUM_STEPS = 8
 
@@ -109,7 +109,8 @@ class Sampler:
         jitter = _SHORTEST_SHARE + (1 - _SHORTEST_SHARE) * halton(self.iteration)
         self.iteration += 1
         step_size, metric = self.step_size, self.metric
-        num_steps = torch.ceil(jitter * self.length / step_size).clamp(1, most)
+        # not rounded up: a step more than was asked for comes back to where squares are the same
+        num_steps = torch.round(jitter * self.length / step_size).clamp(1, most)
         before = self.point
         self.point, info = kernel.step(before, self.evaluate, step_size, metric, num_steps)
         if self.adapting:
