@@ -99,7 +99,7 @@ def _summary(results: list[Result]) -> str:
             lines.append(
                 f"Against {_TITLES[sampler]}: {number(min(ratios))} to {number(max(ratios))} "
                 f"times as many, geometric mean {number(statistics.geometric_mean(ratios))}, "
-                f"at least {target:g} on {sum(ratio >= target for ratio in ratios)} of {len(ratios)}."
+                f"at least {target:g} on {sum(r >= target for r in ratios)} of {len(ratios)}."
             )
     return "\n".join(lines)
 

@@ -159,7 +159,7 @@ class ChEES:
         self.average = self.log_length.clone()
 
     def update(
-        self, before: Tensor, after: Tensor, velocity: Tensor, rate: Tensor, jitter: float
+        self, before: Tensor, after: Tensor, velocity: Tensor, rate: Tensor, jitter: Tensor
     ) -> None:
         """Learn from one iteration.
 
@@ -168,7 +168,7 @@ class ChEES:
             after: Whitened proposals.
             velocity: Whitened velocities at the proposals.
             rate: Acceptance rates, ``(chains, batch)``.
-            jitter: Share of the length that was travelled.
+            jitter: Share of the longest length that was travelled, ``(batch,)``.
         """
         rate = torch.where(torch.isfinite(rate), rate, 0.0)
         # a trajectory that was lost counts for nothing, and must not be multiplied by nothing

@@ -20,7 +20,8 @@ from aevb.inference.process import randomness
 
 __all__ = ["Sampler", "begun"]
 
-# Shares of the longest trajectory between which lengths vary, against those that come back.
+# Lengths vary, against those that come back, from this share of the longest one, or of the least
+# one if that is shorter: there are more periods to vary over where masses do not fit.
 _SHORTEST_SHARE = 0.7
 # Where masses fit, a standard normal is gone through in half a period of π. At a bit more than
 # half of that the mean's draws are antithetic, and squares still independent, nearly.
@@ -106,11 +107,12 @@ class Sampler:
     def iterate(self, max_num_steps: int | None = None) -> dict[str, Tensor]:
         """One trajectory of every chain; returns what is recorded of it."""
         most = min(self.max_num_steps, max_num_steps or self.max_num_steps)
-        jitter = _SHORTEST_SHARE + (1 - _SHORTEST_SHARE) * halton(self.iteration)
+        longest, step_size, metric = self.length, self.step_size, self.metric
+        shortest = _SHORTEST_SHARE * longest.clamp(max=_LEAST_LENGTH)
+        length = shortest + halton(self.iteration) * (longest - shortest)
         self.iteration += 1
-        step_size, metric = self.step_size, self.metric
         # not rounded up: a step more than was asked for comes back to where squares are the same
-        num_steps = torch.round(jitter * self.length / step_size).clamp(1, most)
+        num_steps = torch.round(length / step_size).clamp(1, most)
         before = self.point
         self.point, info = kernel.step(before, self.evaluate, step_size, metric, num_steps)
         if self.adapting:
@@ -120,7 +122,7 @@ class Sampler:
                 metric.whiten(info.proposal.end.u),
                 info.proposal.momentum,
                 info.acceptance_rate,
-                jitter,
+                length / longest,
             )
         shape = before.log_density.shape
         return {
