@@ -77,6 +77,7 @@ def hmc_evidence(
     num_warmup: int = 300,
     seed: int = 0,
     guide: Callable[..., Any] | None = None,
+    max_num_steps: int = 100,
     chain_batch_size: int | None = None,
     allow_high_dim: bool = False,
 ) -> HMCEvidence:
@@ -100,6 +101,7 @@ def hmc_evidence(
         num_warmup: Iterations before.
         seed: Of everything random.
         guide: As for :func:`~aevb.inference.mcmc.hmc.hmc`.
+        max_num_steps: The same; the paper's trajectories have 4 leapfrog steps.
         chain_batch_size: Chains evaluated at once.
         allow_high_dim: Go on above 4 dimensions, where the density fits badly and the estimate is
             far off.
@@ -123,7 +125,7 @@ def hmc_evidence(
         )
     draws = hmc(
         model, *args, num_chains=num_chains, num_samples=num_samples, num_warmup=num_warmup,
-        seed=seed, guide=guide, chain_batch_size=chain_batch_size,
+        seed=seed, guide=guide, max_num_steps=max_num_steps, chain_batch_size=chain_batch_size,
     )  # fmt: skip
     half = num_chains // 2
     fitted, averaged = draws.unconstrained[:half], draws.unconstrained[half:]
