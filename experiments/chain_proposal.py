@@ -7,11 +7,32 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
-from aevb.inference import ImportanceEvidence, importance_evidence
+from aevb.inference import ImportanceEvidence, LogDensity, importance_evidence
 
-__all__ = ["evidence_around"]
+__all__ = ["evidence_around", "likely_start"]
 
 _DEGREES = 5.0  # of freedom: tails heavier than a posterior's
+_BLOCKS, _BLOCK = 10, 100  # draws of the prior that a start is chosen from
+
+
+def likely_start(density: LogDensity, num_chains: int) -> Tensor:
+    """Where chains start: draws of the prior, chosen in proportion to their likelihood.
+
+    Chains that start anywhere in the prior stay in modes that hold next to none of the mass.
+
+    Args:
+        density: Of the posteriors.
+        num_chains: Of each.
+
+    Returns:
+        ``(chains, batch, latent)``.
+    """
+    with torch.no_grad():
+        draws = [density.prior_draws(_BLOCK) for _ in range(_BLOCKS)]
+        likelihood = torch.cat([density.split(some)[1] for some in draws])
+    chosen = torch.multinomial(likelihood.T.double().softmax(-1), num_chains, replacement=True)
+    u = torch.cat(draws)
+    return u.gather(0, chosen.T.unsqueeze(-1).expand(-1, -1, u.shape[-1]))
 
 
 def evidence_around(

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from aevb.experiments.chain_proposal import evidence_around
+from aevb.experiments.chain_proposal import evidence_around, likely_start
 from aevb.experiments.ends_compared import (
     ALGORITHMS,
     SPLITS,
@@ -92,7 +92,7 @@ def _measured(context: Context, name: str, epoch: int | None) -> dict[str, Any]:
         x = getattr(opened.dataset, split).evaluation(settings["images"])
         theirs = hmc_evidence(
             opened.model.model, x, num_chains=_CHAINS, num_samples=2 * _DRAWS // _CHAINS,
-            num_warmup=settings["warmup"], max_num_steps=_LEAPFROG,
+            num_warmup=settings["warmup"], max_num_steps=_LEAPFROG, start=likely_start,
         )  # fmt: skip
         exact = evidence_around(
             theirs.draws.unconstrained, opened.model, x, settings["num_samples"]
@@ -263,8 +263,8 @@ EXPERIMENTS = [
         "E, https://arxiv.org/abs/1312.6114",
         {
             "quick": _budget(
-                {(100, "aevb"): (200, 400), (100, "mcem"): (1500,)}, 1, "digits", images=20,
-                warmup=30, num_samples=100,
+                {(100, "aevb"): (100, 300), (100, "mcem"): (300,)}, 1, "digits", images=10,
+                warmup=20, num_samples=50,
             ),
             "standard": _budget(
                 {(size, name): _STANDARD for size in _READ for name in ALGORITHMS}, 28,
