@@ -16,19 +16,21 @@ def judged_rates(
     chosen: float,
     label: str,
     points: float,
+    quantity: str = "bound",
 ) -> tuple[list[Row], list[Claim]]:
     """Pilots beside the paper's curves, and whether the rate in use comes nearest to them.
 
     Args:
-        ends: Bounds on training and test images after so many points, in nats, by algorithm and
-            rate.
+        ends: Figures of training and test images after so many points, in nats, by algorithm
+            and rate.
         published: The same in the paper by algorithm, None where its curve was not read.
         chosen: The rate in use.
         label: Of the model.
         points: Training points seen.
+        quantity: What the figures are.
 
     Returns:
-        A row for each bound, and a claim for each algorithm whose curve was read.
+        A row for each figure, and a claim for each algorithm whose curve was read.
 
     Example:
         >>> ends = {("aevb", 0.01): (-120.0, -119.0), ("aevb", 0.1): (-200.0, -199.0)}
@@ -46,7 +48,7 @@ def judged_rates(
             rows += [
                 Row(
                     f"{label}, {algorithm}, pilot at rate {rate}",
-                    f"{split} bound at {points:.3g} points",
+                    f"{split} {quantity} at {points:.3g} points",
                     ours,
                     published=None if theirs is None else float(theirs[place]),
                     details={"seeds": 1},
@@ -64,8 +66,8 @@ def judged_rates(
                     f"of the paper's three rates, {chosen} brings {algorithm} with {label} "
                     f"nearest to its curve at {points:.3g} points",
                     nearest == chosen,
-                    f"mean distance of train and test bound in nats, by rate: {shown}; the "
-                    f"paper's own criterion, the train bound, would have taken {leader}",
+                    f"mean distance of train and test {quantity} in nats, by rate: {shown}; the "
+                    f"paper's own criterion, the training images, would have taken {leader}",
                 )
             )
     return rows, claims

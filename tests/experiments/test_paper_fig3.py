@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from aevb.experiments.chain_proposal import evidence_around
+from aevb.experiments.chain_proposal import evidence_around, likely_start
 from aevb.experiments.ends_compared import ordered
+from aevb.experiments.learning_rates import judged_rates
 from aevb.experiments.reproduction.plane import log_evidence_on
-from aevb.inference import hmc, hmc_evidence
+from aevb.inference import LogDensity, hmc, hmc_evidence
 from aevb.models import VAE, Bernoulli
 
 from oracles import STANDARD_ERRORS
@@ -24,7 +25,7 @@ def decoding() -> tuple[Any, Tensor]:
     return vae, vae.decoder(torch.randn(4, 3)).mean
 
 
-def summed(vae: Any, x: Tensor, spacing: float = 0.12) -> Tensor:
+def summed(vae: Any, x: Tensor, spacing: float = 0.15) -> Tensor:
     """Log p(x) by a sum over a grid of the latents."""
     axis = torch.arange(-5, 5 + spacing / 2, spacing, dtype=torch.float64)
     points = torch.cartesian_prod(axis, axis, axis)
@@ -35,7 +36,7 @@ def summed(vae: Any, x: Tensor, spacing: float = 0.12) -> Tensor:
 def test_sampling_around_chains_meets_a_grid_and_far_from_them_does_not() -> None:
     vae, x = decoding()
     truth = summed(vae, x)
-    draws = hmc(vae.model, x, num_chains=10, num_samples=20, num_warmup=100).unconstrained
+    draws = hmc(vae.model, x, num_chains=10, num_samples=20, num_warmup=60).unconstrained
     found = evidence_around(draws, vae, x, 2000)
     assert bool(found.is_trusted.all())
     apart = (found.log_evidence - truth).abs()
@@ -106,3 +107,32 @@ def test_an_estimator_that_ranks_otherwise_is_found_out() -> None:
     wrong["paper"] = [value + 10 for value in wrong["paper"]]
     (failed,) = [claim.text for claim in ordered(found) if not claim.holds]
     assert failed.startswith("N = 1,000: the paper's estimator ranks")
+
+
+def test_chains_start_where_the_likelihood_is() -> None:
+    vae, x = decoding()
+    density = LogDensity(vae.model, x)
+    torch.manual_seed(0)
+    likely, anywhere = likely_start(density, 50), density.prior_draws(50)
+    assert likely.shape == anywhere.shape == (50, 4, 3)
+    assert bool((density.joint(likely).mean(0) > density.joint(anywhere).mean(0) + 1).all())
+
+
+def rates(ours: float, other: float) -> tuple[list[bool], str]:
+    ends = {("aevb", 0.01): (ours, ours), ("aevb", 0.02): (other, other)}
+    published = {"aevb": (-126.0, -124.0)}
+    rows, claims = judged_rates(ends, published, 0.01, "20 latents", 1e6)
+    assert [row.published for row in rows] == [-126, -124, -126, -124]
+    return [claim.holds for claim in claims], claims[0].measured
+
+
+def test_the_rate_in_use_is_the_nearest_and_the_leader_is_named() -> None:
+    holds, measured = rates(-126.0, -121.0)
+    assert holds == [True]
+    assert "0.01: 1.0, 0.02: 4.0" in measured
+    assert measured.endswith("would have taken 0.02")
+    assert rates(-121.0, -126.0)[0] == [False]
+    assert rates(-126.0, float("nan"))[0] == [True]
+    assert rates(float("nan"), -126.0)[0] == [False]
+    ends = {("wake-sleep", 0.01): (1.0, 2.0)}
+    assert judged_rates(ends, {"wake-sleep": None}, 0.01, "", 1e6)[1] == []
