@@ -24,6 +24,9 @@ __all__ = [
 _MEMORY = 0.1
 _STUCK = 0.1
 
+# By what power of its length a trajectory is counted as dearer.
+_PRICE = 0.5
+
 
 def first_step_size(evaluate: Callable[[Tensor], Point], point: Point, metric: Metric) -> Tensor:
     """Steps so long that one of them is accepted with about 0.8, ``(batch,)``, float64.
@@ -126,10 +129,10 @@ class Guard:
 
 @dataclass
 class ChEES:
-    """Trajectory lengths that make the squared distance from the mean change most per length.
+    """Trajectory lengths that make the squared distance from the mean change most for their price.
 
-    Not most of all, as in the paper, which makes trajectories ten times as long where a posterior
-    is nearly a funnel, for twice the change.
+    Not most of all, as in the paper, by which trajectories become several times as long where a
+    posterior is nearly a funnel, for little more change.
 
     References:
         An Adaptive-MCMC Scheme for Setting Trajectory Lengths in Hamiltonian Monte Carlo
@@ -186,7 +189,7 @@ class ChEES:
         change = torch.where(torch.isfinite(change), change, 0.0)
         self.change = 0.9 * self.change + 0.1 * change
         change = (self.change / (1 - 0.9**self.count)).clamp(min=1e-300)
-        gradient = jitter * (rate * slope).sum(0) / total * self.log_length.exp() / change - 1
+        gradient = jitter * (rate * slope).sum(0) / total * self.log_length.exp() / change - _PRICE
         gradient = torch.where(torch.isfinite(gradient), gradient, 0.0)
         # Adam without momentum, as in the paper
         self.squares = 0.95 * self.squares + 0.05 * gradient.square()

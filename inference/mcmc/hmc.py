@@ -106,7 +106,7 @@ def hmc(
     density = _density(model, args, guide, log_density, start)
     kind = choose_kind(mass, density.batch, density.dim)
     with torch.no_grad(), randomness.stream(seed, "hmc", density.device):
-        work = (num_warmup + num_samples * thinning) * 5
+        work = (num_warmup + num_samples * thinning) * 4  # steps of a trajectory, about
         evaluate = PathGradient(density, chain_batch_size, work)
         if state is None:
             metric = _first_metric(density, covariance, kind)

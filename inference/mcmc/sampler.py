@@ -20,9 +20,9 @@ from aevb.inference.process import randomness
 
 __all__ = ["Sampler", "begun"]
 
-# Lengths vary, against those that come back, from this share of the longest one, or of the least
-# one if that is shorter: there are more periods to vary over where masses do not fit.
-_SHORTEST_SHARE = 0.7
+# Lengths vary, against those that come back, from this share of the longest one; from a smaller
+# one where that is long: there are more periods to vary over where masses do not fit.
+_SHORTEST_SHARE, _SHORTEST_SHARE_OF_LONG = 0.7, 0.4
 # Where masses fit, a standard normal is gone through in half a period of π. At a bit more than
 # half of that the mean's draws are antithetic, and squares still independent, nearly.
 _LEAST_LENGTH = 2.0
@@ -108,7 +108,9 @@ class Sampler:
         """One trajectory of every chain; returns what is recorded of it."""
         most = min(self.max_num_steps, max_num_steps or self.max_num_steps)
         longest, step_size, metric = self.length, self.step_size, self.metric
-        shortest = _SHORTEST_SHARE * longest.clamp(max=_LEAST_LENGTH)
+        shortest = torch.maximum(
+            _SHORTEST_SHARE * longest.clamp(max=_LEAST_LENGTH), _SHORTEST_SHARE_OF_LONG * longest
+        )
         length = shortest + halton(self.iteration) * (longest - shortest)
         self.iteration += 1
         # not rounded up: a step more than was asked for comes back to where squares are the same
