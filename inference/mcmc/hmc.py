@@ -153,9 +153,9 @@ def _density(
         raise ValueError(
             f"start: expected a function as LogDensity.prior_draws, or positions; got {start!r}"
         )
-    if function is None:
+    if model is not None:
         return LogDensity(model, *args, guide=guide)
-    if not isinstance(start, Tensor):
+    if function is None or not isinstance(start, Tensor):
         raise ValueError("start: a log_density needs positions, (chains, batch, dim)")
     if guide is not None or args:
         raise ValueError("log_density: takes neither a guide nor other arguments")
@@ -175,7 +175,7 @@ def _first_metric(
             scale = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
             return Diagonal(scale.to(density.dtype))
         return Dense(Dense.of(covariance).factor.to(density.dtype))
-    if not density.has_guide:
+    if isinstance(density, FunctionDensity) or not density.has_guide:
         return Diagonal(torch.ones(shape[:2], dtype=density.dtype, device=density.device))
     draws = density.guide_draws(_GUIDE_DRAWS).double()
     deviation = draws - draws.mean(0)
@@ -189,9 +189,13 @@ def _first_metric(
 
 def _positions(density: LogDensity | FunctionDensity, start: Start, num_chains: int) -> Tensor:
     shape = num_chains, density.batch, density.dim
-    u = start if isinstance(start, Tensor) else start(density, num_chains)
-    if isinstance(density, FunctionDensity) and not density.is_local:
-        u = u.unsqueeze(1)
+    if isinstance(start, Tensor):
+        is_flat = isinstance(density, FunctionDensity) and not density.is_local
+        u = start.unsqueeze(1) if is_flat else start
+    elif isinstance(density, FunctionDensity):
+        raise ValueError("start: a log_density needs positions, (chains, batch, dim)")
+    else:
+        u = start(density, num_chains)
     if u.shape != shape:
         raise ValueError(f"start: expected positions {shape}; got {tuple(u.shape)}")
     return u.detach().to(density.device, density.dtype)

@@ -13,6 +13,7 @@ from aevb.inference.mcmc.adaptation import (
     warmup_windows,
 )
 from aevb.inference.mcmc.draws import SamplerState
+from aevb.inference.mcmc.integrators import Point
 from aevb.inference.mcmc.metrics import Metric
 from aevb.inference.mcmc.path_gradients import PathGradient
 from aevb.inference.mcmc.preconditioning import fitted_metric
@@ -85,7 +86,7 @@ class Sampler:
     def warm_up(self, num_warmup: int) -> None:
         """Adapt step sizes and lengths at each iteration, masses at the ends of windows."""
         ends = warmup_windows(num_warmup)
-        window: list[kernel.Point] = []
+        window: list[Point] = []
         self.adapting = True
         most = _FIRST_NUM_STEPS if ends and self.iteration == 0 else self.max_num_steps
         for number in range(num_warmup):
