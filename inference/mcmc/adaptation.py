@@ -21,8 +21,11 @@ __all__ = [
 
 # Iterations whose mean tells whether a chain moves, as a share, and below which part of the target
 # it does not.
-_MEMORY = 0.05
-_STUCK = 0.25
+_MEMORY = 0.1
+_STUCK = 0.1
+
+# By what power of its length a trajectory is counted as dearer.
+_PRICE = 0.5
 
 
 def first_step_size(evaluate: Callable[[Tensor], Point], point: Point, metric: Metric) -> Tensor:
@@ -126,7 +129,10 @@ class Guard:
 
 @dataclass
 class ChEES:
-    """Trajectory lengths that make the squared distance from the mean change most.
+    """Trajectory lengths that make the squared distance from the mean change most for their price.
+
+    Not most of all, as in the paper, by which trajectories become several times as long where a
+    posterior is nearly a funnel, for little more change.
 
     References:
         An Adaptive-MCMC Scheme for Setting Trajectory Lengths in Hamiltonian Monte Carlo
@@ -144,17 +150,19 @@ class ChEES:
     learning_rate: float = 0.025
     count: int = 0
     squares: Tensor = field(init=False)
+    change: Tensor = field(init=False)
     average: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin with the given lengths."""
         self.squares = torch.zeros_like(self.log_length)
+        self.change = torch.zeros_like(self.log_length)
         if self.shortest:
             self.log_length = self.log_length.clamp(min=math.log(self.shortest))
         self.average = self.log_length.clone()
 
     def update(
-        self, before: Tensor, after: Tensor, velocity: Tensor, rate: Tensor, jitter: float
+        self, before: Tensor, after: Tensor, velocity: Tensor, rate: Tensor, jitter: Tensor
     ) -> None:
         """Learn from one iteration.
 
@@ -163,7 +171,7 @@ class ChEES:
             after: Whitened proposals.
             velocity: Whitened velocities at the proposals.
             rate: Acceptance rates, ``(chains, batch)``.
-            jitter: Share of the length that was travelled.
+            jitter: Share of the longest length that was travelled, ``(batch,)``.
         """
         rate = torch.where(torch.isfinite(rate), rate, 0.0)
         # a trajectory that was lost counts for nothing, and must not be multiplied by nothing
@@ -175,10 +183,15 @@ class ChEES:
         new_centre = (rate.unsqueeze(-1) * after).sum(0) / total.unsqueeze(-1)
         gone = (after - new_centre).square().sum(-1) - (before - centre).square().sum(-1)
         slope = gone * ((after - new_centre) * velocity).sum(-1)
-        gradient = jitter * (rate * slope).sum(0) / total * self.log_length.exp()
+        self.count += 1
+        # the criterion, whose mean over iterations is less noisy than that over chains
+        change = 0.25 * (rate * gone.square()).sum(0) / total
+        change = torch.where(torch.isfinite(change), change, 0.0)
+        self.change = 0.9 * self.change + 0.1 * change
+        change = (self.change / (1 - 0.9**self.count)).clamp(min=1e-300)
+        gradient = jitter * (rate * slope).sum(0) / total * self.log_length.exp() / change - _PRICE
         gradient = torch.where(torch.isfinite(gradient), gradient, 0.0)
         # Adam without momentum, as in the paper
-        self.count += 1
         self.squares = 0.95 * self.squares + 0.05 * gradient.square()
         scale = (self.squares / (1 - 0.95**self.count)).sqrt() + 1e-12
         self.log_length = self.log_length + self.learning_rate * gradient / scale

@@ -125,8 +125,17 @@ class Draws:
         )
 
 
-def warn_of(draws: Draws, max_num_steps: int) -> None:
-    """Say which posteriors not to believe; to be called by the sampler, for its caller."""
+def warn_of(
+    draws: Draws, max_num_steps: int, funnel: Callable[[int], tuple[str, float] | None]
+) -> None:
+    """Say which posteriors not to believe; to be called by the sampler, for its caller.
+
+    Args:
+        draws: What was drawn.
+        max_num_steps: Of one trajectory.
+        funnel: The site to blame, if there is one, with the factor by which its scale varies, of
+            a posterior by its number.
+    """
     bad = torch.nonzero(draws.suspicious).flatten()
     if len(bad):
         _warn(
@@ -145,6 +154,15 @@ def warn_of(draws: Draws, max_num_steps: int) -> None:
         _warn(
             f"trajectories of {_named(draws, places)} reach max_num_steps={max_num_steps}, up to "
             f"{float(cut.max()):.0%} of them; raise it or reparameterize"
+        )
+    hard = torch.cat([bad, apart, places])
+    blamed = funnel(int(hard[0])) if len(hard) else None
+    if blamed is not None:
+        name, factor = blamed
+        _warn(
+            f"reparameterize site {name!r}: its values are as wide as its scale, a latent that "
+            f"varies by a factor of {factor:.0f}; pyro.poutine.reparam(model, config={{{name!r}: "
+            "pyro.infer.reparam.LocScaleReparam(0.0)}) draws them from a fixed scale"
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aevb.inference.mcmc.difficulties import Funnel, funnel_of
 from aevb.inference.mcmc.draws import Draws, SamplerState, warn_of
 from aevb.inference.mcmc.functions import FunctionDensity
 from aevb.inference.mcmc.metrics import Dense, Diagonal, Metric
@@ -26,7 +27,7 @@ _GUIDE_DRAWS = 400
 def hmc(
     model: Callable[..., Any] | None = None,
     *args: Any,
-    num_chains: int = 16,
+    num_chains: int | None = None,
     num_samples: int = 500,
     num_warmup: int = 500,
     seed: int = 0,
@@ -55,7 +56,7 @@ def hmc(
     Args:
         model: Pyro program of the joint distribution.
         args: Its arguments; they are moved to where its parameters are.
-        num_chains: Independent chains of each posterior.
+        num_chains: Independent chains of each posterior; 16, or as many as ``start`` has.
         num_samples: Draws that each chain keeps.
         num_warmup: Iterations before them, in which everything adapts.
         seed: Same seed, same draws; torch's global random state is left as it was.
@@ -93,6 +94,8 @@ def hmc(
         >>> draws.samples["z"].shape
         torch.Size([4, 50, 3, 2])
     """
+    if num_chains is None:
+        num_chains = len(start) if isinstance(start, Tensor) else 16
     refuse_below(
         1, num_chains=num_chains, num_samples=num_samples, thinning=thinning,
         chain_batch_size=chain_batch_size,
@@ -103,7 +106,7 @@ def hmc(
     density = _density(model, args, guide, log_density, start)
     kind = choose_kind(mass, density.batch, density.dim)
     with torch.no_grad(), randomness.stream(seed, "hmc", density.device):
-        work = (num_warmup + num_samples * thinning) * 5
+        work = (num_warmup + num_samples * thinning) * 4  # steps of a trajectory, about
         evaluate = PathGradient(density, chain_batch_size, work)
         if state is None:
             metric = _first_metric(density, covariance, kind)
@@ -126,7 +129,14 @@ def hmc(
             sampler.length, sampler.metric, density.is_local, num_warmup, seed,
             sampler.state(),
         )  # fmt: skip
-    warn_of(draws, max_num_steps)
+
+    def funnel(place: int) -> Funnel | None:
+        if isinstance(density, FunctionDensity):
+            return None
+        with torch.no_grad(), randomness.stream(seed, "funnel", density.device):
+            return funnel_of(density, draws.unconstrained, place)
+
+    warn_of(draws, max_num_steps, funnel)
     return draws
 
 
@@ -143,9 +153,9 @@ def _density(
         raise ValueError(
             f"start: expected a function as LogDensity.prior_draws, or positions; got {start!r}"
         )
-    if function is None:
+    if model is not None:
         return LogDensity(model, *args, guide=guide)
-    if not isinstance(start, Tensor):
+    if function is None or not isinstance(start, Tensor):
         raise ValueError("start: a log_density needs positions, (chains, batch, dim)")
     if guide is not None or args:
         raise ValueError("log_density: takes neither a guide nor other arguments")
@@ -165,7 +175,7 @@ def _first_metric(
             scale = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
             return Diagonal(scale.to(density.dtype))
         return Dense(Dense.of(covariance).factor.to(density.dtype))
-    if not density.has_guide:
+    if isinstance(density, FunctionDensity) or not density.has_guide:
         return Diagonal(torch.ones(shape[:2], dtype=density.dtype, device=density.device))
     draws = density.guide_draws(_GUIDE_DRAWS).double()
     deviation = draws - draws.mean(0)
@@ -179,9 +189,13 @@ def _first_metric(
 
 def _positions(density: LogDensity | FunctionDensity, start: Start, num_chains: int) -> Tensor:
     shape = num_chains, density.batch, density.dim
-    u = start if isinstance(start, Tensor) else start(density, num_chains)
-    if isinstance(density, FunctionDensity) and not density.is_local:
-        u = u.unsqueeze(1)
+    if isinstance(start, Tensor):
+        is_flat = isinstance(density, FunctionDensity) and not density.is_local
+        u = start.unsqueeze(1) if is_flat else start
+    elif isinstance(density, FunctionDensity):
+        raise ValueError("start: a log_density needs positions, (chains, batch, dim)")
+    else:
+        u = start(density, num_chains)
     if u.shape != shape:
         raise ValueError(f"start: expected positions {shape}; got {tuple(u.shape)}")
     return u.detach().to(density.device, density.dtype)

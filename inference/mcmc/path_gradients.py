@@ -85,6 +85,8 @@ class PathGradient:
             if temperature is None:
                 density = self.density.joint(u)
                 tilt = torch.zeros_like(density)
+            elif isinstance(self.density, FunctionDensity):
+                raise ValueError("temperature: a function has no other end to anneal from")
             else:
                 base, tilt = self.density.path(u)
                 # at temperature 0 the other end does not matter, not even where it is impossible

@@ -13,6 +13,7 @@ from aevb.inference.mcmc.adaptation import (
     warmup_windows,
 )
 from aevb.inference.mcmc.draws import SamplerState
+from aevb.inference.mcmc.integrators import Point
 from aevb.inference.mcmc.metrics import Metric
 from aevb.inference.mcmc.path_gradients import PathGradient
 from aevb.inference.mcmc.preconditioning import fitted_metric
@@ -20,11 +21,12 @@ from aevb.inference.process import randomness
 
 __all__ = ["Sampler", "begun"]
 
-# Shares of the longest trajectory between which lengths vary, against those that come back.
-_SHORTEST_SHARE = 0.7
+# Lengths vary, against those that come back, from this share of the longest one; from a smaller
+# one where that is long: there are more periods to vary over where masses do not fit.
+_SHORTEST_SHARE, _SHORTEST_SHARE_OF_LONG = 0.7, 0.4
 # Where masses fit, a standard normal is gone through in half a period of π. At a bit more than
 # half of that the mean's draws are antithetic, and squares still independent, nearly.
-_LEAST_LENGTH = 1.9
+_LEAST_LENGTH = 2.0
 # Of a trajectory before any masses are known, when steps may be a hundredth of what they will be.
 _FIRST_NUM_STEPS = 8
 
@@ -84,7 +86,7 @@ class Sampler:
     def warm_up(self, num_warmup: int) -> None:
         """Adapt step sizes and lengths at each iteration, masses at the ends of windows."""
         ends = warmup_windows(num_warmup)
-        window: list[kernel.Point] = []
+        window: list[Point] = []
         self.adapting = True
         most = _FIRST_NUM_STEPS if ends and self.iteration == 0 else self.max_num_steps
         for number in range(num_warmup):
@@ -106,10 +108,14 @@ class Sampler:
     def iterate(self, max_num_steps: int | None = None) -> dict[str, Tensor]:
         """One trajectory of every chain; returns what is recorded of it."""
         most = min(self.max_num_steps, max_num_steps or self.max_num_steps)
-        jitter = _SHORTEST_SHARE + (1 - _SHORTEST_SHARE) * halton(self.iteration)
+        longest, step_size, metric = self.length, self.step_size, self.metric
+        shortest = torch.maximum(
+            _SHORTEST_SHARE * longest.clamp(max=_LEAST_LENGTH), _SHORTEST_SHARE_OF_LONG * longest
+        )
+        length = shortest + halton(self.iteration) * (longest - shortest)
         self.iteration += 1
-        step_size, metric = self.step_size, self.metric
-        num_steps = torch.ceil(jitter * self.length / step_size).clamp(1, most)
+        # not rounded up: a step more than was asked for comes back to where squares are the same
+        num_steps = torch.round(length / step_size).clamp(1, most)
         before = self.point
         self.point, info = kernel.step(before, self.evaluate, step_size, metric, num_steps)
         if self.adapting:
@@ -119,7 +125,7 @@ class Sampler:
                 metric.whiten(info.proposal.end.u),
                 info.proposal.momentum,
                 info.acceptance_rate,
-                jitter,
+                length / longest,
             )
         shape = before.log_density.shape
         return {

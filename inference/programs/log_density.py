@@ -1,12 +1,13 @@
 """A Pyro model and its data as log-densities of unconstrained latents."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import torch
+from pyro.poutine import Trace
 from torch import Tensor
 
 from aevb.inference.process import randomness
@@ -233,6 +234,17 @@ class LogDensity:
                 value = value.squeeze(1 + place)
             shown[latent.name] = value.unflatten(0, samples)
         return shown
+
+    @property
+    def latent_names(self) -> list[str]:
+        """Of the latent sites."""
+        return [latent.name for latent in self._latents]
+
+    def traces(self, u: Tensor) -> Iterator[Trace]:
+        """The model's runs at vectors ``(chains, batch, dim)``, one after the other."""
+        for row in u.split(1):
+            latents, _ = self._transformed(row)
+            yield self._joint.run(self._joint.model, latents)
 
     def refuse_nan(self, u: Tensor) -> None:
         """Name the site whose log-probability is NaN, if one is.
