@@ -113,7 +113,7 @@ def _of_pyro(
         (torch.zeros_like(p) if g is None else g).flatten()
         for p, g in zip(parameters, grads, strict=True)
     ]
-    return float(loss), torch.cat(flat)
+    return float(loss.detach()), torch.cat(flat)
 
 
 def _loss(name: str) -> TraceEnum_ELBO:

@@ -3,6 +3,7 @@
 Each raises ValueError, saying which site it is and which objectives would do.
 """
 
+import math
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from pyro.poutine.util import site_is_subsample
+from pyro.util import check_site_shape
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -135,12 +137,26 @@ def _no_particles(estimator: Any, reason: str) -> ValueError:
     )
 
 
-def check_enumeration(program: ProgramPair, arguments: Arguments, estimator: Any) -> None:
+def check_enumeration(
+    program: ProgramPair,
+    arguments: Arguments,
+    estimator: Any,
+    traces: tuple[poutine.Trace, poutine.Trace] | None,
+) -> None:
     """Every site has its plates, on the left of which there is room for enumerated values.
 
     Without them such values would meet undeclared dimensions, and other numbers be summed. Pyro
     looks for it only while its validation is on, which it is in no step.
+
+    Args:
+        program: Model and guide.
+        arguments: Of both.
+        estimator: Pyro's, which knows how deep plates are.
+        traces: Without enumeration, of which this was found out; None if it was given.
     """
+    for trace in traces or ():
+        for _, site in sites(trace):
+            check_site_shape(site, math.inf)  # type: ignore[arg-type]
     args, kwargs = arguments.args, dict(arguments.kwargs)
     with torch.no_grad(), argument_checks(True):
         estimator.loss(program.model, program.guide, *args, **kwargs)
