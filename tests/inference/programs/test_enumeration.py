@@ -23,7 +23,7 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoNormal
 from torch import Tensor
 
-from aevb import inference
+from aevb import evaluation, inference
 from aevb.inference import LogDensity
 
 from oracles import STANDARD_ERRORS
@@ -95,6 +95,22 @@ def test_a_guide_that_draws_the_discrete_site_is_weighed_at_its_draws() -> None:
     found = inference.importance_evidence(model, guide, X, num_samples=4000, seed=1)
     error = (found.log_evidence - mixture_by_hand(X)) / found.standard_error
     assert float(error.abs().max()) < STANDARD_ERRORS
+
+
+def test_calibration_ranks_what_the_guide_draws() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()).to(x), 1.0))
+            second = pyro.sample("second", dist.Bernoulli(torch.tensor(0.5).to(x)))
+            pyro.sample("x", dist.Normal(z + 0.0 * second, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+
+    found = evaluation.calibrate(model, guide, X, num_simulations=60, seed=1)
+    assert "second" not in str(list(found.names))
+    assert found.is_calibrated
 
 
 def test_models_of_discrete_latents_alone_have_nothing_to_sample() -> None:
