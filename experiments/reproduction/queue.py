@@ -20,7 +20,9 @@ __all__ = ["main", "pending"]
 def main() -> None:
     """Run what is missing."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("names", nargs="*", help="experiments, the most valuable first")
+    parser.add_argument(
+        "names", nargs="*", help="experiments or training runs, the most valuable first"
+    )
     parser.add_argument("--budget", default="full", choices=BUDGETS)
     parser.add_argument("--data_root", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("runs/reproduce"))
@@ -57,15 +59,18 @@ def pending(names: list[str], budget: BudgetName, runs: Path) -> list[Training]:
     """Trainings that are not done, each once, in the order of experiments and of their lists.
 
     Args:
-        names: Of experiments; all where there are none.
+        names: Of experiments or of single trainings; all experiments where there are none.
         budget: Whose trainings.
         runs: Where run folders are.
+
+    Raises:
+        KeyError: If a name is neither.
     """
-    known = experiments()
-    chosen = [known[name] for name in names] if names else list(known.values())
+    groups = {name: each.budgets[budget].trainings for name, each in experiments().items()}
+    single = {training.name: (training,) for group in groups.values() for training in group}
     found: dict[str, Training] = {}
-    for experiment in chosen:
-        for training in experiment.budgets[budget].trainings:
+    for name in names or groups:
+        for training in groups[name] if name in groups else single[name]:
             found.setdefault(training.name, training)
     return [training for training in found.values() if not state(training, runs).is_done]
 

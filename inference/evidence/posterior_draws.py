@@ -13,7 +13,7 @@ from torch import Tensor
 from aevb.inference.evidence.estimate import counted, mean_figures, number, shown, verdict
 from aevb.inference.mcmc.diagnostics import ESS_LIMIT, RHAT_LIMIT
 from aevb.inference.mcmc.draws import Draws
-from aevb.inference.mcmc.hmc import hmc
+from aevb.inference.mcmc.hmc import Start, hmc
 from aevb.inference.process.limits import refuse_below
 from aevb.inference.programs.log_density import LogDensity
 
@@ -77,6 +77,8 @@ def hmc_evidence(
     num_warmup: int = 300,
     seed: int = 0,
     guide: Callable[..., Any] | None = None,
+    start: Start = LogDensity.prior_draws,
+    max_num_steps: int = 100,
     chain_batch_size: int | None = None,
     allow_high_dim: bool = False,
 ) -> HMCEvidence:
@@ -100,6 +102,8 @@ def hmc_evidence(
         num_warmup: Iterations before.
         seed: Of everything random.
         guide: As for :func:`~aevb.inference.mcmc.hmc.hmc`.
+        start: The same; a chain that starts in the wrong mode pulls the estimate down.
+        max_num_steps: The same; the paper's trajectories have 4 leapfrog steps.
         chain_batch_size: Chains evaluated at once.
         allow_high_dim: Go on above 4 dimensions, where the density fits badly and the estimate is
             far off.
@@ -123,7 +127,8 @@ def hmc_evidence(
         )
     draws = hmc(
         model, *args, num_chains=num_chains, num_samples=num_samples, num_warmup=num_warmup,
-        seed=seed, guide=guide, chain_batch_size=chain_batch_size,
+        seed=seed, guide=guide, start=start, max_num_steps=max_num_steps,
+        chain_batch_size=chain_batch_size,
     )  # fmt: skip
     half = num_chains // 2
     fitted, averaged = draws.unconstrained[:half], draws.unconstrained[half:]

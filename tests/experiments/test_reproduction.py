@@ -256,6 +256,10 @@ def test_the_queue_has_each_run_once_in_order(
 
     assert names() == "bac"
     assert names("two", "one") == "cba"
+    assert names("c", "one") == "cba"
+    assert names("a") == "a"
+    with pytest.raises(KeyError, match="three"):
+        names("three")
     written(tmp_path / "a", 1)
     (tmp_path / "a" / "done.json").write_text('{"epochs": 1}')
     assert names() == "bc"
