@@ -1,5 +1,6 @@
 """One program with enumerated latents: its steps beside Pyro's, in a process of its own."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -96,8 +97,10 @@ def compare(name: str, level: str = "traced") -> tuple[float, float]:
         torch.manual_seed(abs(seed))
         reference, grads = _of_pyro(pyros, program, parameters, args)
         if seed >= 0:
-            worst_loss = max(worst_loss, abs(loss - reference) / abs(reference))
             error = float((moved - grads).norm() / grads.norm())
+            if not math.isfinite(loss - reference + error):  # max() would pass over NaN
+                raise RuntimeError(f"loss {loss}, Pyro's {reference}, gradients off by {error}")
+            worst_loss = max(worst_loss, abs(loss - reference) / abs(reference))
             worst_gradient = max(worst_gradient, error)
     if step.level != level:
         raise RuntimeError(f"steps are {step.level}, not {level}")

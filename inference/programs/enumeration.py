@@ -29,7 +29,7 @@ def is_enumerable(site: Any) -> bool:
 def summing_out(model: Program, drawn: Collection[str]) -> Program:
     """A model with all discrete latents but those ``drawn`` elsewhere marked as enumerated."""
 
-    def marks(site: Any) -> dict[str, str | None]:
+    def marks(site: Any) -> Any:
         if site["type"] != "sample" or not is_enumerable(site):
             return {}
         return {"enumerate": None if site["name"] in drawn else "parallel"}
@@ -92,18 +92,19 @@ def summed_out(trace: poutine.Trace, log_prob: Callable[[Any], Tensor]) -> pouti
     Raises:
         ValueError: If a site is scaled, or plates are crossed so that no elimination is known.
     """
+    nodes: dict[str, Any] = dict(prune_subsample_sites(trace).nodes)
     found: dict[str, Any] = {
         name: site
-        for name, site in prune_subsample_sites(trace).nodes.items()
+        for name, site in nodes.items()
         if site["type"] == "sample" and not site["infer"].get("_deterministic")
     }
     if not any(site["infer"].get("_enumerate_dim") is not None for site in found.values()):
         return trace
-    work = poutine.Trace()
+    work: Any = poutine.Trace()
     for name, site in found.items():
         whole = log_prob(site)
-        mask = True if site["mask"] is None else torch.as_tensor(site["mask"])
-        masked = whole if mask is True else torch.where(mask, whole, 0.0)
+        mask = site["mask"]
+        masked = whole if mask is None else torch.where(torch.as_tensor(mask), whole, 0.0)
         work.nodes[name] = {
             **site, "infer": dict(site["infer"]), "scale": 1.0, "mask": site["mask"],
             "unscaled_log_prob": whole, "log_prob": masked,
@@ -113,7 +114,7 @@ def summed_out(trace: poutine.Trace, log_prob: Callable[[Any], Tensor]) -> pouti
     with sums_of_operations():
         sums = contract_tensor_tree(factors, dims, cache={})
 
-    result = poutine.Trace()
+    result: Any = poutine.Trace()
     for name, site in found.items():
         inside: Any = work.nodes[name]
         enumerates = site["infer"].get("_enumerate_dim") is not None
@@ -134,4 +135,5 @@ def summed_out(trace: poutine.Trace, log_prob: Callable[[Any], Tensor]) -> pouti
             "infer": {}, "args": (), "kwargs": {},
             "cond_indep_stack": tuple(frames[plate] for plate in plates),
         }  # fmt: skip
-    return result
+    merged: poutine.Trace = result
+    return merged
