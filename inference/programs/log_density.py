@@ -56,7 +56,8 @@ class LogDensity:
 
     A model whose sites all lie in the rightmost ``pyro.plate("data", ...)`` has one posterior for
     each datapoint; any other model has one joint posterior, and is treated as one datapoint.
-    Vectors are ``(chains, batch, dim)`` and densities ``(chains, batch)``, float64, in nats.
+    Discrete latents with finitely many values are summed out. Vectors are ``(chains, batch, dim)``
+    and densities ``(chains, batch)``, float64, in nats.
 
     References:
         Automatic Differentiation Variational Inference (Kucukelbir et al., 2017), section 2.3
@@ -75,9 +76,10 @@ class LogDensity:
         has_guide: Whether there is a guide.
 
     Raises:
-        ValueError: If the model has no latents, discrete, circular or improper ones, or ones whose
-            support depends on other latents; if a site is scaled or subsampled, or observes data
-            outside its support; or when it is evaluated, if several draws cannot be at once.
+        ValueError: If the model has no continuous latents, discrete ones with infinitely many
+            values, circular or improper ones, or ones whose support depends on other latents; if a
+            site is scaled or subsampled, or observes data outside its support; or when it is
+            evaluated, if several draws cannot be at once.
 
     Example:
         >>> import pyro
@@ -114,10 +116,12 @@ class LogDensity:
         self._latents = [
             _latent(name, site, second.nodes[name], self.layout)
             for name, site in sites(first)
-            if not site["is_observed"]
+            if not site["is_observed"] and name not in self.layout.summed_out
         ]
         if not self._latents:
-            raise ValueError("model: has no latent sites, so there is no posterior")
+            raise ValueError(
+                "model: has no continuous latents, so there is no posterior of real vectors"
+            )
         self._joint = Joint(model, *args, guide=guide, layout=self.layout)
         self.has_guide = guide is not None
         self.is_local = self.layout.num_datapoints is not None
@@ -154,8 +158,8 @@ class LogDensity:
 
     def joint(self, u: Tensor) -> Tensor:
         """Log p(x, z) and the Jacobian, ``(chains, batch)``."""
-        prior, likelihood = self.split(u)
-        return prior + likelihood
+        latents, jacobian = self._transformed(u)
+        return self._joint.log_joint(latents) + jacobian
 
     def split(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Log p(z) with the Jacobian, and log p(x|z), each ``(chains, batch)``."""
@@ -314,8 +318,8 @@ def _latent(name: str, site: Any, again: Any, layout: Layout) -> _Latent:
     support = site["fn"].support
     if support.is_discrete:
         raise ValueError(
-            f"site {name!r} ({family(site['fn'])}) is discrete: gradients do not reach it; sum it "
-            "out in the model"
+            f"site {name!r} ({family(site['fn'])}) is discrete, with too many values to sum over, "
+            "and gradients do not reach it: sum it out in the model"
         )
     try:
         transform, other = bijection_of(site["fn"]), bijection_of(again["fn"])

@@ -177,8 +177,9 @@ def test_bounds_of_real_data_hold_the_exact_evidence_between_them() -> None:
     assert "passed their test at 30 of 30" in bounds.summary()["condition"]
     covered = (bounds.interval[:, 0] <= exact) & (exact <= bounds.interval[:, 1])
     assert float(covered.double().mean()) > 0.95 - 5 * math.sqrt(0.05 * 0.95 / 30)
-    # the broken twin: chains that start where the posterior is not
-    shifted = replace(bounds.posterior, unconstrained=bounds.posterior.unconstrained + 3.0)
-    wrong = bounded_evidence(program, x, draws=shifted, num_temperatures=1)
+    # the broken twin: draws that are not the posterior's but all of them its mode
+    mode = bounds.posterior.mean.expand_as(bounds.posterior.unconstrained)
+    broken = replace(bounds.posterior, unconstrained=mode)
+    wrong = bounded_evidence(program, x, draws=broken, num_temperatures=1)
     covered = (wrong.interval[:, 0] <= exact) & (exact <= wrong.interval[:, 1])
     assert float(covered.double().mean()) < 0.5
