@@ -158,7 +158,7 @@ class LogDensity:
 
     def joint(self, u: Tensor) -> Tensor:
         """Log p(x, z) and the Jacobian, ``(chains, batch)``."""
-        latents, jacobian = self._transformed(u)
+        latents, jacobian = self.transformed(u)
         return self._joint.log_joint(latents) + jacobian
 
     def split(self, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -247,7 +247,7 @@ class LogDensity:
     def traces(self, u: Tensor) -> Iterator[Trace]:
         """The model's runs at vectors ``(chains, batch, dim)``, one after the other."""
         for row in u.split(1):
-            latents, _ = self._transformed(row)
+            latents, _ = self.transformed(row)
             yield self._joint.run(self._joint.model, latents)
 
     def refuse_nan(self, u: Tensor) -> None:
