@@ -23,6 +23,10 @@ __all__ = [
 # it does not.
 _MEMORY = 0.1
 _STUCK = 0.1
+# By how much it then brings the rate below the target, and the least share of everyone's steps
+# that a lost chain goes by.
+_PULL = 0.1
+_LEAST_SHARE = 1e-6
 
 # By what power of its length a trajectory is counted as dearer.
 _PRICE = 0.5
@@ -103,28 +107,54 @@ class DualAveraging:
 
 @dataclass
 class Guard:
-    """The acceptance rate that step sizes adapt to: the mean over chains, while all of them move.
+    """Shorter steps for chains that are lost, and the acceptance rate that all adapt to.
 
-    A chain that has hardly moved for a while speaks for all, until steps are so short that it
-    moves again. The harmonic mean over chains, which guards against the same, is so far below the
-    mean that steps come out too short for everyone.
+    A chain far out, where the density is steeper than anywhere else, goes on by steps of its own
+    until it is back: halved at each rejection, doubled at each success. If everyone went by its
+    steps instead, trajectories would take a hundred of them to get nowhere. It may, as draws of
+    warm-up are not kept.
+
+    Where chains stay, each speaks for itself: the rate is the mean over chains, while all of them
+    move by everyone's steps. One that has not for a while pulls these shorter, gently. The
+    harmonic mean over chains, which guards against the same, is so far below the mean that steps
+    come out too short for everyone.
 
     Args:
         target: What step sizes aim at.
+        shape: ``(chains, batch)``.
+        device: Of rates.
     """
 
     target: float
-    running: Tensor | None = None
+    shape: tuple[int, ...]
+    device: torch.device | None = None
+    share: Tensor = field(init=False)
+    running: Tensor = field(init=False)
 
-    def rate(self, acceptance: Tensor) -> Tensor:
-        """Of rates ``(chains, batch)``, ``(batch,)``."""
-        if self.running is None:
-            self.running = torch.full_like(acceptance, self.target)
-        self.running = (1 - _MEMORY) * self.running + _MEMORY * acceptance
-        stuck = (self.running < _STUCK * self.target).any(0)
-        return torch.where(
-            stuck, torch.minimum(acceptance.amin(0), self.running.amin(0)), acceptance.mean(0)
-        )
+    def __post_init__(self) -> None:
+        """Begin with everyone's steps for all."""
+        self.share = torch.ones(self.shape, dtype=torch.float64, device=self.device)
+        self.running = torch.full_like(self.share, self.target)
+
+    def rate(self, acceptance: Tensor, *, settled: bool) -> Tensor:
+        """Learn from rates ``(chains, batch)``; returns what step sizes learn from, ``(batch,)``.
+
+        Args:
+            acceptance: Rates of trajectories by ``share`` of everyone's steps.
+            settled: Whether a chain that is lost now would be when draws are kept.
+        """
+        counts = torch.eq(self.share, 1)
+        rate = torch.where(counts, acceptance, 0.0)
+        self.running = (1 - _MEMORY) * self.running + _MEMORY * rate
+        moves = torch.where(acceptance < _STUCK * self.target, 0.5, 2.0)
+        self.share = (self.share * moves).clamp(_LEAST_SHARE, 1.0)
+        if settled:
+            stuck = (self.running < _STUCK * self.target).any(0)
+            mean = rate.mean(0)
+            return torch.where(stuck, mean.clamp(max=self.target - _PULL), mean)
+        some = counts.any(0)
+        mean = rate.sum(0) / counts.sum(0).clamp(min=1)
+        return torch.where(some, mean, self.target)
 
 
 @dataclass

@@ -61,9 +61,10 @@ class Sampler:
         self.metric, self.iteration = state.metric, state.iteration
         self.steps = DualAveraging(state.steps.average.clone(), target)
         self.lengths = ChEES(state.lengths.average.clone())
-        self.guard = Guard(target)
+        self.guard: Guard | None = None
+        self.target = target
         self.max_num_steps, self.kind = max_num_steps, kind
-        self.adapting = False
+        self.settled = False
         randomness.restore_torch(state.random, self.density.device)
 
     def state(self) -> SamplerState:
@@ -76,20 +77,21 @@ class Sampler:
     @property
     def step_size(self) -> Tensor:
         """Of the next trajectory, ``(batch,)``."""
-        return (self.steps.log_step if self.adapting else self.steps.average).exp()
+        return (self.steps.log_step if self.guard else self.steps.average).exp()
 
     @property
     def length(self) -> Tensor:
         """Longest trajectory, ``(batch,)``."""
-        return (self.lengths.log_length if self.adapting else self.lengths.average).exp()
+        return (self.lengths.log_length if self.guard else self.lengths.average).exp()
 
     def warm_up(self, num_warmup: int) -> None:
         """Adapt step sizes and lengths at each iteration, masses at the ends of windows."""
         ends = warmup_windows(num_warmup)
         window: list[Point] = []
-        self.adapting = True
+        self.guard = Guard(self.target, tuple(self.point.u.shape[:2]), self.density.device)
         most = _FIRST_NUM_STEPS if ends and self.iteration == 0 else self.max_num_steps
         for number in range(num_warmup):
+            self.settled = number >= num_warmup // 2
             self.iterate(most)
             window.append(self.point)
             if number + 1 in ends:
@@ -103,7 +105,7 @@ class Sampler:
                 self.steps.restart()
                 self.lengths = ChEES(self.lengths.log_length, _LEAST_LENGTH)
                 most = self.max_num_steps
-        self.adapting = False
+        self.guard = None
 
     def iterate(self, max_num_steps: int | None = None) -> dict[str, Tensor]:
         """One trajectory of every chain; returns what is recorded of it."""
@@ -117,14 +119,15 @@ class Sampler:
         # not rounded up: a step more than was asked for comes back to where squares are the same
         num_steps = torch.round(length / step_size).clamp(1, most)
         before = self.point
-        self.point, info = kernel.step(before, self.evaluate, step_size, metric, num_steps)
-        if self.adapting:
-            self.steps.update(self.guard.rate(info.acceptance_rate))
+        share = self.guard.share if self.guard else 1.0
+        self.point, info = kernel.step(before, self.evaluate, share * step_size, metric, num_steps)
+        if self.guard:
+            self.steps.update(self.guard.rate(info.acceptance_rate, settled=self.settled))
             self.lengths.update(
                 metric.whiten(before.u),
                 metric.whiten(info.proposal.end.u),
                 info.proposal.momentum,
-                info.acceptance_rate,
+                torch.where(torch.eq(share, 1), info.acceptance_rate, 0.0),
                 length / longest,
             )
         shape = before.log_density.shape
