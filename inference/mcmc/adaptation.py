@@ -98,7 +98,7 @@ class DualAveraging:
         self.count += 1
         weight = 1 / (self.count + 10)
         self.error = (1 - weight) * self.error + weight * (self.target - acceptance)
-        # ten standard settings of the paper: gamma 0.05, t0 10, kappa 0.75
+        # standard settings of the paper: gamma 0.05, t0 10, kappa 0.75
         self.log_step = self.centre - math.sqrt(self.count) / 0.05 * self.error
         self.log_step = self.log_step.clamp(-18.0, 5.0)
         share = self.count**-0.75
@@ -110,7 +110,7 @@ class Guard:
     """Shorter steps for chains that are lost, and the acceptance rate that all adapt to.
 
     A chain far out, where the density is steeper than anywhere else, goes on by steps of its own
-    until it is back: halved at each rejection, doubled at each success. If everyone went by its
+    until it is back: halved at each failure after another, doubled at each success. If everyone went by its
     steps instead, trajectories would take a hundred of them to get nowhere. It may, as draws of
     warm-up are not kept.
 
@@ -130,11 +130,13 @@ class Guard:
     device: torch.device | None = None
     share: Tensor = field(init=False)
     running: Tensor = field(init=False)
+    failed: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin with everyone's steps for all."""
         self.share = torch.ones(self.shape, dtype=torch.float64, device=self.device)
         self.running = torch.full_like(self.share, self.target)
+        self.failed = torch.zeros_like(self.share, dtype=torch.bool)
 
     def rate(self, acceptance: Tensor, *, settled: bool) -> Tensor:
         """Learn from rates ``(chains, batch)``; returns what step sizes learn from, ``(batch,)``.
@@ -146,15 +148,15 @@ class Guard:
         counts = torch.eq(self.share, 1)
         rate = torch.where(counts, acceptance, 0.0)
         self.running = (1 - _MEMORY) * self.running + _MEMORY * rate
-        moves = torch.where(acceptance < _STUCK * self.target, 0.5, 2.0)
-        self.share = (self.share * moves).clamp(_LEAST_SHARE, 1.0)
-        if settled:
-            stuck = (self.running < _STUCK * self.target).any(0)
-            mean = rate.mean(0)
-            return torch.where(stuck, mean.clamp(max=self.target - _PULL), mean)
-        some = counts.any(0)
-        mean = rate.sum(0) / counts.sum(0).clamp(min=1)
-        return torch.where(some, mean, self.target)
+        fails = acceptance < _STUCK * self.target
+        factor = torch.where(fails, torch.where(self.failed, 0.5, 1.0), 2.0)
+        self.share = (self.share * factor).clamp(_LEAST_SHARE, 1.0)
+        self.failed = fails
+        mean = rate.sum(0) / counts.sum(0).clamp(min=1)  # nobody moves: 0
+        if not settled:
+            return mean
+        stuck = (self.running < _STUCK * self.target).any(0)
+        return torch.where(stuck, mean.clamp(max=self.target - _PULL), mean)
 
 
 @dataclass

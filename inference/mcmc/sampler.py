@@ -89,9 +89,11 @@ class Sampler:
         ends = warmup_windows(num_warmup)
         window: list[Point] = []
         self.guard = Guard(self.target, tuple(self.point.u.shape[:2]), self.density.device)
+        # before, masses are of chains on their way, and lengths fit to them would be far too long
+        settled = ends[-2] if len(ends) > 1 else 0
         most = _FIRST_NUM_STEPS if ends and self.iteration == 0 else self.max_num_steps
         for number in range(num_warmup):
-            self.settled = number >= num_warmup // 2
+            self.settled = number >= settled
             self.iterate(most)
             window.append(self.point)
             if number + 1 in ends:
@@ -123,6 +125,7 @@ class Sampler:
         self.point, info = kernel.step(before, self.evaluate, share * step_size, metric, num_steps)
         if self.guard:
             self.steps.update(self.guard.rate(info.acceptance_rate, settled=self.settled))
+        if self.guard and self.settled:
             self.lengths.update(
                 metric.whiten(before.u),
                 metric.whiten(info.proposal.end.u),

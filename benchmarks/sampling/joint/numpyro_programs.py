@@ -57,11 +57,13 @@ def mixture(y: jax.Array) -> None:
 
 
 def process(x: jax.Array, y: jax.Array) -> None:
+    # as in Bayesian optimization: Vanilla Bayesian Optimization Performs Great in High Dimensions
+    # (Hvarfner, Hellsten & Nardi, 2024)
     dim = x.shape[1]
     usual = jnp.full(dim, math.sqrt(2) + 0.5 * math.log(dim))
-    length = numpyro.sample("length", dist.LogNormal(usual, 1.0).to_event(1))
+    length = numpyro.sample("length", dist.LogNormal(usual, math.sqrt(3)).to_event(1))
     height = numpyro.sample("height", dist.Gamma(2.0, 1.0))
-    noise = numpyro.sample("noise", dist.LogNormal(-3.0, 1.0))
+    noise = numpyro.sample("noise", dist.LogNormal(-4.0, 1.0))
     rows = x / length
     square = (rows * rows).sum(-1)
     distance = square[:, None] + square - 2 * rows @ rows.T

@@ -57,11 +57,13 @@ def mixture(y: Tensor) -> None:
 
 
 def process(x: Tensor, y: Tensor) -> None:
+    # as in Bayesian optimization: Vanilla Bayesian Optimization Performs Great in High Dimensions
+    # (Hvarfner, Hellsten & Nardi, 2024)
     dim = x.shape[1]
     usual = x.new_full((dim,), math.sqrt(2) + 0.5 * math.log(dim))
-    length = pyro.sample("length", dist.LogNormal(usual, 1.0).to_event(1))
+    length = pyro.sample("length", dist.LogNormal(usual, math.sqrt(3)).to_event(1))
     height = pyro.sample("height", dist.Gamma(x.new_tensor(2.0), 1.0))
-    noise = pyro.sample("noise", dist.LogNormal(x.new_tensor(-3.0), 1.0))
+    noise = pyro.sample("noise", dist.LogNormal(x.new_tensor(-4.0), 1.0))
     rows = x / length
     square = (rows * rows).sum(-1)
     distance = square.unsqueeze(-1) + square.unsqueeze(-2) - 2 * rows @ rows.transpose(-1, -2)
