@@ -99,7 +99,7 @@ class DualAveraging:
         weight = 1 / (self.count + 10)
         self.error = (1 - weight) * self.error + weight * (self.target - acceptance)
         # standard settings of the paper: gamma 0.05, t0 10, kappa 0.75
-        self.log_step = self.centre - math.sqrt(self.count) / 0.05 * self.error
+        self.log_step = self.centre - math.sqrt(self.count) / 0.1 * self.error
         self.log_step = self.log_step.clamp(-18.0, 5.0)
         share = self.count**-0.75
         self.average = share * self.log_step + (1 - share) * self.average
@@ -149,7 +149,7 @@ class Guard:
         rate = torch.where(counts, acceptance, 0.0)
         self.running = (1 - _MEMORY) * self.running + _MEMORY * rate
         fails = acceptance < _STUCK * self.target
-        factor = torch.where(fails, torch.where(self.failed, 0.5, 1.0), 2.0)
+        factor = torch.where(fails, torch.where(self.failed | ~counts, 0.5, 1.0), 2.0)
         self.share = (self.share * factor).clamp(_LEAST_SHARE, 1.0)
         self.failed = fails
         mean = rate.sum(0) / counts.sum(0).clamp(min=1)  # nobody moves: 0

@@ -29,6 +29,8 @@ _SHORTEST_SHARE, _SHORTEST_SHARE_OF_LONG = 0.7, 0.4
 _LEAST_LENGTH = 2.0
 # Of a trajectory before any masses are known, when steps may be a hundredth of what they will be.
 _FIRST_NUM_STEPS = 8
+# Of a trajectory at least while a chain that is lost goes by steps of its own, which are short.
+_WAY_BACK = 20
 
 
 class Sampler:
@@ -95,7 +97,7 @@ class Sampler:
         for number in range(num_warmup):
             self.settled = number >= settled
             self.iterate(most)
-            window.append(self.point)
+            window.append(_without(self.point, self.guard.share < 1))
             if number + 1 in ends:
                 draws, gradients = (
                     torch.cat([getattr(point, name) for point in window])
@@ -120,6 +122,9 @@ class Sampler:
         self.iteration += 1
         # not rounded up: a step more than was asked for comes back to where squares are the same
         num_steps = torch.round(length / step_size).clamp(1, most)
+        if self.guard and not self.settled:
+            is_lost = (self.guard.share < 1).any(0)
+            num_steps = torch.where(is_lost, num_steps.clamp(min=min(most, _WAY_BACK)), num_steps)
         before = self.point
         share = self.guard.share if self.guard else 1.0
         self.point, info = kernel.step(before, self.evaluate, share * step_size, metric, num_steps)
@@ -143,6 +148,13 @@ class Sampler:
             "step_size": step_size.expand(shape),
             "n_steps": num_steps.long().expand(shape),
         }
+
+
+def _without(point: Point, lost: Tensor) -> Point:
+    """Another chain's place for each that is lost, whose gradients would rule the masses."""
+    first = (~lost).to(torch.uint8).argmax(0)
+    places = torch.arange(len(first), device=first.device)
+    return point.where(~lost, Point(*(value[first, places].expand_as(value) for value in point)))
 
 
 def begun(evaluate: PathGradient, u: Tensor, metric: Metric, target: float) -> SamplerState:
