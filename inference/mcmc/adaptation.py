@@ -110,9 +110,9 @@ class Guard:
     """Shorter steps for chains that are lost, and the acceptance rate that all adapt to.
 
     A chain far out, where the density is steeper than anywhere else, goes on by steps of its own
-    until it is back: halved at each failure after another, doubled at each success. If everyone went by its
-    steps instead, trajectories would take a hundred of them to get nowhere. It may, as draws of
-    warm-up are not kept.
+    until it is back: halved at each failure after another, doubled at each success. If everyone
+    went by its steps instead, trajectories would take a hundred of them to get nowhere. It may, as
+    draws of warm-up are not kept.
 
     Where chains stay, each speaks for itself: the rate is the mean over chains, while all of them
     move by everyone's steps. One that has not for a while pulls these shorter, gently. The

@@ -16,6 +16,10 @@ from benchmarks.sampling.joint.observations import POSTERIORS, observed
 Array = np.ndarray[Any, Any]
 
 
+# Of Pyro's draws, and its warm-up in proportion: effective samples a second hardly depend on it.
+_FEWER = 2
+
+
 def main(settings: SimpleNamespace) -> dict[str, Any]:
     """Sample; how many effective draws there are of the worst number."""
     sampler = _SAMPLERS[settings.sampler](settings.posterior, settings)
@@ -73,8 +77,8 @@ def _pyro(name: str, settings: SimpleNamespace) -> Any:
     def sample(seed: int) -> dict[str, Array]:
         pyro.set_rng_seed(seed)
         mcmc = MCMC(
-            NUTS(PROGRAMS[name]), settings.num_samples, warmup_steps=settings.num_warmup,
-            disable_progbar=True,
+            NUTS(PROGRAMS[name]), settings.num_samples // _FEWER,
+            warmup_steps=settings.num_warmup // _FEWER, disable_progbar=True,
         )  # fmt: skip
         mcmc.run(*args)
         found = mcmc.get_samples(group_by_chain=True)

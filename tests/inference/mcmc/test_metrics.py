@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 
 from aevb.inference.mcmc.metrics import Dense, Diagonal, LowRank, Metric
-from aevb.inference.mcmc.preconditioning import choose_kind, fitted_metric
+from aevb.inference.mcmc.preconditioning import (
+    _LARGEST_RANK,
+    _LEAST_STRETCH,
+    choose_kind,
+    fitted_metric,
+)
 
 DIM, BATCH = 5, 3
 
@@ -85,7 +90,11 @@ def test_a_low_rank_straightens_the_directions_that_stand_out() -> None:
     gradients = -torch.linalg.solve(covariance, draws.movedim(0, -1)).movedim(-1, 0)
     low = condition(fitted_metric(draws, gradients, "low-rank"), covariance)
     diagonal = condition(fitted_metric(draws, gradients, "diagonal"), covariance)
-    assert low < 30 < 1e4 < diagonal
+    # What stands out by less than the least stretch is left, times the edges of Marchenko and
+    # Pastur's spectrum: of two ranks' directions, from so many draws.
+    share = math.sqrt(2 * _LARGEST_RANK / len(draws))
+    bound = _LEAST_STRETCH**2 * ((1 + share) / (1 - share)) ** 2
+    assert low < bound < diagonal  # the twin
 
 
 @pytest.mark.parametrize("kind", ["diagonal", "dense", "low-rank"])
