@@ -167,9 +167,10 @@ def _page(
 | annealing, {_CHAINS} chains × {_TEMPERATURES} temperatures, the first {few} | \
 {float(annealed.mean()):.3f} | {float(annealed.std()) / few**0.5:.2f} | | | {spent:,} |
 
-Refined less annealed, on those {few}: {float(difference.mean()):+.4f} ± {error:.4f} nats (wanted: within 0.05), for
-{(fit + _SAMPLES) / spent:.3f} of its evaluations (wanted: at most 0.1; a gradient counts as three);
-trusted at {refined["trusted"]} of {count} (wanted: 95 %; by the guide {guide["trusted"]}).
+Refined less annealed, on those {few}: {float(difference.mean()):+.4f} ± {error:.4f} nats
+(wanted: within 0.05), for {(fit + _SAMPLES) / spent:.3f} of its evaluations (wanted: at most 0.1;
+a gradient counts as three); trusted at {refined["trusted"]} of {count} (wanted: 95 %; by the guide
+{guide["trusted"]}).
 
 `inference.posterior`, {summary["num_samples"]:,} draws each: {summary["num_passed"]} of
 {summary["num_posteriors"]} passed, in {repaired["seconds"] / 60:.1f} minutes (wanted: all, in 15);
@@ -178,8 +179,9 @@ sources {", ".join(f"{n} {k}" for k, n in summary["sources"].items() if n)}; eff
 {summary["num_evaluations_mean"]:,.0f} evaluations an image.
 
 Beside long chains (16 × 1,500 draws) at {int(mixed.sum())} posteriors at which those mixed, of
-{len(mean)}: means are within 0.1 posterior standard deviations at {float((rms <= 0.1).double().mean()):.1%} of the
-posteriors by the root mean square over dimensions (wanted: 99 %), at
+{len(mean)}: means are within 0.1 posterior standard deviations at
+{float((rms <= 0.1).double().mean()):.1%} of the posteriors by the root mean square over dimensions
+(wanted: 99 %), at
 {float((within == 1).double().mean()):.1%} in all 20 dimensions at once, and in
 {float(within.mean()):.2%} of all dimensions. The chains' own standard error is
 {float(own.mean()):.3f} standard deviations on average.
