@@ -8,6 +8,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,11 @@ def main() -> None:
     annealed: list[float] = []
     for start in range(0, settings.annealed, _BLOCK):
         block = x[start : min(start + _BLOCK, settings.annealed)]
-        annealed += part(f"annealed-{start}", lambda block=block: _annealed(model, block))
+        annealed += part(f"annealed-{start}", partial(_annealed, model, block))
     chains: list[list[float]] = []
     for start in range(0, settings.compared, _BLOCK):
         block = x[start : min(start + _BLOCK, settings.compared)]
-        chains += part(f"chains-{start}", lambda block=block: _chains(model, block))
+        chains += part(f"chains-{start}", partial(_chains, model, block))
     settings.out.mkdir(parents=True, exist_ok=True)
     page = _page(figures, torch.tensor(annealed), torch.tensor(chains), settings)
     (settings.out / "repaired_posteriors.md").write_text(page)
@@ -72,9 +73,9 @@ class _Parts:
         if not path.exists():
             value = compute()
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(value))
-            partial.replace(path)
+            unfinished = path.with_suffix(".partial")
+            unfinished.write_text(json.dumps(value))
+            unfinished.replace(path)
         return json.loads(path.read_text())
 
 

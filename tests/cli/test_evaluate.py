@@ -82,13 +82,13 @@ def test_evidence_by_other_estimators(estimator: str, run: Path, aevb: Any) -> N
 
 
 def test_refined_proposal_has_a_file_of_its_own(run: Path, aevb: Any) -> None:
-    flags = ["evaluate", run, "--limit", 5, "--num_samples", 200, "--json"]
+    flags = ["evaluate", run, "--limit", 5, "--num_samples", 30, "--json"]
     plain = json.loads(aevb(*flags).out)
     assert plain["better"] == f"aevb evaluate {run} --proposal refined"
     code, out, _ = aevb(*flags, "--proposal", "refined")
     assert code == 0
     assert json.loads(out)["ess_median"] > plain["ess_median"]
-    assert (run / "evidence-refined-test-5x200-seed0.json").exists()
+    assert (run / "evidence-refined-test-5x30-seed0.json").exists()
 
 
 @pytest.mark.parametrize("suffix", [".nc", ".npz"])

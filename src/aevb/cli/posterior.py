@@ -50,12 +50,12 @@ def posterior(
     if path.suffix == ".nc":
         evaluation.posterior_to_arviz(found, num_draws=num_draws).to_netcdf(str(path))
     else:
-        sites = {k: v.numpy() for k, v in found.resampled(num_draws, seed).items()}
-        figures = {
+        arrays: dict[str, Any] = {
+            **found.resampled(num_draws, seed),
             "log_evidence": found.log_evidence, "source": found.source, "ess": found.ess,
             "is_passed": found.is_passed, "khat_pooled": found.khat_pooled, "rhat": found.rhat,
         }  # fmt: skip
-        np.savez_compressed(path, **sites, **{k: v.numpy() for k, v in figures.items()})
+        np.savez_compressed(path, **{name: value.numpy() for name, value in arrays.items()})
     result = {
         **found.summary(),
         "split": split,
