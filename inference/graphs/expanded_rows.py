@@ -25,6 +25,13 @@ class _Part(NamedTuple):
     repeated: list[int]
 
 
+class _Matrix(NamedTuple):
+    """Parts side by side, whose rows have the shape ``lead`` once they are expanded."""
+
+    lead: tuple[int, ...]
+    parts: list[_Part]
+
+
 def multiply_rows_once(graph: GraphModule, values: dict[Node, Any]) -> int:
     r"""Multiply what is expanded before it is expanded, and not each copy of it.
 
@@ -52,16 +59,16 @@ def multiply_rows_once(graph: GraphModule, values: dict[Node, Any]) -> int:
         if len(bias) > 1 or any(values[term].ndim != 1 for term in bias):
             continue
         new = _Builder(graph.graph, node, values)
-        if parts := _parts(left, values, written, values[right].shape[1]):
-            result = _product(new, parts, right, *bias)
+        if matrix := _matrix(left, values, written, values[right].shape[1]):
+            result = _product(new, matrix, right, *bias)
         elif bias:
             continue
-        elif parts := _parts(right, values, written, values[left].shape[0]):
-            result = _gradient(new, parts, new(_ATEN.t.default, left), columns=True)
+        elif matrix := _matrix(right, values, written, values[left].shape[0]):
+            result = _gradient(new, matrix, new(_ATEN.t.default, left), columns=True)
         elif left.target in _TRANSPOSED and (
-            parts := _parts(left.args[0], values, written, values[right].shape[1])
+            matrix := _matrix(left.args[0], values, written, values[right].shape[1])
         ):
-            result = _gradient(new, parts, right, columns=False)
+            result = _gradient(new, matrix, right, columns=False)
         else:
             continue
         node.replace_all_uses_with(result)
@@ -93,12 +100,12 @@ class _Builder:
         return self(_ATEN.reshape.default, part.source, [-1, part.shape[-1]])
 
 
-def _product(new: _Builder, parts: list[_Part], right: Node, *bias: Node) -> Node:
+def _product(new: _Builder, matrix: _Matrix, right: Node, *bias: Node) -> Node:
     """The parts' products with their own rows of the right factor."""
     width = new.size(right, 1)
     terms: list[tuple[int, Node]] = []
     start = 0
-    for part in parts:
+    for part in matrix.parts:
         end = start + part.shape[-1]
         factors = new.rows(part), new(_ATEN.slice.Tensor, right, 0, start, end)
         term = new(_ATEN.mm.default, *factors)
@@ -109,16 +116,16 @@ def _product(new: _Builder, parts: list[_Part], right: Node, *bias: Node) -> Nod
     total = terms[0][1]
     for addend in (*bias, *(term for _, term in terms[1:])):
         total = new(_ATEN.add.Tensor, total, addend)
+    total = new(_ATEN.expand.default, total, [*matrix.lead, width])
     return new(_ATEN.reshape.default, total, [-1, width])
 
 
-def _gradient(new: _Builder, parts: list[_Part], grad: Node, columns: bool) -> Node:
+def _gradient(new: _Builder, matrix: _Matrix, grad: Node, columns: bool) -> Node:
     """Products of the parts, transposed, with the rows' gradients, ``(rows, width)``."""
     width = new.size(grad, 1)
-    lead = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
-    shaped = new(_ATEN.reshape.default, grad, [*lead, width])
+    shaped = new(_ATEN.reshape.default, grad, [*matrix.lead, width])
     found = []
-    for part in parts:
+    for part in matrix.parts:
         total = new(_ATEN.sum.dim_IntList, shaped, part.repeated) if part.repeated else shaped
         total = new(_ATEN.reshape.default, total, [-1, width])
         first, second = (total, new.rows(part)) if columns else (new.rows(part), total)
@@ -126,8 +133,8 @@ def _gradient(new: _Builder, parts: list[_Part], grad: Node, columns: bool) -> N
     return new(_ATEN.cat.default, found, int(columns))
 
 
-def _parts(node: Node, values: dict[Node, Any], written: set[int], width: int) -> list[_Part]:
-    """What a matrix of expanded rows is made of; empty if it is none, or too small."""
+def _matrix(node: Node, values: dict[Node, Any], written: set[int], width: int) -> _Matrix | None:
+    """What a matrix of expanded rows is made of; None if rows are not expanded, or few."""
     last = values[node].shape[-1]
     while node.target in _RESHAPED and values[node.args[0]].shape[-1:] == (last,):
         node = node.args[0]  # type: ignore[assignment]
@@ -135,7 +142,7 @@ def _parts(node: Node, values: dict[Node, Any], written: set[int], width: int) -
     pieces = [node]
     if node.target is _ATEN.cat.default:
         if len(node.args) < 2 or node.args[1] not in (-1, len(whole) - 1):
-            return []
+            return None
         pieces = list(node.args[0])  # type: ignore[arg-type]
     parts, saved = [], 0
     for piece in pieces:
@@ -145,11 +152,11 @@ def _parts(node: Node, values: dict[Node, Any], written: set[int], width: int) -
         if shape[-1] != values[piece].shape[-1]:
             source, shape = piece, tuple(values[piece].shape)
         if _address(values[source]) in written:
-            return []  # the copy may be of what it was before
+            return None  # the copy may be of what it was before
         repeated = [i for i, size in enumerate(shape[:-1]) if size != whole[i]]
         parts.append(_Part(source, shape, repeated))  # type: ignore[arg-type]
         saved += (math.prod(whole[:-1]) - math.prod(shape[:-1])) * shape[-1] * width
-    return parts if saved >= _LEAST else []
+    return _Matrix(tuple(whole[:-1]), parts) if saved >= _LEAST else None
 
 
 def _written(graph: GraphModule, values: dict[Node, Any]) -> set[int]:
