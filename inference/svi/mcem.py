@@ -205,8 +205,8 @@ class _ChainFeed(Feed):
             if discrete := sorted(density.layout.summed_out):
                 raise ValueError(
                     f"mcem: chains do not move discrete latents, {discrete}: use fit with "
-                    "objective=EnumeratedELBO(), which sums them out, wake_sleep with a guide that "
-                    "draws them, or a mixture written as MixtureSameFamily"
+                    "objective=EnumeratedELBO(), which sums them out, wake_sleep with a guide "
+                    "that draws them, or a mixture written as MixtureSameFamily"
                 )
             if density.is_local != (self.batch_size is not None):
                 raise ValueError(
