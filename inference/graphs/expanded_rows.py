@@ -133,17 +133,17 @@ def _gradient(new: _Builder, matrix: _Matrix, grad: Node, columns: bool) -> Node
     return new(_ATEN.cat.default, found, int(columns))
 
 
-def _matrix(node: Node, values: dict[Node, Any], written: set[int], width: int) -> _Matrix | None:
+def _matrix(node: Any, values: dict[Any, Any], written: set[int], width: int) -> _Matrix | None:
     """What a matrix of expanded rows is made of; None if rows are not expanded, or few."""
     last = values[node].shape[-1]
     while node.target in _RESHAPED and values[node.args[0]].shape[-1:] == (last,):
-        node = node.args[0]  # type: ignore[assignment]
+        node = node.args[0]
     whole = values[node].shape
     pieces = [node]
     if node.target is _ATEN.cat.default:
         if len(node.args) < 2 or node.args[1] not in (-1, len(whole) - 1):
             return None
-        pieces = list(node.args[0])  # type: ignore[arg-type]
+        pieces = list(node.args[0])
     parts, saved = [], 0
     for piece in pieces:
         source = piece.args[0] if piece.target is _ATEN.expand.default else piece
@@ -154,7 +154,7 @@ def _matrix(node: Node, values: dict[Node, Any], written: set[int], width: int) 
         if _address(values[source]) in written:
             return None  # the copy may be of what it was before
         repeated = [i for i, size in enumerate(shape[:-1]) if size != whole[i]]
-        parts.append(_Part(source, shape, repeated))  # type: ignore[arg-type]
+        parts.append(_Part(source, shape, repeated))
         saved += (math.prod(whole[:-1]) - math.prod(shape[:-1])) * shape[-1] * width
     return _Matrix(tuple(whole[:-1]), parts) if saved >= _LEAST else None
 

@@ -126,7 +126,7 @@ class Sampler:
             is_lost = (self.guard.share < 1).any(0)
             num_steps = torch.where(is_lost, num_steps.clamp(min=min(most, _WAY_BACK)), num_steps)
         before = self.point
-        share = self.guard.share if self.guard else 1.0
+        share = self.guard.share if self.guard else torch.ones_like(step_size)
         self.point, info = kernel.step(before, self.evaluate, share * step_size, metric, num_steps)
         if self.guard:
             self.steps.update(self.guard.rate(info.acceptance_rate, settled=self.settled))
