@@ -236,7 +236,17 @@ class BoundWatch:
 
     def state_dict(self) -> dict[str, Any]:
         """All that a later look depends on."""
-        names = ("block", "blocks", "open", "start", "looks", "step", "rate", "snapshots", "stopped")
+        names = (
+            "block",
+            "blocks",
+            "open",
+            "start",
+            "looks",
+            "step",
+            "rate",
+            "snapshots",
+            "stopped",
+        )
         return {name: getattr(self, name) for name in names} | {
             "rise": None if self.rise is None else list(self.rise)
         }
