@@ -1,6 +1,6 @@
 """What may be believed: evidence with its errors, predictions and pictures."""
 
-from aevb.evaluation.arviz import guide_to_arviz, to_arviz
+from aevb.evaluation.arviz import guide_to_arviz, posterior_to_arviz, to_arviz
 from aevb.evaluation.diagnostics import ess_bulk, ess_tail, rhat
 from aevb.evaluation.latents.embedding import ActiveUnits, Embedding, active_units, embed
 from aevb.evaluation.latents.kl import KLPerDimension, kl_per_dimension
@@ -56,6 +56,7 @@ __all__ = [
     "latent_manifold",
     "latent_use",
     "posterior_errors",
+    "posterior_to_arviz",
     "predictive_check",
     "prior_means",
     "prior_samples",

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from aevb.inference import AISEvidence, Draws, HMCEvidence, ImportanceEvidence
+from aevb.inference import AISEvidence, Draws, HMCEvidence, ImportanceEvidence, Posterior
 
 if TYPE_CHECKING:
     from xarray import Dataset
 
-__all__ = ["guide_to_arviz", "to_arviz"]
+__all__ = ["guide_to_arviz", "posterior_to_arviz", "to_arviz"]
 
 Evidence = Tensor | ImportanceEvidence | AISEvidence | HMCEvidence
 Sites = Mapping[str, Tensor]
@@ -93,6 +93,7 @@ def guide_to_arviz(
     observed_data: Sites | None = None,
     posterior_predictive: Sites | None = None,
     log_evidence: Evidence | None = None,
+    constant_data: Sites | None = None,
     dims: Mapping[str, Sequence[str]] | None = None,
 ) -> Any:
     """Independent draws of a guide, beside those of :func:`to_arviz`.
@@ -106,6 +107,7 @@ def guide_to_arviz(
         observed_data: As for :func:`to_arviz`, as are the others.
         posterior_predictive: Observed sites drawn anew, ``(samples, *plates, *event)``.
         log_evidence: Log p(x) of each datapoint, ``(batch,)``, in nats.
+        constant_data: What else is known of each datapoint, in place of ``log_evidence``.
         dims: Names of a site's dimensions behind the draws.
 
     Returns:
@@ -139,7 +141,49 @@ def guide_to_arviz(
         )
     groups = _Groups(sample_dims, first.shape[1] if is_local else None, dims)
     groups.add("posterior", samples, event="latent")
+    if constant_data:
+        groups.add("constant_data", constant_data, are_draws=False)
     return groups.assembled(predictive, observed_data, log_evidence)
+
+
+def posterior_to_arviz(
+    posterior: Posterior,
+    *,
+    num_draws: int = 1000,
+    observed_data: Sites | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+) -> Any:
+    """Draws of repaired posteriors, resampled so that they count alike.
+
+    They are as of :func:`guide_to_arviz`: what R-hat and effective sample size make of them says
+    nothing, and what does lies beside ``log_evidence`` in ``constant_data``: ``source`` (a number
+    of :data:`aevb.inference.SOURCES`), ``is_passed``, ``ess``, ``khat_pooled`` and ``rhat``.
+
+    Args:
+        posterior: Of :func:`aevb.inference.posterior`.
+        num_draws: Of each posterior.
+        observed_data: As for :func:`to_arviz`.
+        dims: The same.
+
+    Returns:
+        ``arviz.InferenceData`` on ArviZ 0.x, ``xarray.DataTree`` on 1.x.
+
+    Example:
+        >>> import torch
+        >>> from aevb import inference, models
+        >>> fa, x = models.FactorAnalysis((5,), 2), torch.zeros(3, 5)
+        >>> tree = posterior_to_arviz(inference.posterior(fa, x), num_draws=100)
+        >>> tree["posterior"]["z"].size, tree["constant_data"]["is_passed"].values.tolist()
+        (600, [True, True, True])
+    """
+    is_local = bool(posterior.data_dims)
+    names = ("log_evidence", "source", "is_passed", "ess", "khat_pooled", "rhat")
+    figures = {name: getattr(posterior, name) for name in names}
+    return guide_to_arviz(
+        posterior.resampled(num_draws, posterior.seed), is_local=is_local,
+        observed_data=observed_data, dims=dims,
+        constant_data=figures if is_local else {n: v.squeeze(0) for n, v in figures.items()},
+    )  # fmt: skip
 
 
 def _statistics(draws: Draws) -> dict[str, Tensor]:

@@ -1,13 +1,11 @@
 """Beyond what a figure is not to be trusted, or not to be had, with the source of each limit."""
 
-from aevb.inference.evidence.psis import KHAT_LIMIT
 from aevb.inference.mcmc.diagnostics import ESS_LIMIT, RHAT_LIMIT
 
 __all__ = [
     "BYTES_AT_ONCE",
     "ESS_LIMIT",
     "FALSE_DISCOVERY_RATE",
-    "KHAT_LIMIT",
     "LARGEST_JOINT",
     "RHAT_LIMIT",
     "check_at_least",

@@ -47,6 +47,7 @@ _EXTRA: dict[str, list[dict[str, Any]]] = {
     "BetaELBO": [{"beta": 2.0, "warmup_steps": 2}],
     "NormalizingFlow": [{"layers": 2, "hidden": (6,), "coupling": True}],
 }
+_LEFT_OUT = {"EnumeratedELBO"}  # of models without discrete latents it is the ELBO
 _AXES = ("prior", "likelihood", "posterior", "objective")
 _SHAPE = (4,)
 _LATENT_DIM = 3
@@ -96,6 +97,7 @@ def axes() -> dict[str, list[Any]]:
         axis: [
             part(**settings)
             for part in members(*FAMILIES[axis])
+            if part.__name__ not in _LEFT_OUT
             for settings in [_SMALL.get(part.__name__, {}), *_EXTRA.get(part.__name__, [])]
         ]
         for axis in _AXES

@@ -7,10 +7,12 @@ from aevb.inference.evidence.annealing import (
     linear_schedule,
     sigmoid_schedule,
 )
+from aevb.inference.evidence.bounds import BoundedEvidence, bounded_evidence
 from aevb.inference.evidence.estimate import Evidence
 from aevb.inference.evidence.importance import ImportanceEvidence, importance_evidence
 from aevb.inference.evidence.posterior_draws import HMCEvidence, hmc_evidence
-from aevb.inference.evidence.psis import pareto_khat
+from aevb.inference.evidence.psis import pareto_khat, pooled_khat
+from aevb.inference.evidence.repair import SOURCES, Posterior, posterior
 from aevb.inference.mcmc.draws import Draws
 from aevb.inference.mcmc.hmc import hmc
 from aevb.inference.process.devices import pick_device
@@ -30,6 +32,7 @@ from aevb.inference.svi.objectives import (
     IWAE,
     BetaELBO,
     DReG,
+    EnumeratedELBO,
     FreeBits,
     Objective,
     StickingTheLanding,
@@ -44,11 +47,13 @@ __all__ = [
     "AISEvidence",
     "BDMCEvidence",
     "BetaELBO",
+    "BoundedEvidence",
     "CHECKPOINT",
     "CompiledStep",
     "DReG",
     "Draws",
     "ELBO",
+    "EnumeratedELBO",
     "Evidence",
     "FreeBits",
     "HMCEvidence",
@@ -61,11 +66,13 @@ __all__ = [
     "NonFiniteLossError",
     "Objective",
     "Pilot",
+    "Posterior",
     "Program",
     "ProgramPair",
     "Refinement",
     "Rise",
     "Run",
+    "SOURCES",
     "Simulation",
     "StickingTheLanding",
     "UntilConverged",
@@ -73,6 +80,7 @@ __all__ = [
     "adaptive_schedule",
     "ais_evidence",
     "bdmc_evidence",
+    "bounded_evidence",
     "compiled_step",
     "fit",
     "guide_draws",
@@ -85,6 +93,8 @@ __all__ = [
     "mean_elbo",
     "pareto_khat",
     "pick_device",
+    "pooled_khat",
+    "posterior",
     "refine",
     "save_checkpoint",
     "seeded",

@@ -126,6 +126,8 @@ def _environment(threads: int, device: str, path: str | None, cache: str) -> dic
         "MKL_NUM_THREADS": str(threads),
         "NPROC": str(threads),  # of XLA's pools
         "PYTHONPATH": os.pathsep.join(paths),
+        # else some libraries would be compiled to bytecode anew in each process
+        "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONWARNINGS": "ignore",
         "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor",
         "TRITON_CACHE_DIR": f"{cache}/triton",

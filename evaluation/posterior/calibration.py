@@ -237,7 +237,8 @@ def _ranks(
     if not simulation.latents:
         raise ValueError("model: has no latent sites, so there is nothing to calibrate")
     draws, _ = joint.draw(num_draws)
-    draws = {name: draws[name] for name in simulation.latents}
+    # a discrete latent that the guide leaves out is summed out of the density
+    draws = {name: draws[name] for name in simulation.latents if name not in layout.summed_out}
     truth = {name: _like_a_draw(simulation.latents[name], draws[name]) for name in draws}
     among = torch.cat([joint.log_joint(part) for part in joint.chunks(draws, BYTES_AT_ONCE)])
     columns = [

@@ -25,6 +25,7 @@ from aevb.evaluation.trial.pictures import draws_picture
 from aevb.evaluation.trial.verdict import sentences, table
 from aevb.inference import (
     Draws,
+    ImportanceEvidence,
     LogDensity,
     NoDensityError,
     NoFamilyError,
@@ -64,7 +65,7 @@ class Trial:
         rhat: Of the chains, worst dimension, ``(B,)``.
         ess_bulk: Effective draws, worst dimension, ``(B,)``.
         ess_tail: Likewise of the tails.
-        khat: Pareto k̂ of the guide's weights, ``(B,)``.
+        weights: What importance sampling with the guide as proposal makes of log p(x).
         gaps: Inference gaps; None where the guide's family has no parameters for each datapoint.
         calibration: Of the guide on data simulated from the model, not on ``x``.
         predictive_checks: Of ``x`` against the model's replications of it.
@@ -78,12 +79,22 @@ class Trial:
     rhat: NDArray[np.float64]
     ess_bulk: NDArray[np.float64]
     ess_tail: NDArray[np.float64]
-    khat: NDArray[np.float64]
+    weights: ImportanceEvidence
     gaps: Gaps | None
     calibration: Calibration | None
     predictive_checks: PredictiveCheck | None
     latents: LatentUse | None
     missing: dict[str, str]
+
+    @property
+    def khat(self) -> NDArray[np.float64]:
+        """Pareto k̂ of the guide's weights, ``(B,)``."""
+        return self.weights.khat.expand(self.draws.unconstrained.shape[2]).numpy()
+
+    @property
+    def corrected(self) -> NDArray[np.bool_]:
+        """Where importance weights correct the guide, ``(B,)``."""
+        return self.weights.is_trusted.expand(self.draws.unconstrained.shape[2]).numpy()
 
     @property
     def judged(self) -> NDArray[np.bool_]:
@@ -110,7 +121,7 @@ class Trial:
             "num_datapoints": len(judged),
             "num_judged": count,
             "num_differing": int(self.differs.sum()),
-            "num_khat_above_0.7": int((self.khat > limits.KHAT_LIMIT).sum()),
+            "num_corrected": int(self.corrected.sum()),
             "num_khat_undefined": int(np.isnan(self.khat).sum()),
             "divergences": int(self.draws.divergences.sum()),
             "rhat_worst": _worst(self.rhat, np.max),
@@ -275,10 +286,9 @@ def compare(
     weighed = gaps.amortized if gaps else importance_evidence(
         *programs, *args, num_samples=num_importance_samples, seed=seed
     )  # fmt: skip
-    khat = weighed.khat.expand(draws.unconstrained.shape[2])  # of a joint guide there is one
     rhats, bulk, tail = (np.atleast_1d(figure(draws)) for figure in (rhat, ess_bulk, ess_tail))
     return Trial(
-        _observed(program, args, draws.is_local), draws, errors, rhats, bulk, tail, khat.numpy(),
+        _observed(program, args, draws.is_local), draws, errors, rhats, bulk, tail, weighed,
         gaps, calibration, checks, latents, missing,
     )  # fmt: skip
 

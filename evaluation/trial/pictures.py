@@ -7,11 +7,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aevb.evaluation.latents.use import LatentUse
-from aevb.evaluation.limits import KHAT_LIMIT
 from aevb.evaluation.plots import new_axes
 from aevb.evaluation.posterior.calibration import Calibration
 from aevb.evaluation.posterior.errors import PosteriorErrors
 from aevb.evaluation.predictive.checks import PredictiveCheck
+from aevb.inference import ImportanceEvidence
+from aevb.inference.evidence.psis import khat_limit
 
 __all__ = [
     "calibration_pictures",
@@ -57,14 +58,17 @@ def data_picture(x: Tensor) -> Figure | None:
     return figure
 
 
-def overview_pictures(errors: PosteriorErrors, khat: NDArray[np.float64]) -> list[Figure]:
+def overview_pictures(errors: PosteriorErrors, weights: ImportanceEvidence) -> list[Figure]:
     """Errors of all datapoints at a glance."""
+    khat = weights.khat_pooled.numpy()
     return [
         _histogram(errors.mean_error.flatten().numpy(), "error of means, posterior sds"),
         _histogram(
             errors.log_scale_ratio.exp().flatten().numpy(), "guide's sd over the chains'", 1.0
         ),
-        _histogram(khat[np.isfinite(khat)], "Pareto k̂ of the importance weights", KHAT_LIMIT),
+        _histogram(
+            khat[np.isfinite(khat)], "upper limit of Pareto k̂", khat_limit(weights.num_samples)
+        ),
     ]
 
 

@@ -53,7 +53,7 @@ def trial_page(trial: Trial, settings: dict[str, Any], num_worst: int = 9) -> st
         and pictures.calibration_pictures(calibration, _NUM_CURVES),
         check_pictures=checks and pictures.check_pictures(checks),
         latents_picture=latents and pictures.latents_picture(latents),
-        overview_pictures=pictures.overview_pictures(trial.errors, trial.khat),
+        overview_pictures=pictures.overview_pictures(trial.errors, trial.weights),
     )
 
 

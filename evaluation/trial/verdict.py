@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from aevb.evaluation.limits import ESS_LIMIT, FALSE_DISCOVERY_RATE, KHAT_LIMIT, RHAT_LIMIT
+from aevb.evaluation.limits import ESS_LIMIT, FALSE_DISCOVERY_RATE, RHAT_LIMIT
 
 __all__ = ["counted", "decimal", "sentences", "shown_p", "table", "words"]
 
@@ -122,14 +122,11 @@ def _against_chains(found: dict[str, Any]) -> list[str]:
 
 def _weights(found: dict[str, Any]) -> str:
     total, undefined = found["num_datapoints"], found["num_khat_undefined"]
-    corrected = total - found["num_khat_above_0.7"] - undefined
-    said = (
-        f"Importance weights correct the guide at {corrected} of {counted(total, 'datapoint')} "
-        f"(k̂ at most {KHAT_LIMIT})"
-    )
+    corrected = found["num_corrected"]
     if undefined:
-        return f"{said}; at {undefined} k̂ is unknown, as it is not defined below 25 samples."
-    return said + ("." if corrected == total else ", and not at the others.")
+        return "Whether importance weights correct the guide is unknown below 25 samples (k̂)."
+    where = f"{corrected or 'none'} of {counted(total, 'datapoint')}"
+    return f"Importance weights correct the guide at {where}, as far as k̂ tells."
 
 
 def _gaps(found: dict[str, Any]) -> str:

@@ -23,7 +23,14 @@ from aevb.inference.programs.joint import Joint
 from aevb.inference.programs.log_density import LogDensity
 from aevb.inference.programs.simulate import simulate
 
-__all__ = ["AISEvidence", "BDMCEvidence", "ais_evidence", "bdmc_evidence"]
+__all__ = [
+    "AISEvidence",
+    "BDMCEvidence",
+    "ais_evidence",
+    "annealed",
+    "annealing_of",
+    "bdmc_evidence",
+]
 
 # Mean gap of bidirectional Monte Carlo, in nats, above which its bounds certify nothing.
 _GAP_LIMIT = 1.0
@@ -73,9 +80,10 @@ class AISEvidence:
         With ``num_chains``, ``num_temperatures``, ``schedule``, ``start``, ``seed``,
         ``ess_median``, ``low_ess`` (number of datapoints) and ``acceptance_rate``.
         """
-        return mean_figures(self) | self._settings() | self._verdict()
+        return mean_figures(self) | self.settings() | self._verdict()
 
-    def _settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
+        """What a summary tells of the chains."""
         return {
             "num_chains": self.num_chains,
             "num_temperatures": self.num_temperatures,
@@ -87,7 +95,7 @@ class AISEvidence:
             "acceptance_rate": number(self.acceptance_rate.mean()),
         }
 
-    def _verdict(self) -> dict[str, Any]:
+    def _verdict(self) -> dict[str, str]:
         few, all_points = int(self.low_ess.sum()), counted(len(self.ess), "datapoint")
         why = f"few chains carry the estimate at {few} of {all_points}"
         refused = int((~self.low_ess & ~self.is_trusted).sum())
@@ -144,14 +152,17 @@ class BDMCEvidence:
         """As of :class:`~aevb.inference.Evidence`, with bounds in place of estimates.
 
         These are ``lower``, ``upper``, ``gap``, ``gap_standard_error`` and ``gap_largest``, beside
-        what annealing tells. Converged are bounds whose forward chains are, and whose mean gap is
-        at most one nat, give or take two of its standard errors.
+        what annealing tells. Trusted are bounds whose forward chains are, and whose mean gap is at
+        most one nat, give or take two of its standard errors; others are ``"wide bounds"``.
         """
         gap, error = number(self.gap.mean()), error_of_mean(self.gap)
         judged = self.forward._verdict()
-        if judged["converged"] and (gap is None or gap > _GAP_LIMIT + 2 * (error or 0.0)):
+        if judged["verdict"] == "trusted" and (
+            gap is None or gap > _GAP_LIMIT + 2 * (error or 0.0)
+        ):
             wide = "not finite" if gap is None else f"{gap:.2f} nats"
-            judged = verdict(torch.tensor(False), f"the mean gap between the bounds is {wide}")
+            why = f"the mean gap between the bounds is {wide}"
+            judged = verdict(torch.tensor(False), why, "wide bounds")
         return {
             "lower": number(self.lower.mean()),
             "upper": number(self.upper.mean()),
@@ -159,7 +170,7 @@ class BDMCEvidence:
             "gap_standard_error": error,
             "gap_largest": number(self.gap.max()),
             "num_datapoints": len(self.gap),
-            **self.forward._settings(),
+            **self.forward.settings(),
             **judged,
         }
 
@@ -223,7 +234,7 @@ def ais_evidence(
             model, guide, args, num_chains, num_temperatures, schedule, num_leapfrog_steps,
             target_acceptance, chain_batch_size,
         )  # fmt: skip
-        return _evidence(annealing, *annealing.forward(), seed)
+        return annealed(annealing, *annealing.forward(), seed)
 
 
 def bdmc_evidence(
@@ -276,10 +287,10 @@ def bdmc_evidence(
             simulation.model, guide, simulation.args, num_chains, num_temperatures, schedule,
             num_leapfrog_steps, target_acceptance, chain_batch_size,
         )  # fmt: skip
-        below = _evidence(annealing, *annealing.forward(), seed)
+        below = annealed(annealing, *annealing.forward(), seed)
         latents = {name: value.unsqueeze(0) for name, value in simulation.latents.items()}
         weights, acceptance = annealing.reverse(annealing.density.unconstrain(latents, 1))
-        above = _evidence(annealing, -weights, acceptance, seed)
+        above = annealed(annealing, -weights, acceptance, seed)
     # its chains all start from one exact draw, so that their spread says nothing of the error
     above = replace(above, standard_error=torch.full_like(above.standard_error, torch.nan))
     return BDMCEvidence(below.log_evidence, -above.log_evidence, below, above, simulation.data)
@@ -291,7 +302,17 @@ def _annealing(model: Any, guide: Any, args: tuple[Any, ...], *settings: Any) ->
     return Annealing(LogDensity(model, *args, guide=guide), *settings)
 
 
-def _evidence(annealing: Annealing, weights: Tensor, acceptance: Tensor, seed: int) -> AISEvidence:
+def annealing_of(
+    model: Any, guide: Any, args: tuple[Any, ...], *settings: Any, seed: int
+) -> Annealing:
+    """Temperatures and step sizes for :func:`ais_evidence`, whose settings follow its names."""
+    device = device_of(model, guide, args=args)
+    with torch.no_grad(), randomness.stream(seed, "annealing", device):
+        return _annealing(model, guide, args, *settings)
+
+
+def annealed(annealing: Annealing, weights: Tensor, acceptance: Tensor, seed: int) -> AISEvidence:
+    """The estimates of chains' log-weights ``(chains, batch)``."""
     estimates = estimates_from_log_weights(weights)
     schedule = getattr(annealing.schedule, "__name__", repr(annealing.schedule))
     return AISEvidence(

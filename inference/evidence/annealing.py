@@ -10,6 +10,7 @@ from torch import Tensor
 from aevb.inference.mcmc import kernel
 from aevb.inference.mcmc.adaptation import first_step_size
 from aevb.inference.mcmc.integrators import Point
+from aevb.inference.mcmc.metrics import Diagonal
 from aevb.inference.mcmc.path_gradients import PathGradient
 from aevb.inference.process.limits import refuse_below
 from aevb.inference.programs.log_density import LogDensity
@@ -131,7 +132,7 @@ class Annealing:
         evaluations = num_temperatures * (num_leapfrog_steps + 1)
         self._path = PathGradient(density, chain_batch_size, evaluations)
         spread = density.path_draws(100).double().var(0).clamp(min=1e-10)
-        self._inverse_mass = spread.to(density.dtype)
+        self._metric = Diagonal(spread.sqrt().to(density.dtype))
         pilot, log_steps = self._pilot(target_acceptance)
         self._betas = self._temperatures(num_temperatures, pilot)  # (T + 1, batch)
         self._log_steps = _interpolate(pilot.temperatures[1:], log_steps, self._betas[1:])
@@ -147,7 +148,7 @@ class Annealing:
         return self._weigh(u, self._betas[1], range(1, self.num_temperatures))
 
     def reverse(self, exact: Tensor) -> tuple[Tensor, Tensor]:
-        """The same from a draw of the posterior, ``(1, batch, dim)``, back to the start."""
+        """The same from draws of the posterior, one for all chains or one each, to the start."""
         u = exact.expand(self.num_chains, -1, -1)
         return self._weigh(u, self._betas[-1], range(self.num_temperatures - 1, 0, -1))
 
@@ -171,7 +172,7 @@ class Annealing:
         state = self._path(self.density.path_draws(_PILOT_CHAINS), betas[1])
         self._refuse_nan(state)
         log_step = first_step_size(
-            partial(self._path, temperature=betas[1]), state, self._inverse_mass
+            partial(self._path, temperature=betas[1]), state, self._metric
         ).log()
         log_steps, spreads = [], []
         for beta in betas[1:]:
@@ -188,7 +189,7 @@ class Annealing:
         evaluate = partial(self._path, temperature=beta)
         jitter = 0.8 + 0.4 * torch.rand_like(log_step)  # against trajectories that come back
         return kernel.step(
-            kernel.init(u, evaluate), evaluate, log_step.exp() * jitter, self._inverse_mass,
+            kernel.init(u, evaluate), evaluate, log_step.exp() * jitter, self._metric,
             self._num_steps,
         )  # fmt: skip
 

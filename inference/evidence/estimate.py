@@ -16,7 +16,7 @@ __all__ = [
     "verdict",
 ]
 
-# Part of the datapoints that may fail their diagnostic in a result that is called converged.
+# Part of the datapoints that may fail their diagnostic in a mean that is called trusted.
 _FAILING = 0.05
 
 
@@ -39,8 +39,9 @@ class Evidence(Protocol):
     def summary(self) -> dict[str, Any]:
         """Means over datapoints with their errors and settings, JSON-able, in nats.
 
-        ``converged`` says whether at most one datapoint in twenty is not to be trusted, and
-        ``why_not_converged`` is there if it is not. None stands for what is not defined.
+        ``verdict`` is ``"trusted"`` where at most one datapoint in twenty is not to be; otherwise
+        it says what the mean is instead, as ``"lower bound"``, and ``why``. None stands for what
+        is not defined.
         """
 
 
@@ -69,10 +70,11 @@ def mean_and_errors(values: Tensor, errors: Tensor) -> dict[str, float | None]:
     }
 
 
-def verdict(trusted: Tensor, why_not: str) -> dict[str, Any]:
-    """Whether a result that is trusted where ``(batch,)`` is converged, and if not, why."""
-    converged = bool((~trusted).double().mean() <= _FAILING)
-    return {"converged": converged, **({} if converged else {"why_not_converged": why_not})}
+def verdict(trusted: Tensor, why_not: str, otherwise: str = "lower bound") -> dict[str, str]:
+    """What a mean is, by where its datapoints are trusted, ``(batch,)``, and why it is no more."""
+    if bool((~trusted).double().mean() <= _FAILING):
+        return {"verdict": "trusted"}
+    return {"verdict": otherwise, "why": why_not}
 
 
 def error_of_mean(values: Tensor) -> float | None:

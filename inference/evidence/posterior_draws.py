@@ -63,7 +63,7 @@ class HMCEvidence:
             "suspicious": int(draws.suspicious.sum()),
             "rhat_worst": number(draws.rhat.max()),
             "ess_bulk_least": number(draws.ess_bulk.min()),
-            **verdict(trusted, why),
+            **verdict(trusted, why, "not to be believed"),
         }
 
     __repr__ = shown

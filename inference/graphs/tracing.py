@@ -80,7 +80,9 @@ def untraceable_site(
             if site["type"] != "sample" or site["is_observed"]:
                 continue
             if (site["infer"] or {}).get("enumerate"):
-                return NotTraceableError(f"site {name!r} is enumerated")
+                return NotTraceableError(
+                    f"site {name!r} is enumerated, which is for EnumeratedELBO()"
+                )
             if trace is model_trace and name in guide_trace:
                 continue  # its value is the guide's: a mixture prior is never drawn from
             if not site_is_subsample(site) and not getattr(site["fn"], "has_rsample", False):

@@ -7,21 +7,28 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from aevb.inference.mcmc.integrators import Point, draw_momentum, energy, leapfrog
+from aevb.inference.mcmc.integrators import Point, energy, leapfrog
+from aevb.inference.mcmc.metrics import Metric
 
 __all__ = [
     "ChEES",
     "DualAveraging",
+    "Guard",
     "first_step_size",
     "halton",
-    "regularized_variance",
     "warmup_windows",
 ]
 
+# Iterations whose mean tells whether a chain moves, as a share, and below which part of the target
+# it does not.
+_MEMORY = 0.1
+_STUCK = 0.1
 
-def first_step_size(
-    evaluate: Callable[[Tensor], Point], point: Point, inverse_mass: Tensor
-) -> Tensor:
+# By what power of its length a trajectory is counted as dearer.
+_PRICE = 0.5
+
+
+def first_step_size(evaluate: Callable[[Tensor], Point], point: Point, metric: Metric) -> Tensor:
     """Steps so long that one of them is accepted with about 0.8, ``(batch,)``, float64.
 
     References:
@@ -30,13 +37,13 @@ def first_step_size(
     batch = point.u.shape[1]
     step = torch.ones(batch, dtype=torch.float64, device=point.u.device)
     one = torch.ones(batch, device=point.u.device)
-    momentum = draw_momentum(point.u, inverse_mass)
-    start = energy(point, momentum, inverse_mass)
+    momentum = torch.randn_like(point.u)
+    start = energy(point, momentum)
     going = torch.ones_like(step, dtype=torch.bool)
     grows = None
     for _ in range(40):
-        end = leapfrog(evaluate, point, momentum, step, inverse_mass, one)
-        error = energy(end.end, end.momentum, inverse_mass) - start
+        end = leapfrog(evaluate, point, momentum, step, metric, one)
+        error = energy(end.end, end.momentum) - start
         rate = torch.exp(-torch.where(torch.isfinite(error), error, torch.inf).clamp(min=0))
         good = rate.mean(0) > 0.8
         grows = good if grows is None else grows
@@ -72,11 +79,15 @@ class DualAveraging:
         self.restart()
 
     def restart(self) -> None:
-        """Forget the past but for the present step sizes."""
+        """Forget the past but for the present step sizes, from which the next ones set out.
+
+        Not from ten times as long ones, as in the paper: these were found to be right, while a
+        whole batch that is rejected costs an iteration, and the short steps after it several.
+        """
         self.count = 0
         self.error = torch.zeros_like(self.log_step)
         self.average = self.log_step.clone()
-        self.centre = self.log_step + math.log(10.0)
+        self.centre = self.log_step.clone()
 
     def update(self, acceptance: Tensor) -> None:
         """Learn from the mean acceptance rate of each datapoint, ``(batch,)``."""
@@ -90,22 +101,38 @@ class DualAveraging:
         self.average = share * self.log_step + (1 - share) * self.average
 
 
-def regularized_variance(draws: Tensor) -> Tensor:
-    """Variances, drawn towards a small number where draws are few, as in Stan.
+@dataclass
+class Guard:
+    """The acceptance rate that step sizes adapt to: the mean over chains, while all of them move.
+
+    A chain that has hardly moved for a while speaks for all, until steps are so short that it
+    moves again. The harmonic mean over chains, which guards against the same, is so far below the
+    mean that steps come out too short for everyone.
 
     Args:
-        draws: ``(draws, batch, dim)``.
-
-    Returns:
-        ``(batch, dim)``, float64.
+        target: What step sizes aim at.
     """
-    share = len(draws) / (len(draws) + 5.0)
-    return share * draws.double().var(0) + 1e-3 * (1 - share)
+
+    target: float
+    running: Tensor | None = None
+
+    def rate(self, acceptance: Tensor) -> Tensor:
+        """Of rates ``(chains, batch)``, ``(batch,)``."""
+        if self.running is None:
+            self.running = torch.full_like(acceptance, self.target)
+        self.running = (1 - _MEMORY) * self.running + _MEMORY * acceptance
+        stuck = (self.running < _STUCK * self.target).any(0)
+        return torch.where(
+            stuck, torch.minimum(acceptance.amin(0), self.running.amin(0)), acceptance.mean(0)
+        )
 
 
 @dataclass
 class ChEES:
-    """Trajectory lengths that make the squared distance from the mean change most.
+    """Trajectory lengths that make the squared distance from the mean change most for their price.
+
+    Not most of all, as in the paper, by which trajectories become several times as long where a
+    posterior is nearly a funnel, for little more change.
 
     References:
         An Adaptive-MCMC Scheme for Setting Trajectory Lengths in Hamiltonian Monte Carlo
@@ -114,22 +141,28 @@ class ChEES:
 
     Args:
         log_length: Log of the first lengths, ``(batch,)``, float64.
+        shortest: That lengths may become.
         learning_rate: Of Adam.
     """
 
     log_length: Tensor
+    shortest: float = 0.0
     learning_rate: float = 0.025
     count: int = 0
     squares: Tensor = field(init=False)
+    change: Tensor = field(init=False)
     average: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin with the given lengths."""
         self.squares = torch.zeros_like(self.log_length)
+        self.change = torch.zeros_like(self.log_length)
+        if self.shortest:
+            self.log_length = self.log_length.clamp(min=math.log(self.shortest))
         self.average = self.log_length.clone()
 
     def update(
-        self, before: Tensor, after: Tensor, velocity: Tensor, rate: Tensor, jitter: float
+        self, before: Tensor, after: Tensor, velocity: Tensor, rate: Tensor, jitter: Tensor
     ) -> None:
         """Learn from one iteration.
 
@@ -138,7 +171,7 @@ class ChEES:
             after: Whitened proposals.
             velocity: Whitened velocities at the proposals.
             rate: Acceptance rates, ``(chains, batch)``.
-            jitter: Share of the length that was travelled.
+            jitter: Share of the longest length that was travelled, ``(batch,)``.
         """
         rate = torch.where(torch.isfinite(rate), rate, 0.0)
         # a trajectory that was lost counts for nothing, and must not be multiplied by nothing
@@ -150,14 +183,20 @@ class ChEES:
         new_centre = (rate.unsqueeze(-1) * after).sum(0) / total.unsqueeze(-1)
         gone = (after - new_centre).square().sum(-1) - (before - centre).square().sum(-1)
         slope = gone * ((after - new_centre) * velocity).sum(-1)
-        gradient = jitter * (rate * slope).sum(0) / total * self.log_length.exp()
+        self.count += 1
+        # the criterion, whose mean over iterations is less noisy than that over chains
+        change = 0.25 * (rate * gone.square()).sum(0) / total
+        change = torch.where(torch.isfinite(change), change, 0.0)
+        self.change = 0.9 * self.change + 0.1 * change
+        change = (self.change / (1 - 0.9**self.count)).clamp(min=1e-300)
+        gradient = jitter * (rate * slope).sum(0) / total * self.log_length.exp() / change - _PRICE
         gradient = torch.where(torch.isfinite(gradient), gradient, 0.0)
         # Adam without momentum, as in the paper
-        self.count += 1
         self.squares = 0.95 * self.squares + 0.05 * gradient.square()
         scale = (self.squares / (1 - 0.95**self.count)).sqrt() + 1e-12
         self.log_length = self.log_length + self.learning_rate * gradient / scale
-        self.log_length = self.log_length.clamp(-12.0, 6.0)
+        least = math.log(max(self.shortest, 1e-5))
+        self.log_length = self.log_length.clamp(least, 6.0)
         share = self.count**-0.5
         self.average = share * self.log_length + (1 - share) * self.average
 
@@ -174,20 +213,14 @@ def halton(number: int) -> float:
 
 
 def warmup_windows(num_warmup: int) -> list[int]:
-    """Iterations after which masses are set anew: windows that double, and rest at both ends.
+    """Iterations after which masses are set anew: windows that double, and a rest at the end.
 
     Example:
         >>> warmup_windows(500)
-        [100, 150, 250, 450]
+        [5, 15, 45, 105, 225, 450]
     """
-    first, last = int(0.15 * num_warmup), int(0.9 * num_warmup)
     if num_warmup < 20:
         return []
-    ends, length, place = [], max(25, int(0.05 * num_warmup)), first
-    while place < last:
-        place += length
-        length *= 2
-        if place + length > last:
-            place = last
-        ends.append(place)
-    return ends
+    # all chains fill a window, and masses fit to few draws help to draw the next
+    ends = [int(share * num_warmup) for share in (0.01, 0.03, 0.09, 0.21, 0.45, 0.9)]
+    return [end for end in ends if end >= 5]

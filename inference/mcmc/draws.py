@@ -11,6 +11,7 @@ from torch import Tensor
 
 from aevb.inference.mcmc.adaptation import ChEES, DualAveraging
 from aevb.inference.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess, unmixed
+from aevb.inference.mcmc.metrics import Metric
 
 __all__ = ["Draws", "SamplerState", "warn_of"]
 
@@ -24,7 +25,7 @@ class SamplerState:
 
     Attributes:
         u: Positions, ``(chains, batch, dim)``.
-        inverse_mass: ``(batch, dim)``.
+        metric: Masses.
         steps: Step sizes and what adapts them.
         lengths: Trajectory lengths and what adapts them.
         iteration: Iterations so far, warm-up included.
@@ -32,7 +33,7 @@ class SamplerState:
     """
 
     u: Tensor
-    inverse_mass: Tensor
+    metric: Metric
     steps: DualAveraging
     lengths: ChEES
     iteration: int
@@ -51,7 +52,7 @@ class Draws:
             ``(chains, draws)`` for a joint posterior.
         step_size: ``(batch,)``.
         trajectory_length: Longest, in units of time with unit masses, ``(batch,)``.
-        inverse_mass: Diagonal, ``(batch, dim)``.
+        metric: Masses; ``metric.inverse_mass`` is ``(batch, dim, dim)``.
         is_local: Whether there is one posterior for each datapoint.
         num_warmup: Iterations before the draws.
         seed: Of everything random.
@@ -63,11 +64,16 @@ class Draws:
     stats: dict[str, Tensor]
     step_size: Tensor
     trajectory_length: Tensor
-    inverse_mass: Tensor
+    metric: Metric
     is_local: bool
     num_warmup: int
     seed: int
     state: SamplerState
+
+    @property
+    def inverse_mass(self) -> Tensor:
+        """Diagonal of the inverse masses, ``(batch, dim)``."""
+        return self.metric.variance
 
     @property
     def divergences(self) -> Tensor:
@@ -119,8 +125,17 @@ class Draws:
         )
 
 
-def warn_of(draws: Draws, max_num_steps: int) -> None:
-    """Say which posteriors not to believe; to be called by the sampler, for its caller."""
+def warn_of(
+    draws: Draws, max_num_steps: int, funnel: Callable[[int], tuple[str, float] | None]
+) -> None:
+    """Say which posteriors not to believe; to be called by the sampler, for its caller.
+
+    Args:
+        draws: What was drawn.
+        max_num_steps: Of one trajectory.
+        funnel: The site to blame, if there is one, with the factor by which its scale varies, of
+            a posterior by its number.
+    """
     bad = torch.nonzero(draws.suspicious).flatten()
     if len(bad):
         _warn(
@@ -139,6 +154,15 @@ def warn_of(draws: Draws, max_num_steps: int) -> None:
         _warn(
             f"trajectories of {_named(draws, places)} reach max_num_steps={max_num_steps}, up to "
             f"{float(cut.max()):.0%} of them; raise it or reparameterize"
+        )
+    hard = torch.cat([bad, apart, places])
+    blamed = funnel(int(hard[0])) if len(hard) else None
+    if blamed is not None:
+        name, factor = blamed
+        _warn(
+            f"reparameterize site {name!r}: its values are as wide as its scale, a latent that "
+            f"varies by a factor of {factor:.0f}; pyro.poutine.reparam(model, config={{{name!r}: "
+            "pyro.infer.reparam.LocScaleReparam(0.0)}) draws them from a fixed scale"
         )
 
 

@@ -6,38 +6,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aevb.inference.mcmc import kernel
-from aevb.inference.mcmc.adaptation import (
-    ChEES,
-    DualAveraging,
-    first_step_size,
-    halton,
-    regularized_variance,
-    warmup_windows,
-)
+from aevb.inference.mcmc.difficulties import Funnel, funnel_of
 from aevb.inference.mcmc.draws import Draws, SamplerState, warn_of
+from aevb.inference.mcmc.functions import FunctionDensity
+from aevb.inference.mcmc.metrics import Dense, Diagonal, Metric
 from aevb.inference.mcmc.path_gradients import PathGradient
+from aevb.inference.mcmc.preconditioning import choose_kind
+from aevb.inference.mcmc.sampler import Sampler, begun
 from aevb.inference.process import randomness
 from aevb.inference.process.limits import refuse_below
 from aevb.inference.programs.log_density import LogDensity
 
 __all__ = ["hmc"]
 
-# What a chain that is stuck counts for when steps adapt.
-_LEAST_RATE = 0.01
-
-Start = Callable[[LogDensity, int], Tensor]
+Start = Callable[[LogDensity, int], Tensor] | Tensor
+# A guide's draws of which its covariance is made.
+_GUIDE_DRAWS = 400
 
 
 def hmc(
-    model: Callable[..., Any],
+    model: Callable[..., Any] | None = None,
     *args: Any,
-    num_chains: int = 16,
+    num_chains: int | None = None,
     num_samples: int = 500,
     num_warmup: int = 500,
     seed: int = 0,
     guide: Callable[..., Any] | None = None,
     start: Start = LogDensity.prior_draws,
+    covariance: Tensor | None = None,
+    mass: str = "auto",
+    log_density: Callable[[Tensor], Tensor] | None = None,
     target_acceptance: float = 0.8,
     max_num_steps: int = 100,
     thinning: int = 1,
@@ -58,16 +56,23 @@ def hmc(
     Args:
         model: Pyro program of the joint distribution.
         args: Its arguments; they are moved to where its parameters are.
-        num_chains: Independent chains of each posterior.
+        num_chains: Independent chains of each posterior; 16, or as many as ``start`` has.
         num_samples: Draws that each chain keeps.
         num_warmup: Iterations before them, in which everything adapts.
         seed: Same seed, same draws; torch's global random state is left as it was.
         guide: Pyro program whose draws set the first masses, and may be where chains start.
-        start: Function of the density and ``num_chains`` that returns where chains start,
-            ``(chains, batch, dim)``: ``LogDensity.prior_draws``, which is over-dispersed as R̂
-            wants it, ``LogDensity.guide_draws``, or another.
-        target_acceptance: What step sizes aim at, as the harmonic mean over chains; the ordinary
-            mean comes out higher.
+        start: Where chains start, ``(chains, batch, dim)``, in unconstrained coordinates; or a
+            function of the density and ``num_chains`` that returns it: ``LogDensity.prior_draws``,
+            which is over-dispersed as R̂ wants it, ``LogDensity.guide_draws``, or another.
+        covariance: Of each posterior, ``(batch, dim, dim)``, about, in the same coordinates: the
+            first inverse masses. Warm-up refines them from 20 iterations on.
+        mass: ``"dense"``, a matrix for each posterior; ``"low-rank"``, a diagonal and 32
+            directions; ``"diagonal"``; or ``"auto"``: dense up to 128 dimensions, then low-rank.
+        log_density: To be sampled in place of a model: a function of ``(chains, batch, dim)``
+            that returns ``(chains, batch)``, in nats, up to a constant of each posterior. With a
+            ``start`` of ``(chains, dim)`` there is one joint posterior, and the function takes
+            that and returns ``(chains,)``. The draws are ``samples["u"]``.
+        target_acceptance: What step sizes aim at, as the mean over chains.
         max_num_steps: Of one trajectory.
         thinning: Iterations for each draw that is kept.
         chain_batch_size: Chains evaluated at once, to bound the memory.
@@ -89,6 +94,8 @@ def hmc(
         >>> draws.samples["z"].shape
         torch.Size([4, 50, 3, 2])
     """
+    if num_chains is None:
+        num_chains = len(start) if isinstance(start, Tensor) else 16
     refuse_below(
         1, num_chains=num_chains, num_samples=num_samples, thinning=thinning,
         chain_batch_size=chain_batch_size,
@@ -96,15 +103,16 @@ def hmc(
     refuse_below(0, num_warmup=num_warmup)
     if not 0 < target_acceptance < 1:
         raise ValueError(f"target_acceptance: must lie in (0, 1); got {target_acceptance}")
-    if not callable(start):
-        raise ValueError(f"start: expected a function as LogDensity.prior_draws; got {start!r}")
-    density = LogDensity(model, *args, guide=guide)
+    density = _density(model, args, guide, log_density, start)
+    kind = choose_kind(mass, density.batch, density.dim)
     with torch.no_grad(), randomness.stream(seed, "hmc", density.device):
-        work = (num_warmup + num_samples * thinning) * 5
+        work = (num_warmup + num_samples * thinning) * 4  # steps of a trajectory, about
         evaluate = PathGradient(density, chain_batch_size, work)
         if state is None:
-            state = _begun(evaluate, num_chains, start, target_acceptance)
-        sampler = _Sampler(evaluate, state, target_acceptance, max_num_steps)
+            metric = _first_metric(density, covariance, kind)
+            u = _positions(density, start, num_chains)
+            state = begun(evaluate, u, metric, target_acceptance)
+        sampler = Sampler(evaluate, state, target_acceptance, max_num_steps, kind)
         sampler.warm_up(num_warmup)
         kept, stats = [], []
         for number in range(num_samples * thinning):
@@ -118,116 +126,76 @@ def hmc(
             merged = {name: value.squeeze(-1) for name, value in merged.items()}
         draws = Draws(
             density.constrain(unconstrained), unconstrained, merged, sampler.step_size,
-            sampler.length, sampler.inverse_mass, density.is_local, num_warmup, seed,
+            sampler.length, sampler.metric, density.is_local, num_warmup, seed,
             sampler.state(),
         )  # fmt: skip
-    warn_of(draws, max_num_steps)
+
+    def funnel(place: int) -> Funnel | None:
+        if isinstance(density, FunctionDensity):
+            return None
+        with torch.no_grad(), randomness.stream(seed, "funnel", density.device):
+            return funnel_of(density, draws.unconstrained, place)
+
+    warn_of(draws, max_num_steps, funnel)
     return draws
 
 
-class _Sampler:
-    def __init__(
-        self, evaluate: PathGradient, state: SamplerState, target: float, max_num_steps: int
-    ) -> None:
-        self.evaluate, self.density = evaluate, evaluate.density
-        batch, dim = self.density.batch, self.density.dim
-        if state.u.shape[1:] != (batch, dim):
-            raise ValueError(
-                f"state: is of {state.u.shape[1]} posteriors of {state.u.shape[2]} dimensions; "
-                f"the model has {batch} of {dim}"
-            )
-        self.point = kernel.init(state.u, evaluate)
-        self.inverse_mass, self.iteration = state.inverse_mass, state.iteration
-        self.steps = DualAveraging(state.steps.average.clone(), target)
-        self.lengths = ChEES(state.lengths.average.clone())
-        self.max_num_steps = max_num_steps
-        self.adapting = False
-        randomness.restore_torch(state.random, self.density.device)
-
-    def state(self) -> SamplerState:
-        """To go on from."""
-        return SamplerState(
-            self.point.u, self.inverse_mass, self.steps, self.lengths, self.iteration,
-            randomness.capture_torch(self.density.device),
-        )  # fmt: skip
-
-    @property
-    def step_size(self) -> Tensor:
-        """Of the next trajectory, ``(batch,)``."""
-        return (self.steps.log_step if self.adapting else self.steps.average).exp()
-
-    @property
-    def length(self) -> Tensor:
-        """Longest trajectory, ``(batch,)``."""
-        return (self.lengths.log_length if self.adapting else self.lengths.average).exp()
-
-    def warm_up(self, num_warmup: int) -> None:
-        """Adapt step sizes and lengths at each iteration, masses at the ends of windows."""
-        ends = warmup_windows(num_warmup)
-        first = int(0.15 * num_warmup)
-        window: list[Tensor] = []
-        self.adapting = True
-        for number in range(num_warmup):
-            self.iterate()
-            if ends and first <= number < ends[-1]:
-                window.append(self.point.u)
-            if number + 1 in ends:
-                self.inverse_mass = regularized_variance(torch.cat(window)).to(self.density.dtype)
-                window = []
-                self.steps.log_step = self.steps.average
-                self.steps.restart()
-                self.lengths = ChEES(self.lengths.log_length)
-        self.adapting = False
-
-    def iterate(self) -> dict[str, Tensor]:
-        """One trajectory of every chain; returns what is recorded of it."""
-        jitter = halton(self.iteration)
-        self.iteration += 1
-        step_size, inverse_mass = self.step_size, self.inverse_mass
-        num_steps = torch.ceil(jitter * self.length / step_size).clamp(1, self.max_num_steps)
-        before = self.point
-        self.point, info = kernel.step(before, self.evaluate, step_size, inverse_mass, num_steps)
-        if self.adapting:
-            # the harmonic mean, so that a chain that is stuck shortens the steps of all
-            rate = info.acceptance_rate.clamp(min=_LEAST_RATE)
-            self.steps.update(len(rate) / (1 / rate).sum(0))
-            whiten = inverse_mass.sqrt()
-            self.lengths.update(
-                before.u / whiten,
-                info.proposal.end.u / whiten,
-                info.proposal.momentum * whiten,
-                info.acceptance_rate,
-                jitter,
-            )
-        shape = before.log_density.shape
-        return {
-            "acceptance_rate": info.acceptance_rate,
-            "energy_error": info.energy_error,
-            "energy": info.energy,
-            "lp": self.point.log_density,
-            "diverging": info.diverging,
-            "step_size": step_size.expand(shape),
-            "n_steps": num_steps.long().expand(shape),
-        }
+def _density(
+    model: Callable[..., Any] | None,
+    args: tuple[Any, ...],
+    guide: Callable[..., Any] | None,
+    function: Callable[[Tensor], Tensor] | None,
+    start: Start,
+) -> LogDensity | FunctionDensity:
+    if (model is None) == (function is None):
+        raise ValueError("hmc: expected a model or a log_density, and not both")
+    if not callable(start) and not isinstance(start, Tensor):
+        raise ValueError(
+            f"start: expected a function as LogDensity.prior_draws, or positions; got {start!r}"
+        )
+    if model is not None:
+        return LogDensity(model, *args, guide=guide)
+    if function is None or not isinstance(start, Tensor):
+        raise ValueError("start: a log_density needs positions, (chains, batch, dim)")
+    if guide is not None or args:
+        raise ValueError("log_density: takes neither a guide nor other arguments")
+    return FunctionDensity(function, start)
 
 
-def _begun(evaluate: PathGradient, num_chains: int, start: Start, target: float) -> SamplerState:
-    """First positions, masses, step sizes and lengths."""
-    density = evaluate.density
-    shape = (num_chains, density.batch, density.dim)
-    inverse_mass = torch.ones(shape[1:], dtype=density.dtype, device=density.device)
-    if density.has_guide:
-        proposals = density.guide_draws(max(100, num_chains))
-        inverse_mass = proposals.double().var(0).to(density.dtype).clamp(min=1e-10)
-    u = start(density, num_chains)
+def _first_metric(
+    density: LogDensity | FunctionDensity, covariance: Tensor | None, kind: str
+) -> Metric:
+    """From the covariance or the guide if there is one; else unit masses."""
+    shape = density.batch, density.dim, density.dim
+    if covariance is not None:
+        if covariance.shape != shape:
+            raise ValueError(f"covariance: expected {shape}; got {tuple(covariance.shape)}")
+        covariance = covariance.to(density.device, torch.float64)
+        if kind == "diagonal":
+            scale = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
+            return Diagonal(scale.to(density.dtype))
+        return Dense(Dense.of(covariance).factor.to(density.dtype))
+    if isinstance(density, FunctionDensity) or not density.has_guide:
+        return Diagonal(torch.ones(shape[:2], dtype=density.dtype, device=density.device))
+    draws = density.guide_draws(_GUIDE_DRAWS).double()
+    deviation = draws - draws.mean(0)
+    variance = deviation.square().mean(0).clamp(min=1e-10)
+    if kind != "dense" or density.dim > _GUIDE_DRAWS // 10:
+        return Diagonal(variance.sqrt().to(density.dtype))
+    matrix = torch.einsum("sbi,sbj->bij", deviation, deviation) / len(draws)
+    matrix = 0.95 * matrix + 0.05 * torch.diag_embed(variance)
+    return Dense(Dense.of(matrix).factor.to(density.dtype))
+
+
+def _positions(density: LogDensity | FunctionDensity, start: Start, num_chains: int) -> Tensor:
+    shape = num_chains, density.batch, density.dim
+    if isinstance(start, Tensor):
+        is_flat = isinstance(density, FunctionDensity) and not density.is_local
+        u = start.unsqueeze(1) if is_flat else start
+    elif isinstance(density, FunctionDensity):
+        raise ValueError("start: a log_density needs positions, (chains, batch, dim)")
+    else:
+        u = start(density, num_chains)
     if u.shape != shape:
         raise ValueError(f"start: expected positions {shape}; got {tuple(u.shape)}")
-    point = kernel.init(u, evaluate)
-    if not bool(torch.isfinite(point.log_density).any()):
-        density.refuse_nan(u)
-        raise ValueError("model: no chain starts where the density is finite")
-    log_step = first_step_size(evaluate, point, inverse_mass).log()
-    return SamplerState(
-        u, inverse_mass, DualAveraging(log_step, target), ChEES(torch.zeros_like(log_step)), 0,
-        randomness.capture_torch(density.device),
-    )  # fmt: skip
+    return u.detach().to(density.device, density.dtype)

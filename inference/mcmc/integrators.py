@@ -6,7 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Point", "Trajectory", "draw_momentum", "energy", "kinetic_energy", "leapfrog"]
+from aevb.inference.mcmc.metrics import Metric
+
+__all__ = ["Point", "Trajectory", "energy", "kinetic_energy", "leapfrog"]
 
 
 class Point(NamedTuple):
@@ -40,26 +42,21 @@ class Trajectory(NamedTuple):
 
     Attributes:
         end: Last point.
-        momentum: There, ``(chains, batch, dim)``.
+        momentum: There, where all masses are one, ``(chains, batch, dim)``.
     """
 
     end: Point
     momentum: Tensor
 
 
-def draw_momentum(u: Tensor, inverse_mass: Tensor) -> Tensor:
-    """Normal momenta of the given masses, like ``u``."""
-    return torch.randn_like(u) / inverse_mass.sqrt()
-
-
-def energy(point: Point, momentum: Tensor, inverse_mass: Tensor) -> Tensor:
+def energy(point: Point, momentum: Tensor) -> Tensor:
     """Kinetic energy less log-density, ``(chains, batch)``, float64, in nats."""
-    return kinetic_energy(momentum, inverse_mass) - point.log_density
+    return kinetic_energy(momentum) - point.log_density
 
 
-def kinetic_energy(momentum: Tensor, inverse_mass: Tensor) -> Tensor:
-    """Half of pᵀM⁻¹p, ``(chains, batch)``, float64, in nats."""
-    return 0.5 * (momentum.double().square() * inverse_mass.double()).sum(-1)
+def kinetic_energy(momentum: Tensor) -> Tensor:
+    """Half of the square of momenta of unit masses, ``(chains, batch)``, float64, in nats."""
+    return 0.5 * momentum.double().square().sum(-1)
 
 
 def leapfrog(
@@ -67,13 +64,14 @@ def leapfrog(
     start: Point,
     momentum: Tensor,
     step_size: Tensor,
-    inverse_mass: Tensor,
+    metric: Metric,
     num_steps: Tensor,
 ) -> Trajectory:
     r"""Leapfrog steps: reversible, volume-preserving, with an error of second order.
 
-    .. math:: p \leftarrow p + \tfrac\epsilon2 \nabla \log p(u), \quad
-        u \leftarrow u + \epsilon M^{-1} p, \quad p \leftarrow p + \tfrac\epsilon2 \nabla \log p(u)
+    .. math:: r \leftarrow r + \tfrac\epsilon2 W^T \nabla \log p(u), \quad
+        u \leftarrow u + \epsilon W r, \quad
+        r \leftarrow r + \tfrac\epsilon2 W^T \nabla \log p(u)
 
     Each datapoint makes its own number of steps; those that are done wait unchanged.
 
@@ -83,21 +81,28 @@ def leapfrog(
     Args:
         evaluate: The density at given positions.
         start: First point.
-        momentum: There, ``(chains, batch, dim)``.
+        momentum: There, r, of unit masses, ``(chains, batch, dim)``.
         step_size: ε, ``(batch,)``.
-        inverse_mass: Diagonal of M⁻¹, ``(batch, dim)``.
+        metric: W.
         num_steps: ``(batch,)``, whole numbers.
     """
     step = step_size.unsqueeze(-1).to(momentum.dtype)
     point, kick = start, 0.5 * step
-    momentum = momentum + kick * start.gradient
-    for number in range(int(num_steps.max())):
+    momentum = momentum + kick * metric.pull(start.gradient)
+    fewest, most = (int(value) for value in num_steps.aminmax())
+    for number in range(most):
+        u = point.u + step * metric.push(momentum)
+        if number < fewest:
+            point = evaluate(u)
+            last = torch.eq(num_steps, number + 1).unsqueeze(-1) if number + 1 >= fewest else None
+            size = step if last is None else torch.where(last, kick, step)
+            momentum = momentum + size * metric.pull(point.gradient)
+            continue
         going = torch.gt(num_steps, number).expand(start.log_density.shape)
-        u = point.u + step * inverse_mass * momentum
         # a far point would bring infinities into products that others share a kernel with
         ahead = evaluate(torch.where(going.unsqueeze(-1), u, point.u))
         last = torch.eq(num_steps, number + 1).unsqueeze(-1)
-        kicked = momentum + torch.where(last, kick, step) * ahead.gradient
+        kicked = momentum + torch.where(last, kick, step) * metric.pull(ahead.gradient)
         momentum = torch.where(going.unsqueeze(-1), kicked, momentum)
         point = ahead.where(going, point)
     return Trajectory(point, momentum)

@@ -1,6 +1,6 @@
 """One transition of Hamiltonian Monte Carlo, for every chain and every datapoint at once.
 
-What it moves by, step sizes, masses and numbers of steps, is the sampler's to choose; so is a new
+What it moves by, step sizes, metric and numbers of steps, is the sampler's to choose; so is a new
 density before each transition, as in annealing.
 """
 
@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aevb.inference.mcmc.integrators import Point, Trajectory, draw_momentum, energy, leapfrog
+from aevb.inference.mcmc.integrators import Point, Trajectory, energy, leapfrog
+from aevb.inference.mcmc.metrics import Metric
 
 __all__ = ["DIVERGENCE", "Info", "init", "step"]
 
@@ -45,7 +46,7 @@ def step(
     state: Point,
     evaluate: Callable[[Tensor], Point],
     step_size: Tensor,
-    inverse_mass: Tensor,
+    metric: Metric,
     num_steps: Tensor,
 ) -> tuple[Point, Info]:
     """A trajectory with a new momentum, of which each chain accepts or rejects its end.
@@ -60,23 +61,24 @@ def step(
         state: Where the chains are, under the same density.
         evaluate: The density, with its gradient.
         step_size: ``(batch,)``.
-        inverse_mass: Diagonal, ``(batch, dim)``.
+        metric: Masses.
         num_steps: Of the trajectory, ``(batch,)``, whole numbers.
 
     Example:
+        >>> from aevb.inference.mcmc.metrics import Diagonal
         >>> def normal(u):
         ...     density = -0.5 * u.square().sum(-1)
         ...     return Point(u, density, -u, torch.zeros_like(density))
         >>> one = torch.ones(5)
         >>> state = init(torch.zeros(7, 5, 2), normal)
-        >>> state, info = step(state, normal, 0.1 * one, one.new_ones(5, 2), 3 * one)
+        >>> state, info = step(state, normal, 0.1 * one, Diagonal(one.new_ones(5, 2)), 3 * one)
         >>> state.u.shape, bool((info.acceptance_rate > 0.9).all())
         (torch.Size([7, 5, 2]), True)
     """
-    momentum = draw_momentum(state.u, inverse_mass)
-    proposal = leapfrog(evaluate, state, momentum, step_size, inverse_mass, num_steps)
-    before = energy(state, momentum, inverse_mass)
-    after = energy(proposal.end, proposal.momentum, inverse_mass)
+    momentum = torch.randn_like(state.u)
+    proposal = leapfrog(evaluate, state, momentum, step_size, metric, num_steps)
+    before = energy(state, momentum)
+    after = energy(proposal.end, proposal.momentum)
     error = after - before
     error = torch.where(torch.isfinite(error), error, torch.inf)
     rate = torch.exp(-error.clamp(min=0.0))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from aevb.inference.graphs.compile import graph_function
 from aevb.inference.graphs.tracing import NotTraceableError
+from aevb.inference.mcmc.functions import FunctionDensity
 from aevb.inference.mcmc.integrators import Point
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.cost import cost_of
@@ -34,7 +35,7 @@ class PathGradient:
 
     def __init__(
         self,
-        density: LogDensity,
+        density: LogDensity | FunctionDensity,
         chain_batch_size: int | None = None,
         num_evaluations: int = 0,
     ) -> None:
@@ -84,6 +85,8 @@ class PathGradient:
             if temperature is None:
                 density = self.density.joint(u)
                 tilt = torch.zeros_like(density)
+            elif isinstance(self.density, FunctionDensity):
+                raise ValueError("temperature: a function has no other end to anneal from")
             else:
                 base, tilt = self.density.path(u)
                 # at temperature 0 the other end does not matter, not even where it is impossible

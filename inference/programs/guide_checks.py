@@ -15,6 +15,7 @@ __all__ = [
     "NoDensityError",
     "counts_for_nothing",
     "is_auxiliary",
+    "is_factor",
     "is_point",
     "point_masses",
     "refuse_unfit_guide",
@@ -45,10 +46,18 @@ def sites(trace: poutine.Trace) -> list[tuple[str, Any]]:
     ]
 
 
-def refuse_unfit_guide(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+def refuse_unfit_guide(
+    model_trace: poutine.Trace, guide_trace: poutine.Trace, *, factors: bool = False
+) -> None:
     """Refuse what would make an objective or a weight other than it seems.
 
     The model's trace is replayed against the guide's, here and below.
+
+    Args:
+        model_trace: Of the model.
+        guide_trace: Of the guide.
+        factors: Whether the guide may have a ``pyro.factor``, a term of the loss and of no
+            density, as that of a classifier where labels are known.
 
     Raises:
         ValueError: If the guide observes data, draws what the model lacks, draws more randomness
@@ -57,8 +66,13 @@ def refuse_unfit_guide(model_trace: poutine.Trace, guide_trace: poutine.Trace) -
     """
     latents = {name: site for name, site in sites(model_trace) if not site["is_observed"]}
     for name, site in sites(guide_trace):
-        if counts_for_nothing(site):
+        if counts_for_nothing(site) or (factors and is_factor(site) and name not in model_trace):
             continue
+        if is_factor(site):
+            raise ValueError(
+                f"guide: the factor {name!r} belongs to no density, and objectives and weights "
+                "made of densities would drop it: train by ELBO() or EnumeratedELBO()"
+            )
         if site["is_observed"] and not site["infer"].get("_deterministic"):
             raise ValueError(
                 f"guide: observes {name!r}, which would cancel it in the model, as the guides of "
@@ -93,6 +107,11 @@ def point_masses(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> list
 def is_auxiliary(site: Any) -> bool:
     """Whether a guide's site is no latent of the model, but latents are made of it."""
     return bool((site["infer"] or {}).get("is_auxiliary"))
+
+
+def is_factor(site: Any) -> bool:
+    """Whether a site is a ``pyro.factor``."""
+    return isinstance(site["fn"], dist.Unit)
 
 
 def counts_for_nothing(site: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,8 +13,10 @@ from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of, moved
 from aevb.inference.process.switches import SingularAsNaN, argument_checks
 from aevb.inference.programs.cost import Cost, cost_of
+from aevb.inference.programs.enumeration import enumerated, summed_out
 from aevb.inference.programs.layouts import (
     Layout,
+    float64_log_prob,
     in_plate,
     latents_of,
     natural,
@@ -99,7 +102,7 @@ class Joint:
         """The same programs at other data, with the size of its data plate, where there is one."""
         other = copy.copy(self)
         other.args = moved(args, self.device)
-        other.layout = Layout(self.layout.nesting, num_datapoints)
+        other.layout = replace(self.layout, num_datapoints=num_datapoints)
         return other
 
     @property
@@ -133,6 +136,12 @@ class Joint:
 
         def parts(trace: poutine.Trace) -> list[list[tuple[str, Any]]]:
             both = sites(trace)
+            dependent = sorted(set(latents) - set(dict(both)))
+            if dependent:
+                raise ValueError(
+                    f"model: the latents {dependent} depend on discrete ones that are summed out, "
+                    "so that nothing says what of the sum is their prior: anneal from a guide"
+                )
             return [
                 [(name, site) for name, site in both if (name in latents) is latent]
                 for latent in (True, False)
@@ -223,8 +232,7 @@ class Joint:
         num = _count(latents)
         with argument_checks(False), SingularAsNaN():
             if way == "plate":
-                inside = in_plate(poutine.condition(program, data=latents), self.layout, num)
-                trace = poutine.trace(inside).get_trace(*self.args)
+                trace = self._scored(program, latents, lambda p: in_plate(p, self.layout, num))
                 return [sum_log_prob(chosen, self.layout, num) for chosen in choose(trace)]
 
             def one(values: Latents) -> tuple[Tensor, ...]:
@@ -238,8 +246,20 @@ class Joint:
 
     def alone(self, program: Program, values: Latents, choose: _Choose) -> list[Tensor]:
         """The same of one draw, as the program itself has it, ``(B,)`` each."""
-        trace = poutine.trace(poutine.condition(program, data=values)).get_trace(*self.args)
+        trace = self._scored(program, values, lambda p: p)
         return [sum_log_prob(chosen, self.layout, None) for chosen in choose(trace)]
+
+    def _scored(
+        self, program: Program, values: Latents, wrapped: Callable[[Program], Program]
+    ) -> poutine.Trace:
+        """The trace of a program at values of its latents, with the discrete ones summed out."""
+        if not self.layout.summed_out or program is not self.model:
+            inside = wrapped(poutine.condition(program, data=values))
+            return poutine.trace(inside).get_trace(*self.args)
+        whole = enumerated(program, values, self.layout.nesting)
+        inside = wrapped(poutine.condition(whole, data=values))
+        trace = poutine.trace(inside).get_trace(*self.args)
+        return summed_out(trace, lambda site: float64_log_prob(site["fn"], site["value"]))
 
     def _natural(self, latents: Latents) -> Latents:
         """The model's latents without the places of plates that a run of its own lacks."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import transform_to
 
 from aevb.inference.programs.bijections import bounds_of, family
+from aevb.inference.programs.enumeration import is_enumerable
 from aevb.inference.programs.guide_checks import (
     NoDensityError,
     point_masses,
@@ -29,6 +30,7 @@ __all__ = [
     "in_plate",
     "latents_of",
     "natural",
+    "plate_nesting",
     "read_layout",
     "read_model_layout",
     "refuse_nan",
@@ -46,10 +48,12 @@ class Layout:
         nesting: Plates of the deepest site; the plate of draws goes to its left.
         num_datapoints: Size of the rightmost ``"data"`` plate if every site lies in it, so that
             each datapoint has a posterior of its own; None for one joint posterior.
+        summed_out: The model's discrete latents that no guide draws.
     """
 
     nesting: int
     num_datapoints: int | None
+    summed_out: frozenset[str] = frozenset()
 
 
 def read_layout(model: Callable[..., Any], guide: Callable[..., Any], *args: Any) -> Layout:
@@ -71,12 +75,15 @@ def read_layout(model: Callable[..., Any], guide: Callable[..., Any], *args: Any
             "the prior instead (guide=None; --estimator ais --start prior)"
         )
     _refuse_outside_support(model_trace)
+    summed = _summed_out(model_trace) - latent
     unguided = [
-        name for name, site in sites(model_trace) if not site["is_observed"] and name not in latent
+        name
+        for name, site in sites(model_trace)
+        if not site["is_observed"] and name not in latent | summed
     ]
     if unguided:
         raise ValueError(f"guide: has no site for the model's latents {unguided}")
-    return _layout([*sites(guide_trace), *sites(model_trace)])
+    return _layout([*sites(guide_trace), *sites(model_trace)], summed)
 
 
 def read_model_layout(model: Callable[..., Any], *args: Any) -> tuple[Layout, poutine.Trace]:
@@ -91,10 +98,14 @@ def read_model_layout(model: Callable[..., Any], *args: Any) -> tuple[Layout, po
     with torch.no_grad():
         trace = poutine.trace(model).get_trace(*args)
     _refuse_outside_support(trace)
-    return _layout(sites(trace)), trace
+    return _layout(sites(trace), _summed_out(trace)), trace
 
 
-def _layout(all_sites: Iterable[tuple[str, Any]]) -> Layout:
+def _summed_out(model_trace: poutine.Trace) -> frozenset[str]:
+    return frozenset(name for name, site in sites(model_trace) if is_enumerable(site))
+
+
+def _layout(all_sites: Iterable[tuple[str, Any]], summed_out: frozenset[str]) -> Layout:
     stacks: list[tuple[Any, ...]] = []
     for name, site in all_sites:
         if not isinstance(site["scale"], int | float) or site["scale"] != 1:
@@ -106,7 +117,14 @@ def _layout(all_sites: Iterable[tuple[str, Any]]) -> Layout:
             stacks.append(tuple(f for f in site["cond_indep_stack"] if f.vectorized))
     nesting = max((-frame.dim for stack in stacks for frame in stack), default=0)
     data = [[f.size for f in s if f.name == "data" and f.dim == -1] for s in stacks]
-    return Layout(nesting, data[0][0] if data and all(data) else None)
+    return Layout(nesting, data[0][0] if data and all(data) else None, summed_out)
+
+
+def plate_nesting(trace: poutine.Trace) -> int:
+    """How many dimensions on the left of the events the plates of a program take up."""
+    found = [site for site in trace.nodes.values() if site["type"] == "sample"]
+    frames = [frame for site in found for frame in site["cond_indep_stack"]]
+    return max((-frame.dim for frame in frames if frame.dim is not None), default=0)
 
 
 def refuse_nan(trace: poutine.Trace) -> None:
@@ -162,11 +180,11 @@ def batch_shape(site: Any, layout: Layout, num_samples: int | None) -> torch.Siz
 
 
 def latents_of(trace: poutine.Trace, layout: Layout, num: int) -> dict[str, Tensor]:
-    """What a trace drew, ``(num, *plates, *event)``."""
+    """What a trace drew and is not summed out, ``(num, *plates, *event)``."""
     return {
         name: site["value"].expand(batch_shape(site, layout, num) + site["fn"].event_shape)
         for name, site in sites(trace)
-        if not site["is_observed"]
+        if not site["is_observed"] and name not in layout.summed_out
     }
 
 

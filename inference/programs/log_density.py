@@ -1,12 +1,13 @@
 """A Pyro model and its data as log-densities of unconstrained latents."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import torch
+from pyro.poutine import Trace
 from torch import Tensor
 
 from aevb.inference.process import randomness
@@ -55,7 +56,8 @@ class LogDensity:
 
     A model whose sites all lie in the rightmost ``pyro.plate("data", ...)`` has one posterior for
     each datapoint; any other model has one joint posterior, and is treated as one datapoint.
-    Vectors are ``(chains, batch, dim)`` and densities ``(chains, batch)``, float64, in nats.
+    Discrete latents with finitely many values are summed out. Vectors are ``(chains, batch, dim)``
+    and densities ``(chains, batch)``, float64, in nats.
 
     References:
         Automatic Differentiation Variational Inference (Kucukelbir et al., 2017), section 2.3
@@ -74,9 +76,10 @@ class LogDensity:
         has_guide: Whether there is a guide.
 
     Raises:
-        ValueError: If the model has no latents, discrete, circular or improper ones, or ones whose
-            support depends on other latents; if a site is scaled or subsampled, or observes data
-            outside its support; or when it is evaluated, if several draws cannot be at once.
+        ValueError: If the model has no continuous latents, discrete ones with infinitely many
+            values, circular or improper ones, or ones whose support depends on other latents; if a
+            site is scaled or subsampled, or observes data outside its support; or when it is
+            evaluated, if several draws cannot be at once.
 
     Example:
         >>> import pyro
@@ -113,10 +116,12 @@ class LogDensity:
         self._latents = [
             _latent(name, site, second.nodes[name], self.layout)
             for name, site in sites(first)
-            if not site["is_observed"]
+            if not site["is_observed"] and name not in self.layout.summed_out
         ]
         if not self._latents:
-            raise ValueError("model: has no latent sites, so there is no posterior")
+            raise ValueError(
+                "model: has no continuous latents, so there is no posterior of real vectors"
+            )
         self._joint = Joint(model, *args, guide=guide, layout=self.layout)
         self.has_guide = guide is not None
         self.is_local = self.layout.num_datapoints is not None
@@ -131,14 +136,34 @@ class LogDensity:
         other._joint = self._joint.at(*args, num_datapoints=self.layout.num_datapoints)
         return other
 
+    def adopt(self, joint: Joint) -> None:
+        """Evaluate draws as was found out for a pair of the same programs."""
+        self._joint.adopt(joint)
+
+    @property
+    def data_dims(self) -> dict[str, int]:
+        """Where ``(draws, *plates, *event)`` of local sites have the data plate, by name."""
+        if not self.is_local:
+            return {}
+        return {each.name: len(each.plates) - len(each.absent) for each in self._latents}
+
+    @property
+    def guide_way(self) -> str:
+        """How several draws of the guide are made: ``"plate"``, or one by one, ``"loop"``."""
+        return self._joint.guide_way
+
+    def num_fitting(self, u: Tensor, num_bytes: int) -> int:
+        """Draws that can be evaluated at once within a memory budget."""
+        return self._joint.num_fitting(self.transformed(u[:1])[0], num_bytes)
+
     def joint(self, u: Tensor) -> Tensor:
         """Log p(x, z) and the Jacobian, ``(chains, batch)``."""
-        prior, likelihood = self.split(u)
-        return prior + likelihood
+        latents, jacobian = self.transformed(u)
+        return self._joint.log_joint(latents) + jacobian
 
     def split(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Log p(z) with the Jacobian, and log p(x|z), each ``(chains, batch)``."""
-        latents, jacobian = self._transformed(u)
+        latents, jacobian = self.transformed(u)
         prior, likelihood = self._joint.log_parts(latents)
         return prior + jacobian, likelihood
 
@@ -148,7 +173,7 @@ class LogDensity:
         Raises:
             NoDensityError: If the guide cannot score given latents, or has none but point masses.
         """
-        latents, jacobian = self._transformed(u)
+        latents, jacobian = self.transformed(u)
         try:
             return self._joint.log_guide(latents) + jacobian
         except (KeyError, NotImplementedError):  # as of a flow without an inverse
@@ -205,7 +230,7 @@ class LogDensity:
         """
         samples = u.shape[:-2]
         with torch.no_grad():
-            latents, _ = self._transformed(u.reshape(-1, *u.shape[-2:]))
+            latents, _ = self.transformed(u.reshape(-1, *u.shape[-2:]))
         shown = {}
         for latent in self._latents:
             value = latents[latent.name]
@@ -214,17 +239,32 @@ class LogDensity:
             shown[latent.name] = value.unflatten(0, samples)
         return shown
 
+    @property
+    def latent_names(self) -> list[str]:
+        """Of the latent sites."""
+        return [latent.name for latent in self._latents]
+
+    def traces(self, u: Tensor) -> Iterator[Trace]:
+        """The model's runs at vectors ``(chains, batch, dim)``, one after the other."""
+        for row in u.split(1):
+            latents, _ = self.transformed(row)
+            yield self._joint.run(self._joint.model, latents)
+
     def refuse_nan(self, u: Tensor) -> None:
         """Name the site whose log-probability is NaN, if one is.
 
         Raises:
             ValueError: Names it.
         """
-        latents, _ = self._transformed(u)
+        latents, _ = self.transformed(u)
         self._joint.refuse_nan(latents)
 
-    def _transformed(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Values of the sites, and the log-determinant of the Jacobian, ``(chains, batch)``."""
+    def transformed(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Vectors ``(chains, batch, dim)`` as values of the sites, in the shapes of a joint's.
+
+        Returns:
+            The values, and the log-determinant of the Jacobian, ``(chains, batch)``.
+        """
         chains, nesting, latents = len(u), self.layout.nesting, {}
         jacobian = u.new_zeros(u.shape[:2], dtype=torch.float64)
         parts = u.split([latent.size for latent in self._latents], -1)
@@ -278,8 +318,8 @@ def _latent(name: str, site: Any, again: Any, layout: Layout) -> _Latent:
     support = site["fn"].support
     if support.is_discrete:
         raise ValueError(
-            f"site {name!r} ({family(site['fn'])}) is discrete: gradients do not reach it; sum it "
-            "out in the model"
+            f"site {name!r} ({family(site['fn'])}) is discrete, with too many values to sum over, "
+            "and gradients do not reach it: sum it out in the model"
         )
     try:
         transform, other = bijection_of(site["fn"]), bijection_of(again["fn"])

@@ -43,7 +43,11 @@ def find_way(joint: "Joint") -> tuple[str, dict[str, int]]:
     with torch.no_grad(), argument_checks(False), SingularAsNaN():
         traces = _traces(joint)
         draws = [
-            {name: site["value"] for name, site in sites(trace) if not site["is_observed"]}
+            {
+                name: site["value"]
+                for name, site in sites(trace)
+                if not site["is_observed"] and name not in joint.layout.summed_out
+            }
             for trace in traces
         ]
         refuse_absent_sites(traces)

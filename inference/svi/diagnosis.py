@@ -70,13 +70,17 @@ def non_finite_parameter(program: Any) -> str | None:
 
 def _first_site(trace: poutine.Trace, program: str) -> str | None:
     trace.compute_log_prob()
+    enumerates = any("_enumerate_dim" in (s.get("infer") or {}) for s in trace.nodes.values())
     for name, site in trace.nodes.items():
         if site["type"] != "sample":
             continue
         value = site["value"]
         if isinstance(value, torch.Tensor) and not bool(torch.isfinite(value).all()):
             return f"site {name!r} of the {program} has a value that is not finite"
-        if not bool(torch.isfinite(site["log_prob_sum"])):
+        total = site["log_prob_sum"]
+        # of all the values of an enumerated site, some may be impossible
+        fine = bool(torch.isfinite(total)) or (enumerates and float(total) == -math.inf)
+        if not fine:
             return f"site {name!r} of the {program} has log-probability {site['log_prob_sum']:g}"
     return None
 

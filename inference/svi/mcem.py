@@ -18,6 +18,7 @@ from aevb.inference.graphs.tracing import NotTraceableError
 from aevb.inference.mcmc import kernel
 from aevb.inference.mcmc.adaptation import first_step_size
 from aevb.inference.mcmc.integrators import Point
+from aevb.inference.mcmc.metrics import Diagonal
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import pick_device
 from aevb.inference.process.switches import argument_checks
@@ -233,11 +234,11 @@ class _ChainFeed(Feed):
         evaluate = self._evaluation(density, flat, u.unsqueeze(0))
         state = kernel.init(u.unsqueeze(0), evaluate)
         if bool(self.log_step.isnan()):
-            steps_of_one = first_step_size(evaluate, state, torch.ones_like(u))
+            steps_of_one = first_step_size(evaluate, state, Diagonal(torch.ones_like(u)))
             self.log_step = steps_of_one.min().log().to(u.dtype)
         step = self.log_step.exp().expand(len(u))
         steps = torch.full((len(u),), self.objective.num_steps, device=self.device)
-        state, info = kernel.step(state, evaluate, step, torch.ones_like(u), steps)
+        state, info = kernel.step(state, evaluate, step, Diagonal(torch.ones_like(u)), steps)
         if positions:
             self.chains[positions[0]] = state.u[0]
         else:

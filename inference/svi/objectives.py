@@ -1,5 +1,6 @@
 """What training maximizes."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.elbo import ELBO as Estimator
 
 from aevb.inference.process.limits import refuse_below
+from aevb.inference.svi.enumeration import EnumerationEstimator
 from aevb.inference.svi.estimators import DivergenceEstimator, ImportanceEstimator
 from aevb.inference.svi.requirements import (
     check_closed_form,
@@ -26,6 +28,7 @@ __all__ = [
     "IWAE",
     "BetaELBO",
     "DReG",
+    "EnumeratedELBO",
     "FreeBits",
     "Objective",
     "StickingTheLanding",
@@ -103,6 +106,57 @@ class ELBO(Objective):
         return family(
             num_particles=self.num_particles,
             vectorize_particles=self.vectorize_particles and self.num_particles > 1,
+        )
+
+
+@dataclass(frozen=True)
+class EnumeratedELBO(Objective):
+    r"""The ELBO with discrete latents summed out: those k that the guide leaves out, exactly.
+
+    .. math:: \mathcal{L} = E_{q(z|x)} \log \sum_k p(x, z, k) - \log q(z|x)
+
+    The estimator is Pyro's ``TraceEnum_ELBO``. Of the model, every latent with finitely many
+    values that the guide does not draw is summed out, marked or not. Of the guide, those marked
+    by ``infer={"enumerate": "parallel"}`` or ``config_enumerate`` are averaged over exactly, and
+    other discrete ones are drawn, with a score-function gradient. The programs must broadcast:
+    enumerated values have dimensions on the left of all plates.
+
+    References:
+        Tensor Variable Elimination for Plated Factor Graphs (Obermeyer et al., 2019),
+        https://arxiv.org/abs/1902.03210; Semi-Supervised Learning with Deep Generative Models
+        (Kingma, Rezende, Mohamed & Welling, 2014), equation 7, https://arxiv.org/abs/1406.5298
+
+    Args:
+        num_particles: Draws of the other latents for each step.
+        max_plate_nesting: Plates of the deepest site, to the left of which there is room for
+            values; by default found by a run of the programs. Name it where plates come and go.
+        vectorize_particles: Draw all particles at once in an outer plate.
+
+    Raises:
+        ValueError: If ``num_particles`` is not positive, or ``max_plate_nesting`` negative.
+
+    Example:
+        >>> EnumeratedELBO(max_plate_nesting=1).estimator().max_plate_nesting
+        1
+    """
+
+    num_particles: int = 1
+    max_plate_nesting: int | None = None
+    vectorize_particles: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number of plates."""
+        super().__post_init__()
+        refuse_below(0, max_plate_nesting=self.max_plate_nesting)
+
+    def estimator(self) -> Estimator:
+        """Pyro's loss, which marks what is to be summed out."""
+        nesting = math.inf if self.max_plate_nesting is None else self.max_plate_nesting
+        return EnumerationEstimator(
+            num_particles=self.num_particles,
+            max_plate_nesting=nesting,
+            vectorize_particles=self.vectorize_particles and self.num_particles > 1,
+            strict_enumeration_warning=False,
         )
 
 

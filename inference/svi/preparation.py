@@ -6,12 +6,14 @@ from functools import partial
 from typing import Any
 
 from pyro import poutine
+from pyro.infer import TraceEnum_ELBO
 from torch import nn
 
 from aevb.inference.graphs.tracing import NotTraceableError, untraceable_site
 from aevb.inference.process import randomness
 from aevb.inference.programs.arguments import Arguments, num_rows
 from aevb.inference.programs.guide_checks import point_masses
+from aevb.inference.programs.layouts import plate_nesting
 from aevb.inference.programs.program import data_plate_size, prepare
 from aevb.inference.programs.protocol import (
     has_latent_weights,
@@ -21,7 +23,11 @@ from aevb.inference.programs.protocol import (
 from aevb.inference.svi.feeds import Data, Feed, evaluation_batches
 from aevb.inference.svi.loss import StepLoss, weight_penalty
 from aevb.inference.svi.objectives import Objective
-from aevb.inference.svi.requirements import check_guided, check_particles
+from aevb.inference.svi.requirements import (
+    check_enumeration,
+    check_guided,
+    check_particles,
+)
 from aevb.inference.svi.subsampling import Minibatch, read_minibatch, refuse_overridden_subsamples
 
 __all__ = ["Reading", "prepare_training", "read_program"]
@@ -59,21 +65,27 @@ def read_program(
         ValueError: Says what the objective or the guide cannot have.
     """
     model, guide = traces
-    nesting = max(map(_plate_nesting, traces))
+    nesting = max(map(plate_nesting, traces))
     check_guided(model, guide, estimator)
     objective.check(model, guide)
-    with randomness.stream(seed, "checks", device):
-        refuse_overridden_subsamples(program, arguments)
-        check_particles(program, arguments, estimator, nesting)
-    if estimator.max_plate_nesting == math.inf:
+    is_guess = estimator.max_plate_nesting == math.inf
+    if is_guess:
         # Pyro would find it by an extra run of the programs at the first step, whose draws a
         # resumed run would make once more
         outer = estimator.vectorize_particles and estimator.num_particles > 1
         estimator.max_plate_nesting = nesting + outer
+    enumerates = isinstance(estimator, TraceEnum_ELBO)
+    with randomness.stream(seed, "checks", device):
+        refuse_overridden_subsamples(program, arguments)
+        check_particles(program, arguments, estimator, nesting)
+        if enumerates:
+            check_enumeration(program, arguments, estimator, traces if is_guess else None)
     if getattr(estimator, "buffers", None):
         estimator.buffers = [buffer.to(device) for buffer in estimator.buffers]
     is_point = bool(point_masses(model, guide))
-    return Reading(data_plate_size(model), is_point, untraceable_site(model, guide))
+    # a sum over values is made of the program's own operations
+    refusal = None if enumerates else untraceable_site(model, guide)
+    return Reading(data_plate_size(model), is_point, refusal)
 
 
 def prepare_training(
@@ -160,10 +172,3 @@ def _penalized(
             "pyro.param, pyro.module or PyroModule"
         )
     return penalized
-
-
-def _plate_nesting(trace: poutine.Trace) -> int:
-    """How many dimensions on the left of the events the plates of a program take up."""
-    sites = [site for site in trace.nodes.values() if site["type"] == "sample"]
-    frames = [frame for site in sites for frame in site["cond_indep_stack"]]
-    return max((-frame.dim for frame in frames if frame.dim is not None), default=0)

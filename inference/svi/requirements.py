@@ -3,13 +3,15 @@
 Each raises ValueError, saying which site it is and which objectives would do.
 """
 
+import math
 from contextlib import suppress
 from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.infer import TraceEnum_ELBO
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from pyro.poutine.util import site_is_subsample
+from pyro.util import check_site_shape
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -26,11 +28,13 @@ from aevb.inference.programs.guide_checks import (
 from aevb.inference.programs.layouts import Layout, in_plate, latents_of, sum_log_prob
 from aevb.inference.programs.protocol import ProgramPair
 from aevb.inference.programs.ways import agree
+from aevb.inference.svi.enumeration import EnumerationEstimator, sums_out
 from aevb.inference.svi.site_sums import latent_names
 
 __all__ = [
     "check_closed_form",
     "check_density",
+    "check_enumeration",
     "check_guided",
     "check_local",
     "check_mean_field",
@@ -40,6 +44,7 @@ __all__ = [
     "check_whole",
 ]
 
+_ENUMERATING = (TraceEnum_ELBO, EnumerationEstimator)
 # Draws at which an outer plate is compared with single runs.
 _TRIED = 2
 # Relative rounding of their float32 terms.
@@ -56,24 +61,25 @@ def check_guided(model_trace: poutine.Trace, guide_trace: poutine.Trace, estimat
     Pyro draws the rest from the prior at each step, whose bound is none on the evidence.
     """
     guided = dict(sites(guide_trace))
-    sums_out = isinstance(estimator, TraceEnum_ELBO)
     for name, site in sites(model_trace):
         if site["is_observed"] or name in guided or counts_for_nothing(site):
             continue
-        if sums_out and (site["infer"] or {}).get("enumerate"):
+        if sums_out(estimator, site):
             continue
         kind = family(site["fn"])
         if getattr(site["fn"], "has_enumerate_support", False):
             raise ValueError(
                 f"guide: has no site for the model's discrete latent {name!r} ({kind}), which is "
-                "not summed out: mark it with infer={'enumerate': 'parallel'} and use "
-                "objective=pyro.infer.TraceEnum_ELBO(max_plate_nesting=...), or write the mixture "
-                "as MixtureSameFamily"
+                "not summed out: use objective=EnumeratedELBO(), which sums it out, or write the "
+                "mixture as MixtureSameFamily"
             )
         raise ValueError(
             f"guide: has no site for the model's latent {name!r} ({kind}): let the guide draw it"
         )
-    refuse_unfit_guide(model_trace, guide_trace)
+    # of the losses, these two count what a guide holds besides its latents
+    refuse_unfit_guide(
+        model_trace, guide_trace, factors=type(estimator) in (Trace_ELBO, *_ENUMERATING)
+    )
 
 
 def check_particles(
@@ -123,11 +129,37 @@ def _sums(trace: poutine.Trace, num: int | None, nesting: int) -> list[Tensor]:
 
 
 def _no_particles(estimator: Any, reason: str) -> ValueError:
+    name = "EnumeratedELBO" if isinstance(estimator, TraceEnum_ELBO) else "ELBO"
     return ValueError(
         f"objective: {estimator.num_particles} draws at once need a program that broadcasts under "
         f"an outer plate, and this one does not ({reason}): index from the right, or use "
-        "ELBO(num_particles=..., vectorize_particles=False)"
+        f"{name}(num_particles=..., vectorize_particles=False)"
     )
+
+
+def check_enumeration(
+    program: ProgramPair,
+    arguments: Arguments,
+    estimator: Any,
+    traces: tuple[poutine.Trace, poutine.Trace] | None,
+) -> None:
+    """Every site has its plates, on the left of which there is room for enumerated values.
+
+    Without them such values would meet undeclared dimensions, and other numbers be summed. Pyro
+    looks for it only while its validation is on, which it is in no step.
+
+    Args:
+        program: Model and guide.
+        arguments: Of both.
+        estimator: Pyro's, which knows how deep plates are.
+        traces: Without enumeration, of which this was found out; None if it was given.
+    """
+    for trace in traces or ():
+        for _, site in sites(trace):
+            check_site_shape(site, math.inf)  # type: ignore[arg-type]
+    args, kwargs = arguments.args, dict(arguments.kwargs)
+    with torch.no_grad(), argument_checks(True):
+        estimator.loss(program.model, program.guide, *args, **kwargs)
 
 
 def check_closed_form(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:

@@ -135,7 +135,10 @@ def refuse_overridden_subsamples(program: ProgramPair, arguments: Arguments) -> 
             return
     for name in subsampled:
         first, second, used = (value_of(trace, name) for trace in (*alone, replayed))
-        if torch.equal(first, second) and not torch.equal(first, used):
+        size: Any = nodes[name]["fn"].size
+        # of a model that is given none, the guide may draw one
+        given = len(first) < size and torch.equal(first, second)
+        if given and not torch.equal(first, used):
             raise ValueError(
                 f"guide: draws a subsample of its own for pyro.plate({name!r}), which would "
                 "replace the one that the model is given: let both have the same, of an autoguide "

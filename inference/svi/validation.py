@@ -1,13 +1,20 @@
 """The ELBO of held-out data during training."""
 
+from typing import Any
+
 import torch
+from pyro import poutine
 from pyro.infer import Trace_ELBO
 
 from aevb.inference.process import randomness
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.arguments import num_rows
+from aevb.inference.programs.enumeration import is_enumerable
+from aevb.inference.programs.guide_checks import is_factor, sites
+from aevb.inference.programs.layouts import plate_nesting
 from aevb.inference.programs.program import data_plate_size, prepare
 from aevb.inference.programs.protocol import ProgramPair, evaluation_mode, stands_for
+from aevb.inference.svi.enumeration import EnumerationEstimator
 from aevb.inference.svi.feeds import Data, evaluation_batches
 from aevb.inference.svi.subsampling import Minibatch
 
@@ -25,6 +32,9 @@ def mean_elbo(
 ) -> float:
     """The ELBO of the evaluation copy of ``data``, with one draw of the latents per datapoint.
 
+    Discrete latents that the guide leaves out, or marks as enumerated, are summed out. A
+    ``pyro.factor`` of the guide, as the loss of a classifier, is no part of the ELBO.
+
     Args:
         program: Model and guide.
         data: As for :func:`fit`.
@@ -37,7 +47,8 @@ def mean_elbo(
         Nats per datapoint, for programs with a ``"data"`` plate or minibatches; else nats.
     """
     target = device or torch.device("cpu")
-    estimator = Trace_ELBO()
+    estimator: Any = None
+    guide = poutine.block(program.guide, hide_fn=is_factor)
     total, rows = 0.0, 0
     plate: tuple[int, int] | None = None
     with (
@@ -49,10 +60,10 @@ def mean_elbo(
     ):
         for arguments in evaluation_batches(data, batch_size, target):
             if plate is None:
-                plate = data_plate_size(prepare(program, arguments)[0]) or (1, 1)
-            bound = -estimator.loss(
-                program.model, program.guide, *arguments.args, **arguments.kwargs
-            )
+                traces = prepare(program, arguments)
+                plate = data_plate_size(traces[0]) or (1, 1)
+                estimator = _estimator(*traces)
+            bound = -estimator.loss(program.model, guide, *arguments.args, **arguments.kwargs)
             size = num_rows(arguments)
             # a subsampled plate scales the bound to all the datapoints that it stands for
             scaled = batch_size is None or plate[0] != plate[1]
@@ -61,3 +72,14 @@ def mean_elbo(
             total += bound / number * size
             rows += size
     return total / rows
+
+
+def _estimator(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Any:
+    """What sums out discrete latents where there are some to be."""
+    drawn = dict(sites(guide_trace))
+    left_out = any(is_enumerable(s) for name, s in sites(model_trace) if name not in drawn)
+    marked = any(is_enumerable(s) and s["infer"].get("enumerate") for s in drawn.values())
+    if not (left_out or marked):
+        return Trace_ELBO()
+    nesting = max(map(plate_nesting, (model_trace, guide_trace)))
+    return EnumerationEstimator(max_plate_nesting=nesting, strict_enumeration_warning=False)

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.mark.parametrize("command", ["steps", "sampling", "evidence", "gpu"])
+@pytest.mark.parametrize("command", ["steps", "steps.enumerated", "sampling", "evidence", "gpu"])
 def test_command_lists_its_options(command: str) -> None:
     shown = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{command}", "--help"],

@@ -176,11 +176,10 @@ def test_what_is_not_asked_for_is_said_to_be_missing(oracle: Any) -> None:
 def test_undefined_khat_corrects_nothing(oracle: Any) -> None:
     fa, x = oracle
     trial = trial_of(fa.model, mean_field_guide(fa), x[:3], num_importance_samples=20)
-    sentence = said(trial, "Importance weights")
-    assert "at 0 of 3 datapoints" in sentence
-    assert "not defined below 25 samples" in sentence
+    sentence = said(trial, "importance weights")
+    assert "unknown below 25 samples" in sentence
     figures = trial.summary()
-    assert (figures["num_khat_above_0.7"], figures["num_khat_undefined"]) == (0, 3)
+    assert (figures["num_corrected"], figures["num_khat_undefined"]) == (0, 3)
     assert figures["gaps"]["num_untrusted"] == 3
     assert "at least" in said(trial, "ELBO")
     page = evaluation.trial_page(trial, {})
@@ -216,7 +215,7 @@ def gap_sentence(family: float, network: float, error: float, **counts: int) -> 
     found = {name: {"mean": m, "monte_carlo_error": e} for name, (m, e) in rows.items()}
     part = {**found, "num_datapoints": 40, "num_untrusted": 0, "num_unrefined": 0, **counts}
     chains = {"num_datapoints": 40, "num_judged": 0}
-    khat = {"num_khat_above_0.7": 0, "num_khat_undefined": 0}
+    khat = {"num_corrected": 40, "num_khat_undefined": 0}
     (sentence,) = [line for line in sentences({**chains, **khat, "gaps": part}) if "ELBO" in line]
     return sentence
 
@@ -253,7 +252,16 @@ def test_estimate_with_an_unknown_error_is_the_last_resort() -> None:
 
     def estimate(value: float, error: float, khat: float) -> inference.ImportanceEvidence:
         return inference.ImportanceEvidence(
-            zeros + value, zeros + error, zeros, zeros + khat, zeros, zeros, 100, 0
+            zeros + value,
+            zeros + error,
+            zeros,
+            zeros,
+            zeros + khat,
+            zeros,
+            zeros,
+            1000,
+            0,
+            "guide",
         )
 
     known, unknown, untrusted = (
@@ -277,14 +285,14 @@ def test_every_estimator_has_a_summary(oracle: Any) -> None:
     exact = float(fa.log_evidence(x).mean().detach())
     annealed = inference.ais_evidence(fa.model, x, guide=guide, num_temperatures=20)
     figures = evaluation.summarize(annealed)
-    assert figures["converged"] is True
+    assert figures["verdict"] == "trusted"
     assert abs(figures["log_evidence"] - exact) < STANDARD_ERRORS * figures["monte_carlo_error"]
     assert figures["low_ess"] == 0
     bounds = inference.bdmc_evidence(fa.model, x, guide=guide, num_temperatures=20)
     figures = evaluation.summarize(bounds)
     assert figures["gap"] == pytest.approx(figures["upper"] - figures["lower"])
     few = inference.ais_evidence(fa.model, x * 10, num_temperatures=1, num_chains=32)
-    assert evaluation.summarize(few)["converged"] is False
+    assert evaluation.summarize(few)["verdict"] != "trusted"
 
 
 def test_importance_curve_rises_to_the_evidence(oracle: Any) -> None:

@@ -9,7 +9,6 @@ from pyro import distributions as dist
 from pyro import poutine
 from pyro.contrib.gp import kernels
 from pyro.contrib.gp.models import GPRegression
-from pyro.infer import config_enumerate
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroSample
 from torch import Tensor
@@ -152,18 +151,16 @@ def _mixture_marginal(finer: float) -> Truth:
     )
 
 
-@config_enumerate  # type: ignore[untyped-decorator]
-def mixture_enumerated(x: Tensor) -> None:
-    share = pyro.sample("share", dist.Beta(2.0, 2.0))
-    with pyro.plate("components", 2):
-        locs = pyro.sample("locs", dist.Normal(0.0, 2.0))
+def crowds(x: Tensor) -> None:
+    """Counts that nobody sees whole, of which there is no largest."""
+    rate = pyro.sample("rate", dist.Gamma(4.0, 1.0))
     with pyro.plate("data", len(x)):
-        assignment = pyro.sample("assignment", dist.Bernoulli(share)).long()
-        pyro.sample("x", dist.Normal(locs[assignment], 0.7), obs=x)
+        crowd = pyro.sample("crowd", dist.Poisson(rate))
+        pyro.sample("x", dist.Normal(crowd, 0.7), obs=x)
 
 
 def _guide_of_continuous(model: Program) -> Program:
-    return AutoNormal(poutine.block(model, hide=["assignment"]))
+    return AutoNormal(poutine.block(model, hide=["crowd"]))
 
 
 # Several sites, options of sites, factors
@@ -251,7 +248,7 @@ PROGRAMS = [
         (POINTS,), _mixture_marginal,
     ),
     PlainProgram(
-        "mixture, enumerated", "discrete latent", always(mixture_enumerated), (POINTS,),
+        "crowds", "discrete latent without end", always(crowds), (POINTS,),
         make_guide=_guide_of_continuous, refused=r"discrete|no site for the model's latents",
         refused_by=EVERYWHERE,
     ),

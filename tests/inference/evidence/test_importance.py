@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aevb import models
 from aevb.inference import importance_evidence, pareto_khat
-from aevb.inference.evidence import importance
+from aevb.inference.evidence import weights as weights_room
 from aevb.inference.evidence.importance import estimates_from_log_weights
 from aevb.inference.graphs.compile import graph_function
 from aevb.inference.programs.joint import Joint
@@ -124,10 +124,10 @@ def test_cost_of_a_draw_counts_memory_and_products() -> None:
 def test_a_graph_gives_the_same_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
     vae = models.VAE((28, 28), latent_dim=5, hidden=[200])
     x = (torch.rand(20, 28, 28) > 0.5).float()
-    monkeypatch.setattr(importance, "_DATAPOINTS_PER_BLOCK", 8)
+    monkeypatch.setattr(weights_room, "_DATAPOINTS_PER_BLOCK", 8)
     estimates = []
     for level in ("", "traced", "compiled"):
-        monkeypatch.setattr(importance, "_WORTH_A_GRAPH", {level: 0.0} if level else {})
+        monkeypatch.setattr(weights_room, "_WORTH_A_GRAPH", {level: 0.0} if level else {})
         calls = _count_calls(monkeypatch)
         estimates.append(importance_evidence(vae.model, vae.guide, x, num_samples=600))
         assert calls == [level] * 2 * bool(level)  # for blocks of 8, 8 and 4 datapoints
@@ -155,11 +155,11 @@ def test_a_program_that_looks_at_its_data_has_no_graph_for_others(
 
     # a block of its own sees another largest value, so that blocks must not be cut here
     x = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    monkeypatch.setattr(importance, "_same_when_cut", lambda *_: True)
-    monkeypatch.setattr(importance, "_DATAPOINTS_PER_BLOCK", 2)
+    monkeypatch.setattr(weights_room, "_same_when_cut", lambda *_: True)
+    monkeypatch.setattr(weights_room, "_DATAPOINTS_PER_BLOCK", 2)
     found = []
     for worth in ({}, {"traced": 0.0}):
-        monkeypatch.setattr(importance, "_WORTH_A_GRAPH", worth)
+        monkeypatch.setattr(weights_room, "_WORTH_A_GRAPH", worth)
         found.append(importance_evidence(model, guide, x, num_samples=200).log_evidence)
     torch.testing.assert_close(*found)
 
@@ -191,7 +191,7 @@ def _count_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         calls.append(level)
         return graph
 
-    monkeypatch.setattr(importance, "graph_function", counted)
+    monkeypatch.setattr(weights_room, "graph_function", counted)
     return calls
 
 

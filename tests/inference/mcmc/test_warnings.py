@@ -8,12 +8,13 @@ import pyro
 import pytest
 import torch
 from pyro import distributions as dist
+from pyro.infer.reparam import LocScaleReparam
 from torch import Tensor
 
 from aevb.inference import hmc
 
 from oracles import linear_gaussian, simulate
-from posteriors_to_sample import SCHOOLS
+from posteriors_to_sample import SCHOOLS, schools
 
 # Warnings
 
@@ -88,3 +89,67 @@ def test_warnings_name_ten_datapoints_at_most() -> None:
     draws, said = said_of(two_modes, x, num_chains=8, num_samples=100, num_warmup=100)
     assert "chains of datapoints 0, 1, 2, 4, 5, 6, 7, 8, 9, 10, ... have not mixed" in said
     assert bool((draws.rhat[x > 0] > 1.2).all())
+
+
+def two_levels(y: Tensor, x: Tensor) -> None:
+    """Many data tell of the slopes and their scale, and nothing of the levels of the groups."""
+    spread = pyro.sample("spread", dist.HalfCauchy(5.0))
+    scale = pyro.sample("scale", dist.HalfNormal(1.0))
+    with pyro.plate("slopes", x.shape[1]):
+        w = pyro.sample("w", dist.Normal(0.0, scale))
+    with pyro.plate("groups", 8):
+        level = pyro.sample("level", dist.Normal(0.0, spread))
+        pyro.sample("total", dist.Normal(level, 12.0), obs=SCHOOLS[0])
+    with pyro.plate("rows", len(x)):
+        pyro.sample("y", dist.Normal((x * w.unsqueeze(-2)).sum(-1), 0.5), obs=y)
+
+
+BRIEF = {"num_chains": 4, "num_samples": 200, "num_warmup": 100, "max_num_steps": 5}
+
+
+def slopes(dim: int = 6) -> tuple[Tensor, Tensor]:
+    x = torch.randn(100, dim, generator=torch.Generator().manual_seed(1))
+    return x @ torch.linspace(-1, 1, dim), x
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "name"),
+    [
+        (centred_schools, SCHOOLS, "theta"),
+        (neals_funnel, (), "w"),
+        (two_levels, slopes(), "level"),
+    ],
+    ids=["eight schools", "funnel", "the one of two"],
+)
+def test_the_site_of_a_funnel_is_named(
+    model: Callable[..., Any], args: tuple[Tensor, ...], name: str
+) -> None:
+    _, said = said_of(model, *args, **BRIEF)
+    assert f"HMC: reparameterize site {name!r}" in said
+    assert said.count("reparameterize site") == 1
+    assert "LocScaleReparam" in said
+
+
+def test_only_a_funnel_is_named() -> None:
+    """Hard without one; and one that would be, whose draws have nothing against them."""
+
+    def two_modes(x: Tensor) -> None:
+        z = pyro.sample("z", dist.Normal(0.0, 4.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(z.abs(), 0.3), obs=x)
+
+    _, said = said_of(two_modes, torch.full((3,), 6.0), num_chains=8, num_samples=100,
+                      num_warmup=100)  # fmt: skip
+    assert "have not mixed" in said
+    assert "reparameterize site" not in said
+    _, said = said_of(schools, *SCHOOLS, num_chains=4, num_samples=200, num_warmup=100,
+                      max_num_steps=2)  # fmt: skip
+    assert "reach max_num_steps=2" in said
+    assert "reparameterize site" not in said
+
+
+def test_what_the_message_says_helps() -> None:
+    model = pyro.poutine.reparam(centred_schools, config={"theta": LocScaleReparam(0.0)})
+    draws, said = said_of(model, *SCHOOLS, num_chains=8, num_samples=200, num_warmup=200)
+    assert "reparameterize site" not in said
+    assert float(draws.rhat) < 1.05

@@ -10,6 +10,7 @@ import pytest
 import torch
 from pyro import distributions as dist
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro.ops.einsum import torch_log
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -21,6 +22,8 @@ PLACES: list[tuple[Callable[[], AbstractContextManager[None]], Any, str]] = [
     (patches.losses_in_tensors, pyro.infer.trace_mean_field_elbo, "torch_item"),
     (patches.losses_in_tensors, pyro.infer.tracegraph_elbo, "torch_item"),
     (patches.losses_in_tensors, pyro.util, "torch_isnan"),
+    (patches.losses_in_tensors, pyro.infer.util.Dice, "compute_expectation"),
+    (patches.sums_of_operations, torch_log, "safe_log"),
     (patches.samples_unchecked, torch.distributions.Distribution, "_validate_sample"),
     (patches.updates_in_tensors, torch.compiler, "is_compiling"),
 ]

@@ -66,7 +66,7 @@ def test_guide_and_model_share_their_coordinates() -> None:
 
 def discrete(x: Tensor) -> None:
     with pyro.plate("data", len(x)):
-        k = pyro.sample("k", dist.Bernoulli(0.3))
+        k = pyro.sample("k", dist.Poisson(0.3))
         pyro.sample("x", dist.Normal(k, 1.0), obs=x)
 
 
@@ -85,9 +85,9 @@ def without_latents(x: Tensor) -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (discrete, r"site 'k' \(Bernoulli\) is discrete"),
+        (discrete, r"site 'k' \(Poisson\) is discrete"),
         (moving_support, "site 'low': its support .* depends on other latents"),
-        (without_latents, "has no latent sites"),
+        (without_latents, "has no continuous latents"),
     ],
 )
 def test_models_without_a_density_of_reals_are_refused(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pyro import distributions as dist
 from pyro import poutine
-from pyro.infer import SVI, TraceEnum_ELBO, TraceGraph_ELBO, config_enumerate
+from pyro.infer import SVI, TraceGraph_ELBO, config_enumerate
 from pyro.infer.autoguide import AutoDelta, AutoNormal
 from torch import Tensor
 
@@ -33,11 +33,10 @@ def clusters() -> Tensor:
 def test_discrete_latents_that_nobody_draws_are_refused() -> None:
     model = config_enumerate(mixture)
     program = inference.Program(model, AutoNormal(poutine.block(model, hide=["a"])))
-    with pytest.raises(ValueError, match="discrete latent 'a' .*TraceEnum_ELBO"):
+    with pytest.raises(ValueError, match="discrete latent 'a' .*EnumeratedELBO"):
         inference.fit(program, (clusters(),), steps=5)
 
 
-@pytest.mark.filterwarnings("ignore:training steps run eagerly")
 def test_the_remedy_of_that_refusal_finds_the_clusters() -> None:
     torch.manual_seed(1)
     model = config_enumerate(mixture)
@@ -51,7 +50,7 @@ def test_the_remedy_of_that_refusal_finds_the_clusters() -> None:
     program = inference.Program(model, guide)
     inference.fit(
         program, (x,), steps=300, learning_rate=0.1,
-        objective=TraceEnum_ELBO(max_plate_nesting=1),
+        objective=inference.EnumeratedELBO(),
     )  # fmt: skip
     found = poutine.trace(program.guide).get_trace(x).nodes["means"]["value"].detach()
     assert bool((found - torch.tensor([-3.0, 3.0])).abs().max() < 5 / 30**0.5)

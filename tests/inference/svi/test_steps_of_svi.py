@@ -1,7 +1,6 @@
 """Steps of `fit` are those of Pyro's `SVI`, where data are subsampled and states enumerated."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -24,12 +23,8 @@ STEPS = 15
 Program = Callable[..., Any]
 
 
-@dataclass(frozen=True)
-class Enumerated(Objective):
-    """The ELBO with discrete states summed out."""
-
-    def estimator(self) -> Any:
-        return TraceEnum_ELBO(max_plate_nesting=2, strict_enumeration_warning=False)
+def enumerating() -> Any:
+    return TraceEnum_ELBO(max_plate_nesting=2, strict_enumeration_warning=False)
 
 
 class Emission(nn.Module):
@@ -121,12 +116,12 @@ def point_of_probs(model: Program) -> Any:
     ("make", "make_guide", "args", "objective", "loss"),
     [
         pytest.param(
-            hidden_markov, point_of_probs, (SONGS, LENGTHS), Enumerated(),
-            Enumerated().estimator, id="enumerated states",
+            hidden_markov, point_of_probs, (SONGS, LENGTHS), inference.EnumeratedELBO(),
+            enumerating, id="enumerated states",
         ),
         pytest.param(
-            summed_markov, point_of_probs, (SONGS, LENGTHS), Enumerated(),
-            Enumerated().estimator, id="states summed out",
+            summed_markov, point_of_probs, (SONGS, LENGTHS), inference.EnumeratedELBO(),
+            enumerating, id="states summed out",
         ),
         pytest.param(
             nested, AutoNormal, (TABLE,), inference.ELBO(), Trace_ELBO, id="nested plates"

@@ -1,0 +1,1 @@
+"""Six joint posteriors, written once for Pyro and once for NumPyro."""
