@@ -125,9 +125,10 @@ def runs(record: Any, steps: int, seeds: int) -> tuple[Array, Array]:
 def stops(trace: Array, points: Array) -> int | None:
     """The step at which the rule ends a run, or None."""
     watch = BoundWatch(UntilConverged())
-    for step, bound in enumerate(trace.tolist(), 1):
-        watch.add(bound)
-        if watch.open[0] == 0 and watch.look([torch.from_numpy(points[step // EVERY - 1])], 1.0):
+    while (step := watch.step + watch.steps_to_look) <= len(trace):
+        watch.add(trace[watch.step : step].tolist())
+        point = torch.from_numpy(points[step // EVERY - 1])
+        if watch.look([point], 1.0):
             return step
     return None
 

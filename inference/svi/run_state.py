@@ -102,9 +102,8 @@ class RunState:
             setattr(self.progress, name, state["counters"][name])
         for counter in self.loss.counters:
             counter.fill_(self.progress.step)
-        watched = state.get("watch")
-        if self.watch is not None and watched is not None:
-            self.watch.load_state_dict(watched)
+        if self.watch is not None:
+            self.watch.load_state_dict(state.get("watch") or {}, self.progress.step)
         self.stepper.load_state_dict(state["stepper"])
         randomness.restore(state["random"], self.feed.device)
 

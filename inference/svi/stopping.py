@@ -1,6 +1,7 @@
 """When a noisy bound has stopped rising: a rule without validation data."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -144,37 +145,49 @@ class BoundWatch:
         self.stopped = False
 
     @property
-    def steps_to_block_end(self) -> int:
-        """Steps until :meth:`look` is due."""
-        return self.block - int(self.open[0])
+    def is_due(self) -> bool:
+        """Whether :meth:`look` has something to judge: at the end of the block of a look."""
+        return not self.open[0] and self.step >= self._next_look
 
-    def add(self, bound: float) -> None:
-        """Take in the bound of a step, per datapoint."""
+    @property
+    def steps_to_look(self) -> int:
+        """Steps that may be made before :meth:`look` is due, at most."""
+        to_block_end = self.block - int(self.open[0])
+        beyond = self._next_look - self.step - to_block_end
+        return to_block_end + max(0, math.ceil(beyond / self.block)) * self.block
+
+    def add(self, bounds: Sequence[float]) -> None:
+        """Take in the bounds of the next steps, per datapoint; how they are cut does not matter."""
         count, mean, squares = self.open
-        count += 1
-        off = bound - mean
-        mean += off / count
-        self.open = [count, mean, squares + off * (bound - mean)]
-        self.step += 1
-        if count == self.block:
-            self.blocks.append([mean, squares / max(1.0, count - 1)])
-            self.open = [0.0, 0.0, 0.0]
-            if len(self.blocks) == _MOST_BLOCKS:
-                self._join()
+        for bound in bounds:
+            count += 1
+            off = bound - mean
+            mean += off / count
+            squares += off * (bound - mean)
+            if count == self.block:
+                self.blocks.append([mean, squares / max(1.0, count - 1)])
+                count = mean = squares = 0.0
+                if len(self.blocks) == _MOST_BLOCKS:
+                    self._join()
+        self.open = [count, mean, squares]
+        self.step += len(bounds)
 
     def look(self, parameters: list[Tensor], rate: float) -> bool:
-        """Whether to stop, asked at the end of a block.
+        """Whether to stop, asked when it is due, and at every step after which the rate may change.
+
+        A decision is a function of the bounds and parameters by their steps, provided that these
+        steps are the same in whatever parts a run is made.
 
         Args:
             parameters: As they are.
-            rate: Learning rate of the next step.
+            rate: Learning rate of the last step.
         """
         if self.rate is None or not 1 / _RATE_CHANGE < rate / self.rate < _RATE_CHANGE:
             if self.rate is not None:
                 self.start = max(self.start, self.step)
             self.rate = rate
             self.snapshots, self.looks = [], 0
-        if self.open[0] or self.step < self._next_look:
+        if not self.is_due:
             return self.stopped
         while self._next_look <= self.step:
             self.looks += 1
@@ -236,23 +249,14 @@ class BoundWatch:
 
     def state_dict(self) -> dict[str, Any]:
         """All that a later look depends on."""
-        names = (
-            "block",
-            "blocks",
-            "open",
-            "start",
-            "looks",
-            "step",
-            "rate",
-            "snapshots",
-            "stopped",
-        )
+        names = "block blocks open start looks step rate snapshots stopped".split()
         return {name: getattr(self, name) for name in names} | {
             "rise": None if self.rise is None else list(self.rise)
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
+    def load_state_dict(self, state: dict[str, Any], step: int) -> None:
+        """Go on from :meth:`state_dict`; if empty, begin after ``step`` steps that had no rule."""
+        self.step, self.start = step, max(self.start, step)
         for name, value in state.items():
             setattr(self, name, value)
         if self.rise is not None:

@@ -164,10 +164,10 @@ class Training:
         pause = min(interval, _BURST_SECONDS[device.type == "cuda"])
         last = min(goal, first + max(1, int(pause / self.step_seconds)))
         if self.watch is not None:
-            last = min(last, first + self.watch.steps_to_block_end)
+            last = min(last, first + self.watch.steps_to_look)
             goal = min(goal, max(_ASSUMED_STEPS, last))
         bounds: list[Tensor] = []
-        counts: list[list[float]] = []
+        counts: list[float] = []
         at_epoch_end = False
         stepper.look_at_python(progress.step)
         while progress.step < last and not at_epoch_end and interrupts.requested is None:
@@ -178,35 +178,31 @@ class Training:
             block = stepper.block
             if 1 < block <= min(last - progress.step, self._equal_steps_ahead()):
                 rows = [self.feed.next() for _ in range(block)]
-                bounds.append(stepper.many(rows).clone())  # of which it has but one
+                bounds.append(stepper.many(rows).clone())  # the same tensor each time
             else:
                 rows = [self.feed.next()]
                 bounds.append(stepper(goal - progress.step - 1, *rows[0]))
             progress.step += len(rows)
-            counts.append([self.loss.count(row) for row in rows])
+            counts += map(self.loss.count, rows)
             at_epoch_end = self.feed.at_epoch_end and self._epoch_matters()
-        found = torch.stack(bounds).tolist() if bounds else []  # the one wait
+        found = torch.hstack(bounds).tolist() if bounds else []  # the one wait
         bound = sum(found)
         if not math.isfinite(bound):
             self.failures.search(self.state, stepper.eager, self._step_schedule)
         elapsed = time.perf_counter() - start
         self.step_seconds = elapsed / max(1, progress.step - first)
         progress.objective_sum += bound
-        progress.objective_count += sum(map(sum, counts))
+        progress.objective_count += sum(counts)
         if self.watch is not None:
-            self._look(self.watch, found, counts)
+            self.watch.add([of / count for of, count in zip(found, counts, strict=True)])
+            # at fixed steps alone, whichever way bursts and interruptions have cut the run
+            if at_epoch_end or self.watch.is_due:
+                rate = float(self.optimizer.param_groups[0]["lr"])
+                if self.watch.look(self.loss.parameters, rate):
+                    progress.stopped = "converged"
         progress.seconds += elapsed
         progress.row_seconds += elapsed
         return at_epoch_end
-
-    def _look(self, watch: BoundWatch, bounds: list[float], counts: list[list[float]]) -> None:
-        """Show the rule the bounds of some steps; it says whether they were the last."""
-        for bound, of in zip(bounds, counts, strict=True):
-            for _ in of:  # steps of one launch have one sum
-                watch.add(bound / sum(of))
-        rate = float(self.optimizer.param_groups[0]["lr"])
-        if watch.look(self.loss.parameters, rate):
-            self.progress.stopped = "converged"
 
     def _equal_steps_ahead(self) -> int:
         """Steps of one shape until there is something to do between two of them."""

@@ -1,6 +1,7 @@
 """When a bound has stopped rising: error rates on synthetic traces, resumption, refusals."""
 
 import math
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from aevb.inference import Rise, UntilConverged, fit
-from aevb.inference.svi import stopping
+from aevb.inference import Program, Rise, Run, UntilConverged, fit
+from aevb.inference.svi import steps, stopping, training
 from aevb.inference.svi.stopping import BoundWatch, trend
 
-from small_trainings import ROWS, differences, location, outcome
+from small_trainings import (
+    ROWS, differences, location, location_guide, location_model, outcome,
+)  # fmt: skip
 
 RUNS = 40
 ERROR_RATE = 0.01  # of false stops that is stated in the documentation
@@ -39,13 +42,12 @@ def stop_of(bounds: Tensor, drifting: bool = False) -> int | None:
     watch = BoundWatch(UntilConverged())
     walk = torch.zeros(50)
     generator = torch.Generator().manual_seed(0)
-    for bound in bounds.tolist():
-        watch.add(bound)
-        if watch.steps_to_block_end == watch.block:
-            at_rest = torch.randn(50, generator=generator)
-            walk = walk + at_rest
-            if watch.look([walk if drifting else at_rest], rate=0.01):
-                return watch.step
+    while (step := watch.step + watch.steps_to_look) <= len(bounds):
+        walk = walk + torch.randn(50, generator=generator) * math.sqrt(step - watch.step)
+        at_rest = torch.randn(50, generator=generator)
+        watch.add(bounds[watch.step : step].tolist())
+        if watch.look([walk if drifting else at_rest], rate=0.01):
+            return step
     return None
 
 
@@ -117,7 +119,7 @@ def test_falling_bound_is_not_converged() -> None:
 
 def auto(**settings: Any) -> Any:
     return fit(
-        location(), ROWS, **{
+        settings.pop("program", None) or location(), ROWS, **{
             "learning_rate": 0.05, "device": "cpu", "compile": "eager", "steps": "auto",
             **settings,
         },
@@ -136,6 +138,8 @@ def test_resumed_run_stops_at_the_same_step_with_the_same_weights(tmp_path: Path
     with pytest.warns(UserWarning, match="not converged after 123 steps"):
         auto(out=tmp_path / "parts", steps=UntilConverged(max_steps=123))
     resumed = auto(out=tmp_path / "parts", resume=True)
+    # a signal from outside, as that of a time limit, would end a run elsewhere
+    assert (whole.stopped, resumed.stopped) == ("converged", "converged")
     assert 123 < whole.step == resumed.step
     assert whole.rise == resumed.rise
     assert differences(outcome(whole)["weights"], outcome(resumed)["weights"]) == []
@@ -153,6 +157,100 @@ def test_resumption_that_loses_the_rule_would_be_found(
     assert auto(out=tmp_path, resume=True).step != whole.step
 
 
+# How a run may be cut: into bursts as long as the clock allows, by signals, by launches of several
+# steps. A schedule changes the rate within the run, slowly.
+CUTS: dict[str, dict[str, Any]] = {
+    "whole data": {},
+    "whole data, traced": {"compile": "traced"},
+    "minibatches": {"epochs": "auto", "steps": None, "batch_size": 4, "learning_rate": 0.02},
+    "schedule": {
+        "epochs": "auto",
+        "steps": None,
+        "batch_size": 4,
+        "schedule": lambda made: torch.optim.lr_scheduler.MultiStepLR(made, [7], 0.5),
+    },
+}
+
+
+class Pieces:
+    """A clock whose every look says something else, so that bursts have irregular lengths."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        self.now += 0.2 * float(torch.rand((), generator=self.generator)) ** 3
+        return self.now
+
+    monotonic = perf_counter
+
+
+def signalled(at: list[int]) -> Program:
+    """The location program, sent a signal within some calls of its model, counted from 1."""
+    calls = 0
+
+    def model(x: Tensor) -> None:
+        nonlocal calls
+        calls += program.training
+        if program.training and calls in at:
+            signal.raise_signal(signal.SIGTERM)
+        location_model(x)
+
+    program = Program(model, location_guide)
+    return program
+
+
+def ended(run: Run) -> tuple[Any, ...]:
+    """What the rule and training have determined."""
+    return run.step, run.stopped, run.rise, dict(run.program.state_dict())
+
+
+@pytest.mark.parametrize("case", CUTS)
+def test_bursts_of_any_length_stop_at_the_same_step(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for pieces in (None, 1, 2):
+        if pieces is not None:
+            monkeypatch.setattr(training, "time", Pieces(pieces))
+        if pieces == 2 and "traced" in case:  # launches of several steps, as on a GPU
+            monkeypatch.setitem(steps._BLOCK, "cpu", 7)
+        found.append(ended(auto(**CUTS[case])))
+    assert found[0][1] == "converged"
+    assert differences(found[0], found[1]) == differences(found[0], found[2]) == []
+
+
+@pytest.mark.parametrize("case", ["whole data", "schedule"])
+def test_run_interrupted_anywhere_stops_at_the_same_step(case: str, tmp_path: Path) -> None:
+    whole = auto(**CUTS[case])
+    parts = [auto(program=signalled([n]), out=tmp_path, resume=True, **CUTS[case])
+             for n in (1, 7, 64, 71, 29)]  # fmt: skip
+    assert [part.stopped for part in parts] == ["SIGTERM"] * 5
+    assert len({part.step % 5 for part in parts}) > 1
+    resumed = auto(out=tmp_path, resume=True, **CUTS[case])
+    assert parts[-1].step < resumed.step
+    assert differences(ended(whole), ended(resumed)) == []
+
+
+def test_rule_that_joins_a_run_midway_counts_its_steps(tmp_path: Path) -> None:
+    auto(steps=33, out=tmp_path)
+    with pytest.warns(UserWarning, match="not converged after 60 steps"):
+        auto(out=tmp_path, resume=True, steps=UntilConverged(max_steps=60))
+
+
+@pytest.mark.parametrize("sizes", [[1], [7], [3, 250, 1]])
+def test_blocks_are_the_same_however_the_bounds_come(sizes: list[int]) -> None:
+    bounds = noise(1, 5600, 0.5, seed=6)[:, 0].tolist()  # so many that blocks are joined, twice
+    whole, parts = BoundWatch(UntilConverged()), BoundWatch(UntilConverged())
+    whole.add(bounds)
+    while parts.step < len(bounds):
+        for size in sizes:
+            parts.add(bounds[parts.step : parts.step + size])
+    assert whole.block == 20
+    assert whole.state_dict() == parts.state_dict()
+
+
 def test_minibatches_are_judged_in_whole_epochs() -> None:
     run = auto(epochs="auto", steps=None, batch_size=20)
     assert run.stopped == "converged"
@@ -168,10 +266,10 @@ def test_end_without_convergence_is_said() -> None:
 def test_changed_learning_rate_starts_anew() -> None:
     watch = BoundWatch(UntilConverged())
     for step in range(400):
-        watch.add(float(step % 7))
-        if watch.steps_to_block_end == watch.block:
+        watch.add([float(step % 7)])
+        if watch.is_due or step % 10 == 9:
             watch.look([torch.zeros(1)], rate=0.1 if step < 100 else 0.01)
-    assert watch.start == 105
+    assert watch.start == 110
 
 
 @pytest.mark.parametrize("settings", [{"steps": "atuo"}, {"steps": None, "epochs": "atuo"}])
