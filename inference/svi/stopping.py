@@ -249,7 +249,17 @@ class BoundWatch:
 
     def state_dict(self) -> dict[str, Any]:
         """All that a later look depends on."""
-        names = "block blocks open start looks step rate snapshots stopped".split()
+        names = [
+            "block",
+            "blocks",
+            "open",
+            "start",
+            "looks",
+            "step",
+            "rate",
+            "snapshots",
+            "stopped",
+        ]
         return {name: getattr(self, name) for name in names} | {
             "rise": None if self.rise is None else list(self.rise)
         }
