@@ -71,7 +71,8 @@ class UntilConverged:
     with their autocorrelation. And have the parameters ceased to move along a line? If both hold,
     training stops. Where only the second fails, as the weights of networks drift on, the trend is
     carried on for all of that half, with three standard errors. What comes after a plateau no
-    trend can tell; how often this errs is in ``experiments/results/stopping.md``.
+    trend can tell; how often this errs is in ``experiments/results/stopping.md``. Parameters that
+    walk at random, few of them above all, may pass for parameters at rest.
 
     A learning rate that has changed by more than a quarter starts both anew. The rule does not
     know what a schedule will do later: milestones that matter ask for ``steps`` as a number.
@@ -157,7 +158,7 @@ class BoundWatch:
         return to_block_end + max(0, math.ceil(beyond / self.block)) * self.block
 
     def add(self, bounds: Sequence[float]) -> None:
-        """Take in the bounds of the next steps, per datapoint; how they are cut does not matter."""
+        """Take in the bounds of the next steps, per datapoint, however they are cut."""
         count, mean, squares = self.open
         for bound in bounds:
             count += 1
@@ -173,7 +174,7 @@ class BoundWatch:
         self.step += len(bounds)
 
     def look(self, parameters: list[Tensor], rate: float) -> bool:
-        """Whether to stop, asked when it is due, and at every step after which the rate may change.
+        """Whether to stop, asked when it is due, and where the rate may change next.
 
         A decision is a function of the bounds and parameters by their steps, provided that these
         steps are the same in whatever parts a run is made.

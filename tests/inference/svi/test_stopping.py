@@ -129,13 +129,6 @@ def auto(**settings: Any) -> Any:
     )  # fmt: skip
 
 
-def test_run_ends_when_the_bound_has_converged() -> None:
-    run = auto()
-    assert run.stopped == "converged"
-    assert isinstance(run.rise, Rise)
-    assert run.rise.is_over
-
-
 def test_resumed_run_stops_at_the_same_step_with_the_same_weights(tmp_path: Path) -> None:
     whole = auto(out=tmp_path / "whole")
     with pytest.warns(UserWarning, match="not converged after 123 steps"):
@@ -144,6 +137,8 @@ def test_resumed_run_stops_at_the_same_step_with_the_same_weights(tmp_path: Path
     # a signal from outside, as that of a time limit, would end a run elsewhere
     assert (whole.stopped, resumed.stopped) == ("converged", "converged")
     assert 123 < whole.step == resumed.step
+    assert isinstance(whole.rise, Rise)
+    assert whole.rise.is_over
     assert whole.rise == resumed.rise
     assert differences(outcome(whole)["weights"], outcome(resumed)["weights"]) == []
     again = auto(out=tmp_path / "parts", resume=True)
@@ -208,7 +203,7 @@ def ended(run: Run) -> tuple[Any, ...]:
     return run.step, run.stopped, run.rise, dict(run.program.state_dict())
 
 
-@pytest.mark.parametrize("case", CUTS)
+@pytest.mark.parametrize("case", ["whole data, traced", "schedule"])
 def test_bursts_of_any_length_stop_at_the_same_step(
     case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
