@@ -35,6 +35,12 @@ class BoundedEvidence:
         reverse: Annealing back, from draws of the posterior; its weights are those of 1/p(x), so
             that the bound that they give is an upper one, as far as the draws are the posterior's.
         posterior: Those draws, with what speaks for them.
+
+    Example:
+        >>> from aevb.models import FactorAnalysis
+        >>> fa, x = FactorAnalysis((5,), 2).double(), torch.zeros(3, 5).double()
+        >>> bounded_evidence(fa, x, num_temperatures=20).interval.shape
+        torch.Size([3, 2])
     """
 
     forward: AISEvidence

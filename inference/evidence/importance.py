@@ -128,7 +128,7 @@ def importance_evidence(
         seed: Of the draws; the result does not depend on ``memory_budget``, and torch's global
             random state is left as it was.
         proposal: ``"guide"``; or ``"refined"``, a Student t with a covariance of its own that is
-            fitted to each datapoint, beside a tenth of the guide's draws. It costs about 4,000
+            fitted to each datapoint, beside a tenth of the guide's draws. It costs about 6,000
             evaluations of the model for each datapoint, and most weights are trusted then.
         memory_budget: Bytes that one evaluation of the model may use.
 

@@ -14,6 +14,9 @@ _TRUSTED = 0.45
 # Of few draws less is asked for; Vehtari et al. (2024) have 1 in its place, for weaker a demand.
 _DRAWS_NEEDED = 1.2
 _ALIKE = 0.9  # share of draws that count
+# Measured over the asymptotic error of the fit, which of few in the tail is too small; where it
+# is, noise passes for differences between datapoints.
+_EXCESS = 1.15
 _ONE_SIDED = 1.645  # normal quantile of 95 %
 # The fit needs five weights, and a fifth of the samples is the tail.
 _FEWEST_SAMPLES = 25
@@ -77,7 +80,7 @@ def pooled_khat(khat: Array, num_samples: int, ess: Array | None = None) -> Arra
     them tell (empirical Bayes), and the limit is the one-sided 95 % one of each posterior.
 
     .. math:: \hat k_i \sim N(k_i, s^2), \quad k_i \sim N(m, \tau^2), \quad
-        s = \frac{(1 + m) \sqrt M}{M + 10}
+        s = 1.15\, \frac{(1 + m) \sqrt M}{M + 10}
 
     with M weights in the tail, and s the error of the fit under its prior.
 
@@ -109,7 +112,7 @@ def pooled_khat(khat: Array, num_samples: int, ess: Array | None = None) -> Arra
         return limits
     num_tail = _num_tail(num_samples)
     mean = found.mean()
-    error = (1 + mean) * num_tail**0.5 / (num_tail + _SHAPE_PRIOR)
+    error = _EXCESS * (1 + mean) * num_tail**0.5 / (num_tail + _SHAPE_PRIOR)
     between = max(0.0, found.var(ddof=1) - error**2) if len(found) > 1 else np.inf
     own = 1.0 if between == np.inf else between / (between + error**2)  # weight of each one's own
     variance = own * error**2 + (1 - own) ** 2 * (between + error**2 if own < 1 else 0) / len(

@@ -52,6 +52,13 @@ class Posterior:
         num_evaluations: Of the model at each datapoint, ``(B,)``; a gradient counts as three.
         seed: Of everything random.
         data_dims: Where the values of each site have the datapoints; empty of a joint posterior.
+
+    Example:
+        >>> from aevb.models import FactorAnalysis
+        >>> fa, x = FactorAnalysis((5,), 2).double(), torch.zeros(3, 5).double()
+        >>> found = posterior(fa, x)
+        >>> found.summary()["sources"]["guide"], found.mean.shape, found.resampled(10)["z"].shape
+        (3, torch.Size([3, 2]), torch.Size([10, 3, 2]))
     """
 
     samples: dict[str, Tensor]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from aevb.inference.graphs.expanded_rows import multiply_rows_once
 from aevb.inference.graphs.matmul import choose_matmul_kernels
 from aevb.inference.graphs.scalars import keep_small_values
 from aevb.inference.graphs.tracing import ancestors
@@ -118,6 +119,7 @@ def prepare_for_cpu(graph: GraphModule, inputs: list[Tensor], level: str) -> Non
 
     with torch.no_grad():
         Recorder(graph, garbage_collect_values=False).run(*inputs)
+    _log.debug("%d products of expanded rows", multiply_rows_once(graph, values))
     changed = choose_matmul_kernels(graph, values)
     _log.debug("%d matrix products sent to oneDNN", changed)
     if level == "compiled":

@@ -54,7 +54,7 @@ def trace_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Graph
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         if "_local_scalar_dense" in reason:
-            reason = "Python needs the value of a tensor, as for a branch that depends on it"
+            reason = "Python needs the value of a tensor, as for a branch or a loop's end"
         where = f"after site {sites.name!r}: " if sites.name else ""
         raise NotTraceableError(f"{where}{type(error).__name__}: {reason}") from error
     _refuse_shapes_of_values(graph)

@@ -81,7 +81,7 @@ def mcem(
         The run. Its objective is the mean of log p(x, z) at the chains, in nats, and no bound.
 
     Raises:
-        ValueError: As :func:`fit`, and if the latents are not real, or local without minibatches.
+        ValueError: As :func:`fit`, and if latents are discrete, or local without minibatches.
 
     Example:
         >>> from aevb.models import FactorAnalysis
@@ -202,6 +202,12 @@ class _ChainFeed(Feed):
         size = len(leaves[0]) if leaves and leaves[0].ndim else 0
         if size not in self._densities:
             density = LogDensity(self.program.model, *arguments.args)
+            if discrete := sorted(density.layout.summed_out):
+                raise ValueError(
+                    f"mcem: chains do not move discrete latents, {discrete}: use fit with "
+                    "objective=EnumeratedELBO(), which sums them out, wake_sleep with a guide "
+                    "that draws them, or a mixture written as MixtureSameFamily"
+                )
             if density.is_local != (self.batch_size is not None):
                 raise ValueError(
                     "batch_size: chains need minibatches where each datapoint has latents of its "

@@ -70,8 +70,8 @@ def check_guided(model_trace: poutine.Trace, guide_trace: poutine.Trace, estimat
         if getattr(site["fn"], "has_enumerate_support", False):
             raise ValueError(
                 f"guide: has no site for the model's discrete latent {name!r} ({kind}), which is "
-                "not summed out: use objective=EnumeratedELBO(), which sums it out, or write the "
-                "mixture as MixtureSameFamily"
+                "not summed out: use objective=EnumeratedELBO() in fit, which sums it out, or "
+                "write the mixture as MixtureSameFamily"
             )
         raise ValueError(
             f"guide: has no site for the model's latent {name!r} ({kind}): let the guide draw it"

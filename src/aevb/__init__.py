@@ -1,9 +1,23 @@
 """Deep latent-variable models in Pyro that can be trusted and are fast."""
 
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-from aevb import data, evaluation, inference, models
+if TYPE_CHECKING:
+    from aevb import data, evaluation, inference, models
 
 __version__ = version("aevb")
 
 __all__ = ["__version__", "data", "evaluation", "inference", "models"]
+
+
+def __getattr__(name: str) -> Any:
+    """A layer, imported when it is first asked for: torch and Pyro take seconds."""
+    if name not in __all__:
+        raise AttributeError(f"module 'aevb' has no attribute {name!r}")
+    return import_module(f"aevb.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

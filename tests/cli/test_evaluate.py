@@ -66,7 +66,7 @@ def test_evaluating_twice_gives_identical_figures(run: Path, aevb: Any) -> None:
     assert first["elbo"] != other["elbo"]
 
 
-@pytest.mark.parametrize("estimator", ["ais", "bdmc", "hmc"])
+@pytest.mark.parametrize("estimator", ["ais", "bounds", "bdmc", "hmc"])
 def test_evidence_by_other_estimators(estimator: str, run: Path, aevb: Any) -> None:
     code, out, _ = aevb(
         "evaluate", run, "--estimator", estimator, "--limit", 5, "--num_samples", 40,
@@ -74,10 +74,38 @@ def test_evidence_by_other_estimators(estimator: str, run: Path, aevb: Any) -> N
     )  # fmt: skip
     figures = json.loads(out)
     assert code == 0
-    assert figures["verdict"] in ("trusted", "lower bound")
+    better = figures["verdict"] == "trusted" or figures["better"].startswith("aevb evaluate")
+    assert better
     assert figures["num_datapoints"] == 5
     written = list(run.glob(f"evidence-{estimator}-test-5x*-seed0.json"))
     assert [json.loads(path.read_text()) for path in written] == [figures]
+
+
+def test_refined_proposal_has_a_file_of_its_own(run: Path, aevb: Any) -> None:
+    flags = ["evaluate", run, "--limit", 5, "--num_samples", 30, "--json"]
+    plain = json.loads(aevb(*flags).out)
+    assert plain["better"] == f"aevb evaluate {run} --proposal refined"
+    code, out, _ = aevb(*flags, "--proposal", "refined")
+    assert code == 0
+    assert json.loads(out)["ess_median"] > plain["ess_median"]
+    assert (run / "evidence-refined-test-5x30-seed0.json").exists()
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".npz"])
+def test_posteriors_that_pass_are_written(
+    suffix: str, run: Path, aevb: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / f"draws{suffix}"
+    code, out, _ = aevb(
+        "posterior", run, "--limit", 4, "--num_samples", 1000, "--num_draws", 50, "--out", path,
+        "--json",
+    )  # fmt: skip
+    found = json.loads(out)
+    assert code == 0
+    assert found["num_passed"] <= found["num_posteriors"] == 4
+    assert sum(found["sources"].values()) == 4
+    assert found["draws"] == str(path)
+    assert path.stat().st_size > 1000
 
 
 def test_importance_curve_has_its_picture(run: Path, aevb: Any) -> None:

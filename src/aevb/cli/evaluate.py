@@ -18,7 +18,8 @@ _SCHEDULES = {
     "adaptive": inference.adaptive_schedule,
 }
 _SHOWN = {
-    "importance": "importance sampling, guide as proposal",
+    "importance": "importance sampling",
+    "bounds": "annealed importance sampling, forward and from draws of the posterior",
     "ais": "annealed importance sampling",
     "bdmc": "bidirectional Monte Carlo, on data simulated from the model",
     "hmc": "posterior draws and a density of them (AEVB, appendix D)",
@@ -31,7 +32,8 @@ def evaluate(
     num_samples: int | None = None,
     split: Split = "test",
     limit: int | None = None,
-    estimator: Literal["importance", "ais", "bdmc", "hmc"] = "importance",
+    estimator: Literal["importance", "ais", "bounds", "bdmc", "hmc"] = "importance",
+    proposal: Literal["guide", "refined"] = "guide",
     num_chains: int = 16,
     num_temperatures: int = 1000,
     schedule: Literal["sigmoid", "linear", "adaptive"] = "sigmoid",
@@ -47,8 +49,10 @@ def evaluate(
             chain, 500 by default.
         split: train, validation or test; of bdmc only the number of datapoints is taken.
         limit: Only the first so many datapoints.
-        estimator: importance; ais, annealing; bdmc, bounds from both sides on simulated data; or
-            hmc, posterior draws (AEVB, appendix D).
+        estimator: importance; ais, annealing; bounds, from both sides given draws of the
+            posterior; bdmc, the same on simulated data; or hmc, posterior draws (AEVB, appendix
+            D).
+        proposal: Of importance: guide, or refined, which is fitted to each datapoint.
         num_chains: Chains of each datapoint, for all but importance.
         num_temperatures: Steps of annealing.
         schedule: How temperatures lie: sigmoid, linear or adaptive.
@@ -71,8 +75,13 @@ def evaluate(
     evidence: inference.Evidence
     if estimator == "importance":
         evidence = inference.importance_evidence(
-            model.model, model.guide, x, num_samples=num_samples, seed=seed
+            model.model, model.guide, x, num_samples=num_samples, seed=seed, proposal=proposal
         )
+    elif estimator == "bounds":
+        evidence = inference.bounded_evidence(
+            model, x, num_chains=num_chains, num_temperatures=num_temperatures,
+            schedule=_SCHEDULES[schedule], seed=seed, chain_batch_size=chain_batch_size,
+        )  # fmt: skip
     elif estimator in ("ais", "bdmc"):
         anneal = inference.ais_evidence if estimator == "ais" else inference.bdmc_evidence
         try:
@@ -91,6 +100,7 @@ def evaluate(
     summary = evidence.summary()
     figures = {
         **summary,
+        **_better(summary, saved, estimator, proposal),
         **_per_dimension(model, summary.get("log_evidence")),
         "estimator": _SHOWN[estimator],
         "unit": "nats per datapoint",
@@ -104,7 +114,8 @@ def evaluate(
         "evaluation_seconds": round(time.perf_counter() - began, 1),
     }
     amount = num_samples if estimator in ("importance", "hmc") else num_temperatures
-    kind = "" if estimator == "importance" else f"{estimator}-"
+    kinds = {"importance": "" if proposal == "guide" else "refined-"}
+    kind = kinds.get(estimator, f"{estimator}-")
     name = f"evidence-{kind}{split}-{len(x)}x{amount}-seed{seed}"
     if curve:
         figures["curve"] = evaluation.importance_curve(
@@ -115,6 +126,19 @@ def evaluate(
         figures["picture"] = str(picture)
     write_json(saved.folder / f"{name}.json", figures)
     return figures
+
+
+def _better(
+    summary: dict[str, Any], saved: SavedRun, estimator: str, proposal: str
+) -> dict[str, str]:
+    """The command by which an estimate that is not to be trusted would be made better."""
+    if summary["verdict"] == "trusted":
+        return {}
+    flags = {
+        ("importance", "guide"): "--proposal refined",
+        ("importance", "refined"): "--estimator ais",
+    }.get((estimator, proposal), "--num_temperatures 10000 --estimator ais")
+    return {"better": f"aevb evaluate {saved.folder} {flags}"}
 
 
 def _per_dimension(model: LatentVariableModel, log_evidence: float | None) -> dict[str, float]:

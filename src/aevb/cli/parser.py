@@ -17,6 +17,7 @@ from aevb.cli.embed import embed
 from aevb.cli.evaluate import evaluate
 from aevb.cli.impute import impute
 from aevb.cli.parts import parts
+from aevb.cli.posterior import posterior
 from aevb.cli.reproduce import reproduce
 from aevb.cli.runs import open_run
 from aevb.cli.sample import sample
@@ -30,6 +31,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "train": (train, "train a model, evaluate it and draw its pictures"),
     "evaluate": (evaluate, "estimate the evidence of a run"),
     "compare": (compare, "put the posterior of a run on trial against chains"),
+    "posterior": (posterior, "draw posteriors that pass their test"),
     "embed": (embed, "posterior means of the data of a run, and the units in use"),
     "impute": (impute, "hide values of the data of a run and fill them in"),
     "sample": (sample, "draw from the model of a run"),

@@ -28,8 +28,11 @@ from torch import Tensor, nn
 from aevb import inference
 from aevb.inference import EnumeratedELBO
 from aevb.inference.process import patches
+from benchmarks.steps import enumerated_worker
 from benchmarks.steps.enumerated_programs import PROGRAMS, annotation, hidden_markov
 from benchmarks.steps.enumerated_worker import compare
+
+from graph_programs import needs_compiler
 
 BRIEF = {"mixture-subsampled", "lda", "scanvi-labelled"}
 
@@ -55,6 +58,58 @@ def test_traced_steps_have_pyros_loss_and_gradient(name: str) -> None:
     difference, of_gradient = compare(name)
     assert difference < 1e-12
     assert of_gradient < 1e-12
+
+
+COMPILED = ["mixture", "ss-vae", "hmm-subsampled", "lda", "scanvi", "scanvi-labelled"]
+
+
+@needs_compiler
+@pytest.mark.usefixtures("_in_float64")
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n == "mixture" else pytest.mark.slow) for n in COMPILED],
+)
+def test_compiled_steps_have_pyros_loss_and_gradient(name: str) -> None:
+    difference, of_gradient = compare(name, "compiled")
+    assert difference < 1e-12
+    assert of_gradient < 1e-12
+
+
+def test_another_draw_would_be_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_pyro = enumerated_worker._of_pyro
+
+    def later(*args: Any) -> Any:
+        torch.rand(())
+        return of_pyro(*args)
+
+    monkeypatch.setattr(enumerated_worker, "_of_pyro", later)
+    difference, of_gradient = compare("mixture-subsampled")
+    assert difference > 1e-3
+    assert of_gradient > 1e-3
+
+
+def test_a_loop_as_long_as_the_data_say_runs_eagerly() -> None:
+    """As in Pyro's ``examples/hmm.py``."""
+
+    def model(sequences: Tensor, lengths: Tensor) -> None:
+        probs = pyro.sample("probs", dist.Dirichlet(torch.ones(2, 2)).to_event(1))
+        with pyro.plate("sequences", len(sequences)):
+            state: Any = 0
+            for t in pyro.markov(range(lengths.max())):  # type: ignore[call-overload]
+                with poutine.mask(mask=t < lengths):
+                    state = pyro.sample(
+                        f"state_{t}", dist.Categorical(probs[state]),
+                        infer={"enumerate": "parallel"},
+                    )  # fmt: skip
+                    sounding = dist.Bernoulli(torch.tensor([0.1, 0.6])[state])
+                    pyro.sample(f"y_{t}", sounding, obs=sequences[:, t])
+
+    program = inference.Program(model, AutoDelta(poutine.block(model, expose=["probs"])))
+    data = SEQUENCES.float(), LENGTHS
+    with pytest.warns(UserWarning, match="run eagerly.*needs the value of a tensor.*a loop"):
+        run = inference.fit(program, data, objective=EnumeratedELBO(), steps=3, compile="traced")
+    assert run.level == "eager"
+    assert run.step == 3
 
 
 def test_a_mixture_is_summed_by_hand() -> None:

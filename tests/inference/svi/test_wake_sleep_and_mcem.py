@@ -208,6 +208,31 @@ def test_constrained_latents_and_discrete_ones() -> None:
     assert float(program.param_sites["site/weight"].detach()) > 1.0
 
 
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        (inference.wake_sleep, r"discrete latent 'k' \(Cat.*objective=EnumeratedELBO\(\) in fit"),
+        (inference.mcem, r"discrete latents, \['k'\].*fit with objective=EnumeratedELBO\(\)"),
+    ],
+)
+def test_a_discrete_latent_that_nobody_draws_is_refused_with_the_remedy(
+    train: Any, said: str
+) -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(torch.tensor([0.3, 0.7])))
+            z = pyro.sample("z", dist.Normal(pyro.param("m", torch.tensor(0.0)) + k, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(pyro.param("a", torch.tensor(0.5)) * x, 1.0))
+
+    program = inference.Program(model, guide)
+    with pytest.raises(ValueError, match=said):
+        train(program, torch.randn(8), epochs=1, batch_size=4)
+
+
 def test_what_cannot_be_dreamt_or_moved_is_refused() -> None:
     x = torch.randn(20)
 

@@ -1,0 +1,70 @@
+"""The posteriors of a run's datapoints by draws that pass their test."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aevb import evaluation, inference
+from aevb.cli.files import destination, write_json
+from aevb.cli.runs import SavedRun, Split, check
+
+__all__ = ["posterior"]
+
+
+def posterior(
+    saved: SavedRun,
+    split: Split = "test",
+    limit: int | None = None,
+    num_samples: int = 4000,
+    num_draws: int = 1000,
+    num_chains: int = 16,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Draw from the posterior of each datapoint, by the cheapest means that pass their test.
+
+    The guide's draws as they are, where these are good enough; else with importance weights; else
+    draws of a proposal fitted to the datapoint; else Hamiltonian Monte Carlo from there.
+
+    Args:
+        saved: The run.
+        split: train, validation or test.
+        limit: Only the first so many datapoints.
+        num_samples: Weighted draws of each posterior.
+        num_draws: Draws that count alike, resampled from them, that are written.
+        num_chains: Of each posterior that needs chains.
+        out: File to write: .nc for ArviZ, or .npz. By default in the run.
+
+    Returns:
+        How many posteriors passed and by which means, and the file.
+    """
+    check(limit=limit, num_samples=num_samples, num_draws=num_draws, num_chains=num_chains)
+    x, seed = saved.values(split, limit), saved.seed
+    name = f"posterior-{split}-{len(x)}-seed{seed}"
+    path = destination(out or saved.folder / f"{name}.nc", ".nc", ".npz")
+    began = time.perf_counter()
+    found = inference.posterior(
+        saved.at_means, x, num_samples=num_samples, num_chains=num_chains, seed=seed
+    )
+    if path.suffix == ".nc":
+        evaluation.posterior_to_arviz(found, num_draws=num_draws).to_netcdf(str(path))
+    else:
+        arrays: dict[str, Any] = {
+            **found.resampled(num_draws, seed),
+            "log_evidence": found.log_evidence, "source": found.source, "ess": found.ess,
+            "is_passed": found.is_passed, "khat_pooled": found.khat_pooled, "rhat": found.rhat,
+        }  # fmt: skip
+        np.savez_compressed(path, **{name: value.numpy() for name, value in arrays.items()})
+    result = {
+        **found.summary(),
+        "split": split,
+        "data": saved.dataset.name,
+        **saved.weights,
+        "epoch": saved.epoch,
+        "run": str(saved.folder),
+        "seconds": round(time.perf_counter() - began, 1),
+        "draws": str(path),
+    }
+    write_json(saved.folder / f"{name}.json", result)
+    return result
