@@ -123,10 +123,12 @@ def fit(
     """
     if (epochs is None) == (steps is None):
         raise ValueError(f"give either epochs or steps; got epochs={epochs}, steps={steps}")
-    until = _until(epochs, steps)
-    if until is not None:
-        epochs = steps = None
-    refuse_below(1, epochs=epochs, steps=steps, patience=patience, log_every=log_every)
+    until = steps if isinstance(steps, UntilConverged) else None
+    if "auto" in (epochs, steps):
+        until = UntilConverged()
+    last_epoch = None if until is not None else _number("epochs", epochs)
+    last_step = None if until is not None else _number("steps", steps)
+    refuse_below(1, epochs=last_epoch, steps=last_step, patience=patience, log_every=log_every)
     if patience is not None and validation is None:
         raise ValueError("patience: early stopping needs validation data; got validation=None")
     if resume and out is None:
@@ -171,18 +173,13 @@ def fit(
             patience=patience, folder=folder, resume=resume,
             log_every=log_every or (1 if batch_size else 100), until=until,
         )  # fmt: skip
-        run = training.run(epochs, steps, checkpoint_seconds, progress)
+        run = training.run(last_epoch, last_step, checkpoint_seconds, progress)
         module.eval()
         return run
 
 
-def _until(epochs: object, steps: object) -> UntilConverged | None:
-    """The rule that ends training, or None for a number of steps."""
-    for name, given in (("epochs", epochs), ("steps", steps)):
-        if given == "auto":
-            return UntilConverged()
-        if isinstance(given, UntilConverged) and name == "steps":
-            return given
-        if not (given is None or isinstance(given, int)):
-            raise ValueError(f"{name}: expected a number or 'auto'; got {given!r}")
-    return None
+def _number(name: str, given: int | str | UntilConverged | None) -> int | None:
+    """What is a number or nothing, and no other word."""
+    if isinstance(given, str | UntilConverged):
+        raise ValueError(f"{name}: expected a number or 'auto'; got {given!r}")
+    return given

@@ -173,7 +173,7 @@ class BoundWatch:
         self.open = [count, mean, squares]
         self.step += len(bounds)
 
-    def look(self, parameters: list[Tensor], rate: float) -> bool:
+    def look(self, parameters: Sequence[Tensor], rate: float) -> bool:
         """Whether to stop, asked when it is due, and where the rate may change next.
 
         A decision is a function of the bounds and parameters by their steps, provided that these
