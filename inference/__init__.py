@@ -38,6 +38,7 @@ from aevb.inference.svi.objectives import (
     StickingTheLanding,
 )
 from aevb.inference.svi.refinement import LocalPosterior, NoFamilyError, Refinement, refine
+from aevb.inference.svi.stopping import Rise, UntilConverged
 from aevb.inference.svi.training import CHECKPOINT, Run
 from aevb.inference.svi.validation import mean_elbo
 from aevb.inference.svi.wake_sleep import WakeSleep, wake_sleep
@@ -69,10 +70,12 @@ __all__ = [
     "Program",
     "ProgramPair",
     "Refinement",
+    "Rise",
     "Run",
     "SOURCES",
     "Simulation",
     "StickingTheLanding",
+    "UntilConverged",
     "WakeSleep",
     "adaptive_schedule",
     "ais_evidence",

@@ -25,7 +25,7 @@ class RecordedSteps:
         >>> weight = torch.zeros(())
         >>> pair = RecordedSteps(lambda x: weight.add_(x).clone(), [torch.ones(())], steps=2)
         >>> pair([[torch.tensor(1.0)], [torch.tensor(2.0)]]), weight
-        (tensor(4., dtype=torch.float64), tensor(3.))
+        (tensor([1., 3.], dtype=torch.float64), tensor(3.))
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class RecordedSteps:
         self._function = function
         self._slots = [[tensor.clone() for tensor in inputs] for _ in range(steps)]
         self._graph: Any = None
-        self._total: Tensor | None = None
+        self._bounds: Tensor | None = None
 
     def record(self, device: torch.device) -> None:
         """Make the CUDA graph, if on one; the caller puts back what the trial steps change."""
@@ -50,18 +50,18 @@ class RecordedSteps:
         torch.cuda.current_stream(device).wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            self._total = self._run()
+            self._bounds = self._run()
 
     def __call__(self, inputs: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Make the steps; returns the sum of the bounds, a scalar in float64."""
+        """Make the steps; returns the bound of each, ``(steps,)`` in float64."""
         for slot, values in zip(self._slots, inputs, strict=True):
             for place, value in zip(slot, values, strict=True):
                 place.copy_(value, non_blocking=True)
-        if self._total is None:
+        if self._bounds is None:
             return self._run()
         self._graph.replay()
-        return self._total
+        return self._bounds
 
     def _run(self) -> Tensor:
         bounds = [self._function(*slot) for slot in self._slots]
-        return torch.stack(bounds).sum(dtype=torch.float64)
+        return torch.stack(bounds).double()

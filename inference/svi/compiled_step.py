@@ -157,7 +157,7 @@ class CompiledStep:
             if 1 < len(block) == self._stepper.block and all(
                 self._is_like_example(*step) for step in steps
             ):
-                total += self._stepper.many([inputs for _, inputs in steps])
+                total += self._stepper.many([inputs for _, inputs in steps]).sum()
                 self._made += len(block)
                 self._stepper.look_at_python(self._made)
             else:

@@ -1,6 +1,7 @@
 """Stochastic variational inference of any Pyro program pair."""
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pyro.infer.elbo import ELBO as Estimator
@@ -15,6 +16,7 @@ from aevb.inference.svi.objectives import ELBO, Objective
 from aevb.inference.svi.preparation import prepare_training
 from aevb.inference.svi.pyro_loss import as_objective
 from aevb.inference.svi.steps import check_level
+from aevb.inference.svi.stopping import UntilConverged
 from aevb.inference.svi.training import Optimizer, Run, Schedule, Training
 
 __all__ = ["fit"]
@@ -29,8 +31,8 @@ def fit(
     learning_rate: float = 1e-3,
     schedule: Schedule | None = None,
     weight_prior_scale: float | None = None,
-    epochs: int | None = None,
-    steps: int | None = None,
+    epochs: int | Literal["auto"] | None = None,
+    steps: int | Literal["auto"] | UntilConverged | None = None,
     batch_size: int | None = None,
     validation: Data | None = None,
     patience: int | None = None,
@@ -75,8 +77,9 @@ def fit(
         schedule: Called with the optimizer; its ``step`` runs once per epoch (with the validation
             ELBO for ``ReduceLROnPlateau``).
         weight_prior_scale: Standard deviation s of a Gaussian prior over the model's parameters.
-        epochs: Passes over the data to make in all.
-        steps: Steps to make in all, in place of ``epochs``.
+        epochs: Passes over the data to make in all, or ``"auto"``, as for ``steps``.
+        steps: Steps to make in all, in place of ``epochs``; or ``"auto"``, until the bound has
+            converged, which is :class:`UntilConverged` with its defaults.
         batch_size: Datapoints of a minibatch; None gives the programs all data at every step.
             Beside latents of all datapoints, as the weights of a regression, what lies in a plate
             as long as the minibatch is scaled to the whole data, unless the program does so.
@@ -120,7 +123,12 @@ def fit(
     """
     if (epochs is None) == (steps is None):
         raise ValueError(f"give either epochs or steps; got epochs={epochs}, steps={steps}")
-    refuse_below(1, epochs=epochs, steps=steps, patience=patience, log_every=log_every)
+    until = steps if isinstance(steps, UntilConverged) else None
+    if "auto" in (epochs, steps):
+        until = UntilConverged()
+    last_epoch = None if until is not None else _number("epochs", epochs)
+    last_step = None if until is not None else _number("steps", steps)
+    refuse_below(1, epochs=last_epoch, steps=last_step, patience=patience, log_every=log_every)
     if patience is not None and validation is None:
         raise ValueError("patience: early stopping needs validation data; got validation=None")
     if resume and out is None:
@@ -163,8 +171,15 @@ def fit(
         training = Training(
             loss, reading, feed, made, scheduled, settings, compile, validation=validation,
             patience=patience, folder=folder, resume=resume,
-            log_every=log_every or (1 if batch_size else 100),
+            log_every=log_every or (1 if batch_size else 100), until=until,
         )  # fmt: skip
-        run = training.run(epochs, steps, checkpoint_seconds, progress)
+        run = training.run(last_epoch, last_step, checkpoint_seconds, progress)
         module.eval()
         return run
+
+
+def _number(name: str, given: int | str | UntilConverged | None) -> int | None:
+    """What is a number or nothing, and no other word."""
+    if isinstance(given, str | UntilConverged):
+        raise ValueError(f"{name}: expected a number or 'auto'; got {given!r}")
+    return given

@@ -14,6 +14,7 @@ from aevb.inference.svi.checkpoint import load_checkpoint
 from aevb.inference.svi.feeds import Feed
 from aevb.inference.svi.loss import StepLoss
 from aevb.inference.svi.steps import Stepper
+from aevb.inference.svi.stopping import BoundWatch
 
 __all__ = ["Progress", "RunState"]
 
@@ -56,6 +57,7 @@ class RunState:
         progress: Counts.
         history: Rows of metrics.
         settings: What must not change between the parts of one run.
+        watch: The rule that ends the run, or None.
     """
 
     loss: StepLoss
@@ -66,6 +68,7 @@ class RunState:
     progress: Progress
     history: list[dict[str, Any]]
     settings: dict[str, Any]
+    watch: BoundWatch | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, which later steps change, and plain values."""
@@ -80,6 +83,7 @@ class RunState:
             "random": randomness.capture(self.feed.device),
             "history": self.history,
             "counters": dict(vars(self.progress)),
+            "watch": None if self.watch is None else self.watch.state_dict(),
         }
 
     def copied(self) -> dict[str, Any]:
@@ -98,6 +102,8 @@ class RunState:
             setattr(self.progress, name, state["counters"][name])
         for counter in self.loss.counters:
             counter.fill_(self.progress.step)
+        if self.watch is not None:
+            self.watch.load_state_dict(state.get("watch") or {}, self.progress.step)
         self.stepper.load_state_dict(state["stepper"])
         randomness.restore(state["random"], self.feed.device)
 

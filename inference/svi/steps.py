@@ -146,12 +146,11 @@ class Stepper:
         return _BLOCK.get(self._device.type, 1) if self._settled and self.level != "eager" else 1
 
     def many(self, inputs: list[tuple[Tensor, ...]]) -> Tensor:
-        """Make :attr:`block` steps of equal shapes as one; returns the float64 sum of bounds."""
+        """Make :attr:`block` steps of equal shapes as one; returns the float64 bound of each."""
         key = _shapes(inputs[0])
         step = self._graphs.get(key)
         if step is None or step.is_stale or step.is_detached or key in self._suspects:
-            first, *others = (self._make(row).double() for row in inputs)
-            return sum(others, start=first)
+            return torch.stack([self._make(row).double() for row in inputs])
         if key not in self._recorded:
             self._recorded[key] = step.recorded(inputs[0], self.block)
         step.fill_rates()

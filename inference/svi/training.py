@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from aevb.inference.graphs.python_watch import PythonWatch
 from aevb.inference.process.interrupts import Interrupts
@@ -21,6 +22,7 @@ from aevb.inference.svi.metrics import MetricsLog, progress_bar, summary, valida
 from aevb.inference.svi.preparation import Reading
 from aevb.inference.svi.run_state import Progress, RunState
 from aevb.inference.svi.steps import EagerStep, Stepper
+from aevb.inference.svi.stopping import BoundWatch, Rise, UntilConverged
 from aevb.inference.svi.validation import mean_elbo
 
 __all__ = ["CHECKPOINT", "Optimizer", "Run", "Schedule", "Training"]
@@ -29,6 +31,9 @@ CHECKPOINT = "checkpoint.safetensors"
 
 # How long steps go on before signals, progress and the loss are looked at, on a CPU and on a GPU.
 _BURST_SECONDS = (0.05, 0.25)
+
+# What a graph is to repay where nobody knows how many steps there will be.
+_ASSUMED_STEPS = 10_000
 
 Optimizer = Callable[..., torch.optim.Optimizer]
 Schedule = Callable[[torch.optim.Optimizer], Any]
@@ -44,11 +49,12 @@ class Run:
         epoch: Completed epochs.
         step: Completed steps.
         level: How steps were made at the end: ``"eager"``, ``"traced"`` or ``"compiled"``.
-        stopped: ``"finished"``, ``"patience"``, ``"SIGINT"`` or ``"SIGTERM"``.
+        stopped: ``"finished"``, ``"converged"``, ``"patience"``, ``"SIGINT"`` or ``"SIGTERM"``.
         seconds: Time spent training, earlier parts of a resumed run included.
         out: The run folder, or None.
         unit: Of the objective: ``"nats per datapoint"`` with minibatches or a plate ``"data"``,
             else ``"nats"`` of the whole data.
+        rise: With ``steps="auto"``, how the bound still moved at the last look.
     """
 
     program: Any
@@ -60,6 +66,7 @@ class Run:
     seconds: float
     out: Path | None
     unit: str = "nats per datapoint"
+    rise: Rise | None = None
 
 
 class Training:
@@ -73,6 +80,7 @@ class Training:
         self, loss: StepLoss, reading: Reading, feed: Feed, optimizer: torch.optim.Optimizer,
         schedule: Any, settings: dict[str, Any], level: str, *, validation: Data | None,
         patience: int | None, folder: Path | None, resume: bool, log_every: int,
+        until: UntilConverged | None = None,
     ) -> None:  # fmt: skip
         self.loss, self.feed, self.optimizer, self.schedule = loss, feed, optimizer, schedule
         self.validation, self.patience, self.log_every = validation, patience, log_every
@@ -88,8 +96,9 @@ class Training:
         step = loss.step(optimizer)
         eager = EagerStep(step, self.failures.refuse)
         self.stepper = Stepper(step, eager, level, feed.device, reading.refusal)
+        self.watch = None if until is None else _watch(until, feed, loss)
         self.state = RunState(
-            loss, optimizer, schedule, feed, self.stepper, self.progress, [], settings
+            loss, optimizer, schedule, feed, self.stepper, self.progress, [], settings, self.watch
         )
         self.step_seconds = 1.0  # a guess until the first step is measured
         if self.checkpoint is not None and self.checkpoint.exists():
@@ -112,6 +121,9 @@ class Training:
         ):
             progress.stopped = None
         goal = steps if steps is not None else (epochs or 0) * self.feed.steps_per_epoch
+        if self.watch is not None:
+            goal = self.watch.max_steps
+            progress.stopped = "converged" if self.watch.stopped else progress.stopped
         saved = time.monotonic()
         with (
             progress_bar(goal, "step", progress.step, show) as bar,
@@ -151,8 +163,11 @@ class Training:
         start, first = time.perf_counter(), progress.step
         pause = min(interval, _BURST_SECONDS[device.type == "cuda"])
         last = min(goal, first + max(1, int(pause / self.step_seconds)))
-        bounds = torch.zeros((), dtype=torch.float64, device=device)
-        count = 0.0
+        if self.watch is not None:
+            last = min(last, first + self.watch.steps_to_look)
+            goal = min(goal, max(_ASSUMED_STEPS, last))
+        bounds: list[Tensor] = []
+        counts: list[float] = []
         at_epoch_end = False
         stepper.look_at_python(progress.step)
         while progress.step < last and not at_epoch_end and interrupts.requested is None:
@@ -163,20 +178,28 @@ class Training:
             block = stepper.block
             if 1 < block <= min(last - progress.step, self._equal_steps_ahead()):
                 rows = [self.feed.next() for _ in range(block)]
-                bounds += stepper.many(rows)
+                bounds.append(stepper.many(rows).clone())  # the same tensor each time
             else:
                 rows = [self.feed.next()]
-                bounds += stepper(goal - progress.step - 1, *rows[0])
+                bounds.append(stepper(goal - progress.step - 1, *rows[0]))
             progress.step += len(rows)
-            count += sum(map(self.loss.count, rows))
+            counts += map(self.loss.count, rows)
             at_epoch_end = self.feed.at_epoch_end and self._epoch_matters()
-        bound = float(bounds)  # the one wait
+        found = torch.hstack(bounds).tolist() if bounds else []  # the one wait
+        bound = sum(found)
         if not math.isfinite(bound):
             self.failures.search(self.state, stepper.eager, self._step_schedule)
         elapsed = time.perf_counter() - start
         self.step_seconds = elapsed / max(1, progress.step - first)
         progress.objective_sum += bound
-        progress.objective_count += count
+        progress.objective_count += sum(counts)
+        if self.watch is not None:
+            self.watch.add([of / count for of, count in zip(found, counts, strict=True)])
+            # at fixed steps alone, whichever way bursts and interruptions have cut the run
+            if at_epoch_end or self.watch.is_due:
+                rate = float(self.optimizer.param_groups[0]["lr"])
+                if self.watch.look(self.loss.parameters, rate):
+                    progress.stopped = "converged"
         progress.seconds += elapsed
         progress.row_seconds += elapsed
         return at_epoch_end
@@ -248,11 +271,13 @@ class Training:
     def finish(self) -> Run:
         """Write the last checkpoint and hand over the program."""
         progress, program = self.progress, self.loss.program
-        if progress.objective_count and progress.stopped == "finished":
+        if progress.objective_count and progress.stopped in ("finished", "converged"):
             self.add_row()
+        if self.watch is not None and progress.stopped == "finished":
+            warnings.warn(self.watch.complaint(self.unit), stacklevel=3)
         self.save()
         self.log.close()
-        if progress.best and progress.stopped in ("finished", "patience"):
+        if progress.best and progress.stopped in ("finished", "converged", "patience"):
             program.load_state_dict(progress.best["weights"])
         return Run(
             program=program,
@@ -264,6 +289,7 @@ class Training:
             seconds=progress.seconds,
             out=self.folder,
             unit=self.unit,
+            rise=None if self.watch is None else self.watch.rise,
         )
 
     def save(self) -> None:
@@ -271,3 +297,11 @@ class Training:
         self.failures.refuse_weights()
         if self.checkpoint is not None:
             save_checkpoint(self.checkpoint, self.state.state_dict())
+
+
+def _watch(until: UntilConverged, feed: Feed, loss: StepLoss) -> BoundWatch:
+    """The rule for these data; it does not judge the warm-up of an objective."""
+    per_epoch = feed.steps_per_epoch
+    total = loss.num_datapoints or float(feed.num_datapoints)
+    warmup = getattr(loss.estimator, "warmup_steps", 0)
+    return BoundWatch(until, per_epoch, total, warmup)

@@ -47,7 +47,7 @@ def train(
     train_on: Literal["train", "train+validation"] = "train",
     num_train: int | None = None,
     validate_on: Literal["validation", "test", "none"] = "validation",
-    epochs: int = 200,
+    epochs: int | Literal["auto"] = 200,
     batch_size: int = 100,
     patience: int | None = None,
     log_every: int = 1,
@@ -80,7 +80,7 @@ def train(
         train_on: The training split, or with the validation split joined to it.
         num_train: Train on so many datapoints, the first ones; null for all.
         validate_on: Where the ELBO is watched; early stopping needs the validation split.
-        epochs: Passes over the training split, in all.
+        epochs: Passes over the training split, in all; auto stops when the bound has converged.
         batch_size: Datapoints of a minibatch.
         patience: Stop after so many validations without a better one; keep the best weights.
         log_every: Epochs between rows of metrics.
@@ -146,6 +146,9 @@ def train(
         "level": run.level,
         "seconds": round(run.seconds, 1),
     }
+    if run.rise is not None:
+        summary["rise"] = run.rise.expected
+        summary["rise_standard_error"] = run.rise.standard_error
     if run.stopped.startswith("SIG"):
         return summary
     _save_weights(folder, built)
