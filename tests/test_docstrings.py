@@ -63,6 +63,7 @@ def test_public_callables_of_the_layers_have_examples() -> None:
         "inference.Pilot",  # shown under adaptive_schedule
         "inference.ProgramPair",
         "inference.Refinement",
+        "inference.Rise",
         "inference.Run",
         "inference.load_checkpoint",  # shown under save_checkpoint
         "inference.mean_elbo",

@@ -60,8 +60,8 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["--model: ", "'VEA'", "FactorAnalysis", "ProbabilisticPCA", "VAE"],
     ),
     "unknown prior": (
-        ["train", "--model.prior", "Flat"],
-        ["--model.prior: ", "'Flat'", "StandardNormal"],
+        ["train", "--model.prior", "Normale"],
+        ["--model.prior: ", "'Normale'", "StandardNormal"],
     ),
     "unknown likelihood": (
         ["train", "--model.likelihood", "Bernuli"],
