@@ -50,7 +50,10 @@ def test_datapoints_that_differ_are_not_taken_for_alike() -> None:
     true = np.repeat([0.1, 1.0], 200)
     khat = true + 0.12 * generator.standard_normal(400)
     trusted = pooled_khat(khat, 1000) <= khat_limit(1000)
-    assert trusted[:200].mean() > 0.5
+    # by the rule, with its mean and variances known, a k̂ of at most 0.144 passes
+    expected = torch.distributions.Normal(0.1, 0.12).cdf(torch.tensor(0.144)).item()
+    error = math.sqrt(expected * (1 - expected) / 200)
+    assert abs(trusted[:200].mean() - expected) < STANDARD_ERRORS * error
     assert not trusted[200:].any()
 
 
