@@ -13,6 +13,7 @@ from torch import Tensor
 
 from aevb.data.binarization import check_binarize, check_probabilities, draw_once
 from aevb.data.partitions import Partition
+from aevb.data.seeds import fresh_if_none
 from aevb.data.sources import Source, read
 from aevb.data.splits import Split
 
@@ -107,7 +108,7 @@ def load(
     root: str | os.PathLike[str] | None = None,
     binarize: str = "none",
     download: bool = True,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> Dataset:
     """Load a dataset into memory and split it into train, validation and test.
 
@@ -129,7 +130,8 @@ def load(
         binarize: ``"none"``, ``"fixed"`` (one draw for training and evaluation) or ``"dynamic"``
             (training draws at every presentation). See :class:`Split`.
         download: Whether to download a named dataset that is not in ``root``.
-        seed: Of the binary draws; it does not change the splits.
+        seed: Of the binary draws; it does not change the splits. None draws one afresh, which
+            :meth:`Dataset.record` holds.
 
     Returns:
         The dataset, on the CPU: grey images are ``(H, W)``, colour images ``(3, H, W)``.
@@ -145,6 +147,7 @@ def load(
         >>> load(torch.zeros(50, 3)).test.evaluation().shape
         torch.Size([5, 3])
     """
+    seed = fresh_if_none(seed)
     check_binarize(binarize)
     raw = read(source, root=root, download=download)
     parts = raw.partition

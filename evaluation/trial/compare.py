@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 from torch import Tensor
 
+from aevb.data.seeds import fresh_if_none
 from aevb.evaluation import limits
 from aevb.evaluation.arviz import to_arviz
 from aevb.evaluation.diagnostics import ess_bulk, ess_tail, rhat
@@ -35,6 +36,7 @@ from aevb.inference import (
 )
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of, moved
+from aevb.inference.process.progress import with_progress
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.layouts import read_layout
 
@@ -172,6 +174,7 @@ class Trial:
         return draws_picture(self.errors, datapoint)
 
 
+@with_progress
 def compare(
     program: ProgramPair,
     x: Tensor | tuple[Any, ...],
@@ -185,8 +188,9 @@ def compare(
     num_simulations: int = 1000,
     num_replications: int = 1000,
     population: Tensor | tuple[Any, ...] | None = None,
-    seed: int = 0,
+    seed: int | None = 0,
     chain_batch_size: int | None = None,
+    progress: bool | None = None,
 ) -> Trial:
     """Put a guide on trial at some datapoints: chains, refinement, evidence and calibration.
 
@@ -214,8 +218,9 @@ def compare(
         num_replications: Of each datapoint for :func:`predictive_check`; 0 for none.
         population: More datapoints, or arguments, like ``x`` for :func:`latent_use`; by default
             ``x``. Calibration simulates so many at once.
-        seed: Of everything random.
+        seed: Of everything random; None draws one afresh.
         chain_batch_size: Chains evaluated at once, to bound the memory.
+        progress: Show progress bars; by default in notebooks alone.
 
     Raises:
         ValueError: If the guide is a single point, a joint posterior has too many dimensions for
@@ -229,6 +234,8 @@ def compare(
         >>> trial.errors.mean_error.shape, len(trial.calibration.ranks), trial.missing
         (torch.Size([3, 2]), 30, {})
     """
+    del progress  # see with_progress
+    seed = fresh_if_none(seed)
     _check(num_chains, num_samples)  # now, and not when the chains are done
     limits.check_at_least(
         1, num_importance_samples=num_importance_samples, max_steps=max_steps,
