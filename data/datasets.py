@@ -16,6 +16,7 @@ from aevb.data.partitions import Partition
 from aevb.data.seeds import fresh_if_none
 from aevb.data.sources import Source, read
 from aevb.data.splits import Split
+from aevb.data.tables import html_table
 
 __all__ = ["Dataset", "load"]
 
@@ -57,6 +58,13 @@ class Dataset:
             f"Dataset({self.name!r}: {sizes}, shape {self.shape}, "
             f"binarize={self.train.binarize!r})"
         )
+
+    def _repr_html_(self) -> str:
+        """What :meth:`record` says, as a table."""
+        record = self.record()
+        sizes = ", ".join(f"{name} {size:,}" for name, size in record.pop("sizes").items())
+        rows = {"sizes": sizes, **record, "sha256": self.sha256[:12] + "…"}
+        return html_table(f"Dataset {rows.pop('name')!r}", rows)
 
     @property
     def shape(self) -> tuple[int, ...]:
