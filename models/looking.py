@@ -54,9 +54,11 @@ def posterior_means(model: Any, x: Tensor, num_samples: int) -> tuple[Tensor, ..
     known = {name: _mean(first[name]["fn"], second[name]["fn"]) for name in first}
     if any(mean is None for mean in known.values()):
         total = {name: torch.zeros_like(site["value"]).double() for name, site in first.items()}
-        for _ in range(num_samples):
-            for name, site in latent_sites(model, x).items():
-                total[name] += site["value"]
+        at_once = max(1, _ROWS_AT_ONCE // len(x))
+        for start in range(0, num_samples, at_once):
+            num = min(at_once, num_samples - start)
+            for name, site in latent_sites(model, _repeated(x, num)).items():
+                total[name] += site["value"].double().unflatten(0, (num, len(x))).sum(0)
         drawn = {name: (t / num_samples).to(first[name]["value"]) for name, t in total.items()}
         known = {name: drawn[name] if mean is None else mean for name, mean in known.items()}
     return tuple(mean for mean in known.values() if mean is not None)
@@ -107,7 +109,7 @@ def log_mean_weight(model: Any, x: Tensor, num_samples: int) -> Tensor:
 
 def _log_weights(model: Any, x: Tensor, num: int) -> Tensor:
     """``(num, B)``, float64."""
-    rows = x.repeat(num, *[1] * (x.ndim - 1))
+    rows = _repeated(x, num)
     q = poutine.trace(model.guide).get_trace(rows)
     p = poutine.trace(poutine.replay(model.model, trace=q)).get_trace(rows)
     for trace in (q, p):
@@ -119,6 +121,10 @@ def _log_weights(model: Any, x: Tensor, num: int) -> Tensor:
         if node["type"] == "sample" and type(node["fn"]).__name__ != "_Subsample"
     ]
     return torch.stack([term.expand(len(rows)) for term in terms]).sum(0).view(num, len(x))
+
+
+def _repeated(x: Tensor, num: int) -> Tensor:
+    return x.repeat(num, *[1] * (x.ndim - 1))
 
 
 def _innermost(fn: Any) -> Any:

@@ -124,7 +124,7 @@ class _Family(nn.Module):
         return transformed.to_event(self.event_dim - transformed.event_dim)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Refinement:
     """The outcome of :func:`refine`.
 
@@ -140,6 +140,13 @@ class Refinement:
     elbo: Tensor
     num_steps: int
     is_converged: Tensor
+
+    def __repr__(self) -> str:
+        """One line."""
+        return (
+            f"Refinement({int(self.is_converged.sum())} of {len(self.elbo)} converged, "
+            f"{self.num_steps:,} steps, mean ELBO {float(self.elbo.mean()):.4g})"
+        )
 
 
 def refine(
