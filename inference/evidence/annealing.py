@@ -45,6 +45,10 @@ class Pilot(NamedTuple):
     temperatures: Tensor
     spreads: Tensor
 
+    def __repr__(self) -> str:
+        """One line."""
+        return f"Pilot({len(self.spreads)} steps, {self.temperatures.shape[-1]} datapoints)"
+
 
 # From the number of temperatures to where they lie, from 0 to 1, ``(T + 1,)`` or ``(T + 1,
 # batch)``, float64. The pilot is None where it is its own temperatures that are asked for.
