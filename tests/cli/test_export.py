@@ -1,6 +1,7 @@
 """`aevb export`: graphs that say what the model says, and what is left out with the reason."""
 
 import hashlib
+import importlib
 import json
 import subprocess
 import sys
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from aevb import data, models
-from aevb.cli import export as command
 from aevb.cli.export import export
 from aevb.cli.runs import SavedRun
+
+module: Any = importlib.import_module("aevb.cli.export")
 
 NAMES = ("encoder", "decoder", "log_weights")
 
@@ -39,6 +41,7 @@ def test_graphs_of_a_run_are_the_model(run: Path, aevb: Any) -> None:
     assert manifest["tolerance"] == {"absolute": 1e-4, "relative": 1e-4}
 
 
+@pytest.mark.slow
 def test_graphs_need_neither_pyro_nor_this_package(run: Path, aevb: Any) -> None:
     assert aevb("export", run, "--format", "torch", "--out", "graphs").code == 0
     script = (
@@ -93,6 +96,7 @@ def test_every_model_of_pixels_is_exported_whole(make: Any, tmp_path: Path) -> N
     assert "left_out" not in result
 
 
+@pytest.mark.slow
 def test_models_of_numbers_and_counts_are_exported_whole(tmp_path: Path) -> None:
     numbers, counts = torch.randn(60, 5), torch.randint(9, (60, 5))
     for model, values in (
@@ -104,6 +108,7 @@ def test_models_of_numbers_and_counts_are_exported_whole(tmp_path: Path) -> None
         assert "left_out" not in result, model
 
 
+@pytest.mark.slow
 def test_onnx_is_the_model_too(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -128,16 +133,15 @@ def test_what_cannot_be_exported_is_left_out_with_the_reason(tmp_path: Path) -> 
 
 def test_a_graph_that_differs_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The broken twin: a decoder whose graph was made of other weights."""
-    module = sys.modules[command.__module__]
     saved = saved_run(models.VAE((8, 8), 2, [8]), tmp_path)
     other = models.VAE((8, 8), 2, [8]).eval()
 
     def traced(part: Any, example: Any) -> Any:
-        if isinstance(part, module.Decoder):  # type: ignore[attr-defined]
-            part = module.Decoder(other)  # type: ignore[attr-defined]
+        if isinstance(part, module.Decoder):
+            part = module.Decoder(other)
         return honest(part, example)
 
-    honest = module._traced  # type: ignore[attr-defined]
+    honest = module._traced
     monkeypatch.setattr(module, "_traced", traced)
     result = export(saved, tmp_path / "out", "torch")
     assert "differs from the model by" in result["left_out"]["decoder.pt2"]
@@ -148,7 +152,7 @@ def test_a_graph_that_differs_is_not_left(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_extra_is_named_where_it_is_missing(
     run: Path, aevb: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules[command.__module__], "find_spec", lambda _: None)
+    monkeypatch.setattr(module, "find_spec", lambda _: None)
     result = aevb("export", run, "--format", "onnx")
     assert result.code == 2
     assert "pip install 'aevb[onnx]'" in result.err
