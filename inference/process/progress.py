@@ -46,6 +46,7 @@ def progress_bar(
         show = _shown.get()
     if show is None:
         show = in_notebook()
+    tqdm: Any
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # in notebooks without ipywidgets the bar is text
         if in_notebook():
