@@ -1,14 +1,14 @@
 """Training runs in the background: one thread each, so many at once, in order of their worth.
 
-Run: ``setsid python -m aevb.experiments.reproduction.queue --data_root FOLDER --workers 2``. A second
-call goes on where the first ended; ``RUNS/queue.log`` says what ran when, and for how long.
+Run: ``setsid python -m aevb.experiments.reproduction.queue --data_root FOLDER --workers 2``. A
+second call goes on where the first ended; ``RUNS/queue.log`` says what ran when, and for how long.
 """
 
 import argparse
 import os
 import threading
-from contextlib import suppress
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
