@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from aevb.data.seeds import fresh_if_none, stream_seed
-from aevb.inference.evidence.ais import TwoSided, annealed, annealing_of
+from aevb.inference.evidence.ais import annealed, annealing_of
+from aevb.inference.evidence.annealed import TwoSided
 from aevb.inference.evidence.annealing import Schedule, sigmoid_schedule
 from aevb.inference.evidence.estimate import (
     counted,
