@@ -12,6 +12,7 @@ from aevb.inference.mcmc.adaptation import (
     halton,
     warmup_windows,
 )
+from aevb.inference.mcmc.basins import stand_ins
 from aevb.inference.mcmc.draws import SamplerState
 from aevb.inference.mcmc.integrators import Point
 from aevb.inference.mcmc.metrics import Metric
@@ -99,11 +100,12 @@ class Sampler:
             self.iterate(most)
             window.append(_without(self.point, self.guard.share < 1))
             if number + 1 in ends:
-                draws, gradients = (
-                    torch.cat([getattr(point, name) for point in window])
-                    for name in ("u", "gradient")
-                )
-                self.metric = fitted_metric(draws, gradients, self.kind)
+                points = Point(*map(torch.stack, zip(*window, strict=True)))
+                if number + 1 == settled:
+                    places = stand_ins(points, self.metric)
+                    self.point, points = (p.of_chains(places) for p in (self.point, points))
+                rows = (v.flatten(0, 1) for v in (points.u, points.gradient))
+                self.metric = fitted_metric(*rows, self.kind)
                 window = []
                 self.steps.log_step = self.steps.average
                 self.steps.restart()
