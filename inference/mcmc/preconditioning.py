@@ -97,7 +97,9 @@ def widest_direction(draws: Tensor, metric: Metric) -> Tensor:
         metric: That whitens them.
 
     Example:
-        >>> draws = torch.randn(200, 1, 3, generator=torch.manual_seed(0)) * torch.tensor([1, 5, 1])
+        >>> draws = torch.randn(200, 1, 3, generator=torch.manual_seed(0)) * torch.tensor(
+        ...     [1, 5, 1]
+        ... )
         >>> widest_direction(draws, Diagonal(torch.ones(1, 3))).abs().argmax(-1)
         tensor([1])
     """
