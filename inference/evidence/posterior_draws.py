@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import gaussian_kde
 from torch import Tensor
 
 from aevb.inference.evidence.estimate import counted, mean_figures, number, shown, verdict
@@ -144,6 +143,8 @@ def hmc_evidence(
 
 def _log_kernel_density(fitted: Tensor, at: Tensor) -> Tensor:
     """Log of a normal kernel density of draws ``(chains, draws, batch, dim)`` at others."""
+    from scipy.stats import gaussian_kde  # a second, which no other estimate takes
+
     points, places = (u.flatten(0, 1).permute(1, 2, 0).double().cpu() for u in (fitted, at))
     columns = [
         gaussian_kde(own.numpy()).logpdf(place.numpy())

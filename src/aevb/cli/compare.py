@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from aevb import evaluation
 from aevb.cli.files import refuse_read_only, replace_whole, write_json, write_text
 from aevb.cli.runs import REPORT, SavedRun, Split, check
 
@@ -49,6 +48,8 @@ def compare(
     Returns:
         The verdict and the figures behind it.
     """
+    from aevb import evaluation
+
     check(datapoints=datapoints, population=population)
     refuse_read_only(saved.folder)
     x, many = (saved.values(split, count) for count in (datapoints, population))

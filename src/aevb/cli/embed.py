@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from aevb import evaluation
 from aevb.cli.files import destination
 from aevb.cli.runs import SavedRun, Split, check
 
@@ -26,6 +25,8 @@ def embed(
     Returns:
         Figures, and the files written.
     """
+    from aevb import evaluation
+
     check(limit=limit)
     x, seed, model = saved.values(split, limit), saved.seed, saved.at_means
     path = destination(out or saved.folder / f"embedding-{split}-{len(x)}-seed{seed}.npz", ".npz")

@@ -4,7 +4,7 @@ import math
 import time
 from typing import Any, Literal
 
-from aevb import evaluation, inference
+from aevb import inference
 from aevb.cli.files import refuse_read_only, write_json
 from aevb.cli.runs import SavedRun, Split, check
 from aevb.models import LatentVariableModel, Likelihood
@@ -118,6 +118,8 @@ def evaluate(
     kind = kinds.get(estimator, f"{estimator}-")
     name = f"evidence-{kind}{split}-{len(x)}x{amount}-seed{seed}"
     if curve:
+        from aevb import evaluation
+
         figures["curve"] = evaluation.importance_curve(
             model.model, model.guide, x[:_CURVE_DATAPOINTS], num_samples=num_samples, seed=seed
         )

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aevb import evaluation
 from aevb.cli.files import PICTURES, destination, refuse_read_only, write_json
 from aevb.cli.runs import SavedRun, Split, check
 
@@ -41,6 +40,8 @@ def impute(
     Returns:
         Errors over the hidden values, and the picture.
     """
+    from aevb import evaluation
+
     check(datapoints=datapoints, num_steps=num_steps, num_chains=num_chains)
     if not 0 < missing < 1:
         raise ValueError(f"missing: must lie between 0 and 1; got {missing}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from aevb import evaluation, inference
+from aevb import inference
 from aevb.cli.files import destination, write_json
 from aevb.cli.runs import SavedRun, Split, check
 
@@ -39,6 +39,8 @@ def posterior(
     Returns:
         How many posteriors passed and by which means, and the file.
     """
+    from aevb import evaluation
+
     check(limit=limit, num_samples=num_samples, num_draws=num_draws, num_chains=num_chains)
     x, seed = saved.values(split, limit), saved.seed
     name = f"posterior-{split}-{len(x)}-seed{seed}"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aevb import data, inference, models
 from aevb.cli.files import write_json
-from aevb.evaluation.limits import check_at_least
+from aevb.inference.process.limits import refuse_below
 from aevb.models.composed import ComposedModel
 
 __all__ = [
@@ -144,4 +144,4 @@ def write_record(folder: Path, dataset: data.Dataset, device: torch.device) -> N
 
 
 # Refuse numbers below 1, by name.
-check = partial(check_at_least, 1)
+check = partial(refuse_below, 1)

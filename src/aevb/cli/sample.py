@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from aevb import evaluation
 from aevb.cli.files import PICTURES, destination
 from aevb.cli.runs import SavedRun, check
 
@@ -24,6 +23,8 @@ def sample(saved: SavedRun, num: int = 64, out: Path | None = None) -> dict[str,
     Returns:
         The files written.
     """
+    from aevb import evaluation
+
     check(num=num)
     seed = saved.seed
     picture = destination(out or saved.folder / f"samples-{num}-seed{seed}.png", *PICTURES)

@@ -12,7 +12,7 @@ from torch.distributions import constraints
 from torch.optim.lr_scheduler import LRScheduler
 
 from aevb import data as datasets
-from aevb import evaluation, inference
+from aevb import inference
 from aevb.cli.evaluate import evaluate
 from aevb.cli.runs import CONFIG, REPORT, Device, SavedRun, build_model, check, write_record
 from aevb.inference import ELBO, Objective
@@ -213,6 +213,8 @@ def _splits(
 
 def _draw(saved: SavedRun, history: list[dict[str, Any]]) -> None:
     """The pictures of a run."""
+    from aevb import evaluation  # with matplotlib, which training does not need
+
     folder, model = saved.folder, saved.at_means
     evaluation.training_curve(history, folder / "loss.png")
     samples = evaluation.prior_means(model.model, 64)
