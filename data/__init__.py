@@ -2,8 +2,8 @@
 
 from aevb.data.datasets import Datapoints, Dataset, load
 from aevb.data.minibatches import Minibatches
+from aevb.data.rows import Table
 from aevb.data.sources import DATASETS
 from aevb.data.splits import Split
-from aevb.data.rows import Table
 
 __all__ = ["DATASETS", "Datapoints", "Dataset", "Minibatches", "Split", "Table", "load"]

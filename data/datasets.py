@@ -15,9 +15,9 @@ from torch import Tensor
 from aevb.data.binarization import check_binarize, check_probabilities, draw_once
 from aevb.data.new_data import read_new
 from aevb.data.partitions import Partition
+from aevb.data.rows import Table
 from aevb.data.sources import DATASETS, Source, read
 from aevb.data.splits import Split
-from aevb.data.rows import Table
 from aevb.data.values import Meaning
 
 __all__ = ["Datapoints", "Dataset", "load"]
@@ -104,8 +104,8 @@ class Dataset:
         """The datapoints of a split, or of all of them, as evaluation sees them.
 
         Args:
-            split: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``: these are in the order of
-                the array or file, or, where it came in several, one split after the other.
+            split: ``"train"``, ``"validation"``, ``"test"``, or ``"all"``, in the order of the
+                file, or, where there were several, one split after the other.
             limit: Only the first so many.
 
         Raises:
@@ -209,7 +209,7 @@ def load(
     binarize: str = "none",
     download: bool = True,
     seed: int = 0,
-    values: Meaning = "auto",
+    kind: Meaning = "auto",
     table: Table = Table(),
 ) -> Dataset:
     """Load a dataset into memory and split it into train, validation and test.
@@ -226,15 +226,16 @@ def load(
         https://arxiv.org/abs/1312.6114
 
     Args:
-        source: One of ``DATASETS``; the path of an ``.npy`` or ``.npz`` file, of a table (``.csv``,
-            ``.tsv``, ``.parquet``, ``.h5ad``), or of a folder of images of one size and mode; or a tensor or array, ``(N, *shape)``. A file or folder
-            named like a dataset is reached as a ``Path`` or with ``./`` before it.
+        source: One of ``DATASETS``; the path of an ``.npy`` or ``.npz`` file, of a table
+            (``.csv``, ``.tsv``, ``.parquet``, ``.h5ad``), or of a folder of images of one size and
+            mode; or a tensor or array, ``(N, *shape)``. A file or folder named like a dataset is
+            reached as a ``Path`` or with ``./`` before it.
         root: The folder of the named datasets; None for ``$AEVB_DATA``, else the user's cache.
         binarize: ``"none"``, ``"fixed"`` (one draw for training and evaluation) or ``"dynamic"``
             (training draws at every presentation). See :class:`Split`.
         download: Whether to download a named dataset that is not in ``root``.
         seed: Of the binary draws; it does not change the splits.
-        values: What the values of an array, file or folder are whatever their dtype:
+        kind: What the values of an array, file or folder are whatever their dtype:
             ``"counts"`` or ``"pixels"``; ``"auto"`` lets the dtype tell.
         table: How a table is read: which column holds ids, which are features.
 
@@ -253,7 +254,7 @@ def load(
         torch.Size([5, 3])
     """
     check_binarize(binarize)
-    raw = read(source, root=root, download=download, values=values, table=table)
+    raw = read(source, root=root, download=download, kind=kind, table=table)
     parts = raw.partition
     train, validation, test = (
         _split(torch.from_numpy(array), raw.divisor, name, binarize, seed, places, raw.ids)

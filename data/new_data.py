@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from aevb.data.binarization import check_probabilities, draw_once
+from aevb.data.rows import Rows, Table
 from aevb.data.sources import DATASETS, Source, read, read_rows
 from aevb.data.splits import Split
-from aevb.data.rows import Rows, Table
 from aevb.data.values import interpret
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def read_new(dataset: Dataset, source: Source, table: Table | None = None) -> Sp
     where = str(source) if isinstance(source, (str, os.PathLike)) else "source"
     if rows.array.shape[1:] != dataset.shape:
         raise ValueError(
-            f"{where}: datapoints of shape {rows.array.shape[1:]}; expected {dataset.shape}, as of "
-            f"{dataset.name}"
+            f"{where}: datapoints of shape {rows.array.shape[1:]}; expected {dataset.shape}, "
+            f"as of {dataset.name}"
         )
     array, divisor = _scaled(rows.array, dataset, where)
     values, binarize, seed = torch.from_numpy(array), dataset.train.binarize, dataset.train.seed
@@ -64,8 +64,8 @@ def _scaled(array: NDArray[Any], dataset: Dataset, where: str) -> tuple[NDArray[
     least, most = int(array.min(initial=0)), int(array.max(initial=0))
     if dataset.divisor != 1 and not 0 <= least <= most <= dataset.divisor:
         raise ValueError(
-            f"{where}: whole numbers from {least} to {most}; expected 0 to {dataset.divisor:g}, as "
-            f"{dataset.name} has"
+            f"{where}: whole numbers from {least} to {most}; expected 0 to {dataset.divisor:g}, "
+            f"as {dataset.name} has"
         )
     meaning = "counts" if least >= 0 else "auto"
     stored = interpret(array, where, meaning, minimum=1).array  # type: ignore[arg-type]

@@ -76,7 +76,7 @@ def read(
     *,
     root: str | os.PathLike[str] | None = None,
     download: bool = True,
-    values: Meaning = "auto",
+    kind: Meaning = "auto",
     table: Table = Table(),
 ) -> Raw:
     """Read and split a dataset; a string that is one of ``DATASETS`` is always that dataset.
@@ -85,7 +85,7 @@ def read(
         source: As of :func:`aevb.data.load`, as are the others.
         root: The folder of the named datasets; None for the default.
         download: Whether to download what is missing.
-        values: What the values of an array, file or folder are.
+        kind: What the values of an array, file or folder are.
         table: How a table is read.
 
     Returns:
@@ -103,12 +103,12 @@ def read(
         return _read_named(source, data_root(root), download)
     path = Path(source).expanduser() if isinstance(source, (str, os.PathLike)) else None
     if path is not None and path.is_file() and path.suffix.lower() == ".npz":
-        return Raw(path.stem, str(path.absolute()), *read_npz(path, values))
+        return Raw(path.stem, str(path.absolute()), *read_npz(path, kind))
     rows = read_rows(source, table)
     name, location = ("tensor" if isinstance(source, Tensor) else "array"), "source"
     if path is not None:
         name, location = path.stem, str(path)
-    divisor, partition = shuffled(rows.array, location, values)
+    divisor, partition = shuffled(rows.array, location, kind)
     location = f"{name} in memory" if path is None else str(path.absolute())
     return Raw(name, location, divisor, partition, rows.ids, rows.columns)
 

@@ -162,7 +162,8 @@ class Split:
         if kinds[0] != kinds[1]:
             raise ValueError(f"other presents {kinds[1]}; expected {kinds[0]}")
         values, indices = (
-            torch.cat([getattr(self, name), getattr(other, name)]) for name in ("values", "indices")
+            torch.cat([getattr(self, name), getattr(other, name)])
+            for name in ("values", "indices")
         )
         named = self.ids is not None and other.ids is not None
         ids = np.concatenate([self.ids, other.ids]) if named else None

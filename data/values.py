@@ -52,6 +52,8 @@ def interpret(
     Args:
         array: Values, ``(N, *shape)``.
         where: The file or argument that holds them, for the errors.
+        meaning: What the values are whatever their dtype: ``"counts"``, whole numbers that are not
+            negative, or ``"pixels"``, whole numbers from 0 to 255; ``"auto"`` lets the dtype tell.
         minimum: The fewest datapoints to accept.
 
     Returns:
@@ -136,7 +138,7 @@ def _meant(array: NDArray[Any], where: str, meaning: Meaning) -> Values:
         raise ValueError(
             f"{where}: values from {low:g} to {high:g}"
             f"{', not all whole' * bool((array != np.rint(array)).any())}; expected whole numbers "
-            f"from 0 to {most} with values={meaning!r}"
+            f"from 0 to {most} with kind={meaning!r}"
         )
     if meaning == "pixels":
         return Values(array.astype(np.uint8), 255.0)
@@ -148,7 +150,7 @@ def _pixels(array: NDArray[Any], where: str) -> NDArray[Any]:
     if array.max() == 1:
         raise ValueError(
             f"{where}: uint8 values that are all 0 or 1; expected pixels 0..255 as uint8, "
-            "binary values as bool (array.astype(bool)), or values='counts'"
+            "binary values as bool (array.astype(bool)), or kind='counts'"
         )
     return array
 

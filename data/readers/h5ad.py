@@ -1,4 +1,4 @@
-"""AnnData's ``.h5ad``: a matrix of counts with the names of its rows (cells) and columns (genes)."""
+"""AnnData's ``.h5ad``: a matrix of counts with the names of its cells and genes."""
 
 from __future__ import annotations
 

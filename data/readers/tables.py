@@ -159,11 +159,11 @@ def _refuse_text(frame: DataFrame, path: Path) -> None:
         return
     values = frame[text[0]].dropna().astype(str)
     example = next((value for value in values if not _is_number(value)), "nothing")
-    flag = "id_column" if frame[text[0]].is_unique else "ignore"
+    advice = f"id_column={text[0]!r}" if frame[text[0]].is_unique else f"ignore={text!r:.60}"
     raise ValueError(
         f"{path}: columns that hold no numbers: {listed(text)} ({text[0]} holds {example!r:.40}); "
-        f"name one as id_column if it tells rows apart, leave others out with ignore (as in "
-        f"Table({flag}={text[0] if flag == 'id_column' else [text[0]]!r})), or code them as numbers"
+        f"name the one that tells rows apart as id_column and leave others out with ignore (as in "
+        f"table=Table({advice})), or code them as numbers"
     )
 
 

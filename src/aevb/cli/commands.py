@@ -14,6 +14,7 @@ COMMANDS: dict[str, str] = {
     "embed": "posterior means of the data of a run, and the units in use",
     "impute": "hide values of the data of a run and fill them in",
     "sample": "draw from the model of a run",
+    "diff": "settings, evidences and curves of runs beside each other",
     "parts": "list what models can be made of",
     "reproduce": "regenerate a figure or table of the papers",
 }
