@@ -228,7 +228,7 @@ def _leave_out_beginning(axes: Axes, histories: Sequence[History]) -> None:
         epochs = f"epoch {first} lies" if first == last else f"values of epochs {first}–{last} lie"
         lowest = min(value for _, value in below)
         note = f"↓ {epochs} below, down to {lowest:,.4g}"
-        axes.text(0.02, 0.02, note, transform=axes.transAxes, fontsize=8, color="0.35")
+        axes.text(0.98, 0.02, note, transform=axes.transAxes, fontsize=8, color="0.35", ha="right")
 
 
 def _name_axes(axes: Axes, title: str, unit: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 from aevb.evaluation.plots import axes_for, saved_figure
@@ -116,6 +117,8 @@ def _mean_and_variance(axes: Axes, data: Tensor, draws: Tensor) -> None:
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.axline((1, 1), (2, 2), color="0.5", linestyle="--", linewidth=1, label="Poisson")
     axes.set_xlabel("mean")
     axes.set_ylabel("variance")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["read_parquet", "read_text"]
 
+_UNNAMED = "Unnamed: 0"  # pandas' name of a first column without one
+
 
 def read_text(path: Path, table: Table = Table()) -> Rows:
     r"""Read a table with one line of column names, separated by commas, or in ``.tsv`` by tabs.
@@ -53,12 +55,13 @@ def read_text(path: Path, table: Table = Table()) -> Rows:
             names = next(csv.reader(file, delimiter=separator), [])
         _check_names(names, path)
         has_index = len(names) > 1 and not names[0].strip()
+        of_ids = _UNNAMED if has_index else table.id_column
         frame = pandas.read_csv(
             path, sep=separator, encoding="utf-8-sig", compression=None, low_memory=False,
-            index_col=0 if has_index else False,
-            # ids are kept as they are written, 007 too
-            dtype={(0 if has_index else table.id_column): str},
+            index_col=False, dtype={of_ids: str},  # as they are written, 007 too
         )  # fmt: skip
+        if has_index:
+            frame = frame.set_index(_UNNAMED)
     except (OSError, UnicodeDecodeError, csv.Error, pandas.errors.ParserError) as error:
         raise _undecodable(path, error) from error
     rows = _rows(frame, path, table, has_index)
@@ -159,11 +162,13 @@ def _refuse_text(frame: DataFrame, path: Path) -> None:
         return
     values = frame[text[0]].dropna().astype(str)
     example = next((value for value in values if not _is_number(value)), "nothing")
-    advice = f"id_column={text[0]!r}" if frame[text[0]].is_unique else f"ignore={text!r:.60}"
+    field = "id_column" if frame[text[0]].is_unique else "ignore"
+    value = text[0] if field == "id_column" else text
     raise ValueError(
         f"{path}: columns that hold no numbers: {listed(text)} ({text[0]} holds {example!r:.40}); "
-        f"name the one that tells rows apart as id_column and leave others out with ignore (as in "
-        f"table=Table({advice})), or code them as numbers"
+        "name the one that tells rows apart as id_column and leave others out with ignore, as in "
+        f"table=Table({field}={value!r:.60}) or --table.{field} {value!s:.60}, or code them as "
+        "numbers"
     )
 
 

@@ -203,8 +203,8 @@ def test_embedding_is_written_with_its_picture(run: Path, aevb: Any) -> None:
 @pytest.mark.parametrize(
     ("command", "asked", "written"),
     [
-        ("embed", "new/emb", ["new/emb.npz", "new/emb.png"]),
-        ("embed", "emb.v2", ["emb.v2.npz", "emb.v2.png"]),
+        ("embed", "new/emb", ["new/emb.npz", "new/emb.csv", "new/emb.png"]),
+        ("embed", "emb.v2", ["emb.v2.npz", "emb.v2.csv", "emb.v2.png"]),
         ("sample", "new/draws", ["new/draws.png", "new/draws.npy"]),
         ("impute", "new/filled", ["new/filled.png"]),
         ("impute", "filled.jpg", ["filled.jpg"]),

@@ -68,7 +68,7 @@ def impute(
             num_samples=num_samples, num_warmup=num_samples, seed=seed, truth=x,
         )  # fmt: skip
     filled = {_SHOWN[name]: row.mean.to(x)[:16].cpu() for name, row in rows.items()}
-    title = f"{missing:.0%} of each datapoint hidden, by means of {' and '.join(filled)}"
+    title = f"{missing:.0%} of the values hidden; means by {' and '.join(filled)}"
     evaluation.imputation_plot(x[:16].cpu(), observed[:16].cpu(), filled, picture, title=title)
     figures: dict[str, Any] = {
         "run": str(saved.folder),
