@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -138,11 +139,11 @@ def _against_each_other(axes: Axes, data: Tensor, draws: Tensor, what: str) -> N
 def _largest(
     axes: Axes, data: Tensor, draws: Tensor, names: Sequence[str], title: str, what: str
 ) -> None:
-    order = data.argsort(descending=True)[:_SHOWN].flip(0)
-    places = torch.arange(len(order)).double()
-    axes.barh(places + 0.2, data[order], height=0.4, label="data")
-    axes.barh(places - 0.2, draws[order], height=0.4, label="model")
-    axes.set_yticks(places, [f"{names[int(place)]:.16}" for place in order], fontsize=7)
+    order = data.argsort(descending=True)[:_SHOWN].tolist()[::-1]
+    places = np.arange(len(order))
+    axes.barh(places + 0.2, data[order].numpy(), height=0.4, label="data")
+    axes.barh(places - 0.2, draws[order].numpy(), height=0.4, label="model")
+    axes.set_yticks(places, [f"{names[place]:.16}" for place in order], fontsize=7)
     axes.set_xlabel(what)
     axes.set_title(title, fontsize=10)
     axes.legend(fontsize=8)
