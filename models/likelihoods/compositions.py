@@ -25,10 +25,10 @@ class Multinomial(Counts):
         n \sim \mathrm{NegativeBinomial}(\bar n, r), \qquad
         x \mid n, z \sim \mathrm{Multinomial}(n, \mathrm{softmax}(f(z)))
 
-    Given their total, this is what independent Poissons of rate library size × softmax are. As the
-    total is known with the data, the latents have nothing to say about it; with its own
-    distribution, which is learned, p(x|z) sums to one, so that evidences can be compared with those
-    of other likelihoods of counts, and draws from the model have totals.
+    Given their total, this is what independent Poissons of rate library size × softmax are. The
+    latents have nothing to say about the total: its own distribution, which is learned, makes
+    p(x|z) sum to one, so that evidences can be compared with those of other likelihoods of counts,
+    and gives draws from the model their totals.
 
     References:
         Feature selection and dimension reduction for single-cell RNA-Seq based on a multinomial

@@ -176,12 +176,14 @@ class LogNegativeBinomial(dist.NegativeBinomial):  # type: ignore[misc]
         super().__init__(log_dispersion.exp(), logits=logits, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        """The same over a larger batch."""
         new = self._get_checked_instance(LogNegativeBinomial, _instance)
         new.log_mean = self.log_mean.expand(batch_shape)
         new.log_dispersion = self.log_dispersion.expand(batch_shape)
         return super().expand(batch_shape, new)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """Of counts, accurate at any dispersion."""
         if self._validate_args:
             self._validate_sample(value)
         r = self.total_count
