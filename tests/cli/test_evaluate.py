@@ -219,7 +219,7 @@ def test_files_are_written_where_they_are_said_to_be(
     code, out, err = aevb(command, run, *flags[command], "--out", asked, "--json")
     assert (code, err) == (0, "")
     figures = json.loads(out)
-    assert {figures[key] for key in ("picture", "array") if key in figures} == set(written)
+    assert {figures[key] for key in ("picture", "array", "rows") if key in figures} == set(written)
     assert all(Path(path).stat().st_size > 100 for path in written)
 
 
