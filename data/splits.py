@@ -77,7 +77,9 @@ class Split:
     def __post_init__(self) -> None:
         """Refuses what could not be presented."""
         if self.indices is None:
-            object.__setattr__(self, "indices", torch.arange(len(self.values)))
+            object.__setattr__(  # type: ignore[unreachable] # of the default alone
+                self, "indices", torch.arange(len(self.values))
+            )
         if self.values.ndim < 2 or self.values.numel() == 0:
             found = tuple(self.values.shape)
             raise ValueError(f"values: shape {found}; expected (N, *shape), not empty")

@@ -53,8 +53,8 @@ def table_plot(
     first, second, third = figure.subplots(1, 3)
     if _are_counts(data):
         _mean_and_variance(first, data, draws)
-        shares = [(part == 0).double().mean(0) for part in (data, draws)]
-        _against_each_other(second, *shares, "share of zeros")
+        zeros, drawn = ((part == 0).double().mean(0) for part in (data, draws))
+        _against_each_other(second, zeros, drawn, "share of zeros")
         _largest(third, data.mean(0), draws.mean(0), names, "largest features", "mean")
     else:
         _against_each_other(first, data.mean(0), draws.mean(0), "mean")
@@ -94,7 +94,7 @@ def reconstruction_plot(
     pair = torch.stack([x.detach().cpu().flatten(), means.detach().cpu().flatten()])
     counts = _are_counts(x)
     pair = pair[:, :: max(1, pair.shape[1] // _MOST_POINTS)] + counts
-    axes.scatter(*pair, s=4, alpha=0.3, linewidths=0)
+    axes.scatter(pair[0], pair[1], s=4, alpha=0.3, linewidths=0)
     if counts:
         axes.set_xscale("log")
         axes.set_yscale("log")
