@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from scipy.stats import gaussian_kde
 from torch import Tensor
 
 from aevb.data.seeds import fresh_if_none
@@ -161,6 +160,8 @@ def hmc_evidence(
 
 def _log_kernel_density(fitted: Tensor, at: Tensor) -> Tensor:
     """Log of a normal kernel density of draws ``(chains, draws, batch, dim)`` at others."""
+    from scipy.stats import gaussian_kde  # a second, which no other estimate takes
+
     points, places = (u.flatten(0, 1).permute(1, 2, 0).double().cpu() for u in (fitted, at))
     columns = [
         gaussian_kde(own.numpy()).logpdf(place.numpy())

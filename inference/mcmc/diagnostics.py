@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 
 import torch
-from scipy.special import fdtri
 from torch import Tensor
 
 __all__ = [
@@ -160,6 +159,8 @@ def rhat_limit(num_chains: int, num_draws: float, dim: int) -> float:
     """
     halves, length = 2 * num_chains, num_draws / 2
     share = _FALSE_ALARM_RATE / (2 * dim)
+    from scipy.special import fdtri
+
     ratio = float(fdtri(halves - 1, halves * (length - 1), 1 - share))
     return max(RHAT_LIMIT, math.sqrt((length - 1 + ratio) / length))
 

@@ -33,20 +33,16 @@ _MEANT = {
 }
 
 
-def explain(error: Exception, words: Sequence[str], parsers: Mapping[str, ArgumentParser]) -> str:
+def explain(error: Exception, command: str, parsers: Mapping[str, ArgumentParser]) -> str:
     """Say in one line what is wrong and what would be right.
 
     Args:
         error: What parsing or the command raised.
-        words: The command line.
+        command: Its name.
         parsers: Parser of each command.
     """
     if not isinstance(error, ArgumentError):
         return _line(error)
-    command = next((word for word in words if word in parsers), None)
-    if command is None:
-        what = f"unknown command {words[0]!r}" if words else "no command"
-        return f"{what}; valid: {', '.join(parsers)}"
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__) and not isinstance(causes[-1], TrustError):
         causes.append(cause)
