@@ -15,6 +15,7 @@ import aevb
 from aevb.cli.compare import compare
 from aevb.cli.embed import embed
 from aevb.cli.evaluate import evaluate
+from aevb.cli.explore import explore
 from aevb.cli.impute import impute
 from aevb.cli.parts import parts
 from aevb.cli.posterior import posterior
@@ -33,6 +34,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "compare": (compare, "put the posterior of a run on trial against chains"),
     "posterior": (posterior, "draw posteriors that pass their test"),
     "embed": (embed, "posterior means of the data of a run, and the units in use"),
+    "explore": (explore, "look at the latents, posteriors and evidence of a run on a page"),
     "impute": (impute, "hide values of the data of a run and fill them in"),
     "sample": (sample, "draw from the model of a run"),
     "parts": (parts, "list what models can be made of"),
