@@ -87,9 +87,12 @@ class Explorer:
             "latents": [
                 {"name": name, "low": low, "high": high, "centre": centre, "variance": variance}
                 for name, low, high, centre, variance in zip(
-                    space.names, space.low.tolist(), space.high.tolist(),
+                    space.names,
+                    space.low.tolist(),
+                    space.high.tolist(),
                     space.centre[space.shown].tolist(),
-                    space.units.variance[space.shown].tolist(), strict=False,
+                    space.units.variance[space.shown].tolist(),
+                    strict=False,
                 )
             ],  # fmt: skip
             "active": space.units.count,

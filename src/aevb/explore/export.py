@@ -92,9 +92,7 @@ def export(
     }  # fmt: skip
 
 
-def _weighed(
-    explorer: Explorer, progress: Progress
-) -> tuple[dict[str, Any] | None, str | None]:
+def _weighed(explorer: Explorer, progress: Progress) -> tuple[dict[str, Any] | None, str | None]:
     """Evidence of all datapoints, or why there is none."""
     found: dict[str, Any] = {}
     try:

@@ -64,9 +64,7 @@ class LatentSpace:
         self.mean = torch.cat([part.mean for part in parts])
         self.scale = torch.cat([part.scale for part in parts])
         noise = torch.cat([part.standard_error for part in parts]).square().mean(0)
-        self.units = ActiveUnits(
-            self.mean.var(0, correction=0) - noise, _ACTIVE, parts[0].names
-        )
+        self.units = ActiveUnits(self.mean.var(0, correction=0) - noise, _ACTIVE, parts[0].names)
         with torch.no_grad(), stream(seed, "explore", x.device):
             trace = poutine.trace(model.guide).get_trace(x[:1])
             self._sizes = {name: site["value"][0].numel() for name, site in sites(trace)}
@@ -167,7 +165,7 @@ class LatentSpace:
 
 
 def _principal(centred: Tensor) -> Tensor:
-    """Directions of the two largest variances, ``(latents, 2)``, whose largest part is positive."""
+    """Directions of the two largest variances, ``(latents, 2)``, of largest part above 0."""
     _, _, rows = torch.linalg.svd(centred.double(), full_matrices=False)
     directions = rows[:2].mT
     signs = directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()

@@ -117,9 +117,7 @@ def application(explorer: Explorer, worker: Worker, token: str) -> "Starlette":
         num, draw = (int(body.get(name, default)) for name, default in (("num", 24), ("draw", 0)))
         source = body.get("source", "prior")
         return await computed(
-            lambda: explorer.sample(
-                (first, second), (left, right, bottom, top), source, num, draw
-            )
+            lambda: explorer.sample((first, second), (left, right, bottom, top), source, num, draw)
         )
 
     async def start(request: "Request") -> Any:

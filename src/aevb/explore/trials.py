@@ -205,13 +205,19 @@ def _agreement(weights: ImportanceEvidence, annealing: AISEvidence) -> str:
     """How the two estimates of log p(x) lie, and whether annealing may be believed itself."""
     low, high = float(weights.log_evidence[0]), float(annealing.log_evidence[0])
     error = math.hypot(float(weights.standard_error[0]), float(annealing.standard_error[0]))
-    above, said = high - low, f"Annealing finds log p(x) = {high:.2f}"
+    above, said = high - low, f"Annealing finds log p(x) = {_signed(high)}"
+    where = f"{abs(above):.2f} nats {'above' if above > 0 else 'below'} importance sampling"
     if not bool(annealing.is_trusted[0]):
-        return f"{said}, itself a lower bound here: few of its chains carry it."
+        return f"{said}, {where}; few of its chains carry it, so that it is a lower bound itself."
+    if not bool(weights.is_trusted[0]):
+        return f"{said} ± {float(annealing.standard_error[0]):.2f}, {where}, which is a bound."
     if abs(above) <= _APART * error:
-        return f"{said}, importance sampling {low:.2f}: the same within their errors."
-    where = "above" if above > 0 else "below"
-    return f"{said}, {abs(above):.2f} nats {where} importance sampling."
+        return f"{said}, importance sampling {_signed(low)}: the same within their errors."
+    return f"{said}, {where}: more than {_APART:.0f} of their standard errors."
+
+
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
 
 
 def _estimate(name: str, evidence: Evidence) -> dict[str, Any]:

@@ -119,18 +119,17 @@
         legend.push(number(scale.low), bar, number(scale.high), element("span", { className: "quiet" },
           by === "khat" ? "k̂: above 0.7 importance sampling fails" : by === "gap" ? "log p(x) − ELBO, nats" : COLOURS[by]));
       }
-      if (this.only !== null && this.focusedLegend === undefined) this.focusedLegend = null;
       const held = [...$("legend").children].indexOf(document.activeElement);
       $("legend").replaceChildren(...legend);
       if (held >= 0) $("legend").children[held]?.focus();
       this.describe();
       map.draw();
     }
-    name(i) {
+    name(i, withFigures = true) {
       const { labels } = this.overview, { khat, gap } = this.figures;
       const parts = [`Datapoint ${i}`];
       if (labels) parts.push(`label ${labels.classes ? labels.classes[labels.values[i]] : labels.values[i]}`);
-      if (khat && khat[i] !== undefined) parts.push(`gap ${number(gap[i])}`, `k̂ ${khat[i] === null ? "∞" : number(khat[i])}`);
+      if (withFigures && khat && khat[i] !== undefined) parts.push(`gap ${number(gap[i])}`, `k̂ ${khat[i] === null ? "∞" : number(khat[i])}`);
       return parts.join(", ");
     }
     thumbnail(i) { return { sheet: this.source.sheets.sprite, cell: i, ...this.overview.sprite }; }
@@ -149,7 +148,7 @@
       this.map.selected = this.map.focus = i;
       this.map.draw();
       this.worst.mark(i);
-      $("datapoint-title").textContent = `Datapoint ${i}`;
+      $("datapoint-title").textContent = this.name(i, false);
       try {
         await this.panel.open(i);
         this.sliders.follow(i, this.panel.known.values);

@@ -54,14 +54,13 @@ window.Aevb = window.Aevb || {};
       this.table = element("table");
       this.key = element("div", { className: "key" });
       this.body.replaceChildren(
-        element("p", { className: "quiet" }, what),
         element("div", { className: page.overview.image ? "pair" : "pair bars" },
           figure(known.data, `Data, ${what}`, "data"),
           figure(known.reconstruction, `Reconstruction at the posterior mean, ${what}`, "reconstruction"), samples),
         this.verdict,
         element("div", { className: "columns" },
           element("div", {}, element("h3", {}, "Posterior"), this.canvas, this.key),
-          element("div", {}, element("h3", {}, "Evidence, nats"), this.table)),
+          element("div", {}, element("h3", {}, "log p(x), nats"), this.table)),
       );
       this.plot = new Plot(this.canvas);
       this.plot.pad = [40, 8, 8, 32];
@@ -115,11 +114,9 @@ window.Aevb = window.Aevb || {};
     }
     _evidence() {
       const { trial, page, index } = this, rows = [], { figures } = page;
-      const head = element("tr", {}, element("th", { scope: "col" }, "estimate"),
-        element("th", { scope: "col", className: "number" }, "log p(x)"), element("th", { scope: "col", className: "number" }, ""));
-      const row = (name, value, error, note) => element("tr", {}, element("th", { scope: "row" }, name),
-        element("td", { className: "number" }, number(value) + (error === undefined ? "" : ` ± ${number(error)}`)),
-        element("td", { className: "number quiet" }, note));
+      const row = (name, value, error, note) => element("tr", {},
+        element("th", { scope: "row" }, name, note ? element("small", { className: note }, note) : null),
+        element("td", { className: "number" }, number(value), error === undefined ? null : element("small", {}, `± ${number(error)}`)));
       const evidence = (trial && trial.evidence) || [];
       if (evidence.length) {
         if (evidence[0].elbo !== undefined) rows.push(row("ELBO", evidence[0].elbo, undefined, "bound"));
@@ -131,7 +128,7 @@ window.Aevb = window.Aevb || {};
           row("importance sampling", figures.log_evidence[index], undefined, trusted),
           row("k̂ of the weights", figures.khat[index], undefined, ""));
       }
-      this.table.replaceChildren(...(rows.length ? [element("thead", {}, head), element("tbody", {}, ...rows)]
+      this.table.replaceChildren(...(rows.length ? [element("tbody", {}, ...rows)]
         : [element("tbody", {}, element("tr", {}, element("td", { className: "quiet" }, "Comes with the trial.")))]));
     }
     draw() {

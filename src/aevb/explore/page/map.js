@@ -155,7 +155,8 @@ window.Aevb = window.Aevb || {};
       });
     }
     _points(c) {
-      const many = this.order.length > 3000, size = many ? 3 : 6, radius = size / 2;
+      const count = this.order.length, many = count > 5000;
+      const size = many ? 3 : count > 2000 ? 4.5 : 6, radius = size / 2;
       let last = null;
       for (const faded of [true, false]) {
         c.globalAlpha = faded ? 0.1 : many ? 0.75 : 0.85;
@@ -171,14 +172,18 @@ window.Aevb = window.Aevb || {};
     }
     /** Thumbnails where there is room, one in each cell of a grid. */
     _pictures(c) {
-      const { columns, width, height } = this.data.sprite, side = 26, taken = new Set();
-      const w = side * Math.min(1, width / height) * (width > height ? width / height : 1), h = side;
+      const { columns, width, height } = this.data.sprite, h = 26, w = (h * width) / height, taken = new Map();
       c.imageSmoothingEnabled = false;
       for (const i of this.order) {
         if (this.faded(i)) continue;
-        const [x, y] = this.point(i), key = `${Math.round(x / (w + 3))},${Math.round(y / (h + 3))}`;
-        if (taken.has(key)) continue;
-        taken.add(key);
+        const [x, y] = this.point(i), [a, b] = [Math.round(x / (w + 4)), Math.round(y / (h + 4))];
+        let isFree = true; // of the neighbouring cells too
+        for (let n = 0; n < 9 && isFree; n++) {
+          const other = taken.get(`${a + (n % 3) - 1},${b + Math.floor(n / 3) - 1}`);
+          isFree = !other || Math.abs(other[0] - x) > w + 4 || Math.abs(other[1] - y) > h + 4;
+        }
+        if (!isFree) continue;
+        taken.set(`${a},${b}`, [x, y]);
         c.fillStyle = this.colours[i];
         c.fillRect(x - w / 2 - 1.5, y - h / 2 - 1.5, w + 3, h + 3);
         c.drawImage(this.pictures, (i % columns) * width, Math.floor(i / columns) * height, width, height,
