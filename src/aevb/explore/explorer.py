@@ -38,6 +38,7 @@ class Explorer:
         seed: Of everything random.
         num_samples: Of each datapoint's importance sampling.
         max_latents: Latents that are axes and sliders.
+        trial: Settings of :func:`aevb.explore.trials.put_on_trial`, where others are wanted.
 
     Raises:
         ValueError: If there are fewer than two datapoints, or other than one label for each.
@@ -58,6 +59,7 @@ class Explorer:
         seed: int = 0,
         num_samples: int = 500,
         max_latents: int = 40,
+        trial: dict[str, int] | None = None,
     ) -> None:
         if len(x) < 2:
             raise ValueError(f"limit: a map needs at least two datapoints; got {len(x)}")
@@ -67,7 +69,7 @@ class Explorer:
             )
         self.space = LatentSpace(model, x, seed, max_latents)
         self.labels, self.about, self.seed = labels, about or {}, seed
-        self.num_samples = num_samples
+        self.num_samples, self.settings = num_samples, trial or {}
         self.paint = Painter(x)
         self.thumbnails, self._sprite = sheet(self.paint(x))
 
@@ -197,7 +199,7 @@ class Explorer:
     def trial(self, index: int) -> Steps:
         """See :func:`aevb.explore.trials.put_on_trial`."""
         self._check(index)
-        return put_on_trial(self.space, index)
+        return put_on_trial(self.space, index, **self.settings)
 
     def plane(self) -> bytes:
         """The pictures of a plane of two latents, rows from the top, as one."""

@@ -162,7 +162,8 @@ def verdict(trial: Trial, annealing: AISEvidence) -> dict[str, Any]:
     if not trial.judged[0]:
         line = "Not known: the chains did not converge here."
         wanted = f"R̂ at most {RHAT_LIMIT} and {ESS_LIMIT:.0f} effective draws are wanted."
-        return {"level": "unknown", "line": line, "why": [chains, wanted, evidence], **figures}
+        why = [f"{chains} {wanted}", tail, evidence]
+        return {"level": "unknown", "line": line, "why": why, **figures}
     figures |= {"mean_error": found["mean_error_largest"], "scale_ratio": found["scale_ratio"]}
     ratio = found["scale_ratio"]
     off = (
@@ -205,15 +206,17 @@ def _agreement(weights: ImportanceEvidence, annealing: AISEvidence) -> str:
     """How the two estimates of log p(x) lie, and whether annealing may be believed itself."""
     low, high = float(weights.log_evidence[0]), float(annealing.log_evidence[0])
     error = math.hypot(float(weights.standard_error[0]), float(annealing.standard_error[0]))
+    gap = high - float(weights.elbo[0])
     above, said = high - low, f"Annealing finds log p(x) = {_signed(high)}"
+    said += f", {_signed(gap)} nats above the guide's ELBO"
     where = f"{abs(above):.2f} nats {'above' if above > 0 else 'below'} importance sampling"
     if not bool(annealing.is_trusted[0]):
-        return f"{said}, {where}; few of its chains carry it, so that it is a lower bound itself."
+        return f"{said} and {where}; few of its chains carry it: it is a lower bound itself."
     if not bool(weights.is_trusted[0]):
-        return f"{said} ± {float(annealing.standard_error[0]):.2f}, {where}, which is a bound."
+        return f"{said} and {where}, both of which are bounds."
     if abs(above) <= _APART * error:
-        return f"{said}, importance sampling {_signed(low)}: the same within their errors."
-    return f"{said}, {where}: more than {_APART:.0f} of their standard errors."
+        return f"{said}; importance sampling {_signed(low)}, the same within their errors."
+    return f"{said} and {where}, more than {_APART:.0f} of their standard errors."
 
 
 def _signed(value: float) -> str:
