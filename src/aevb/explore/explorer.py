@@ -47,7 +47,7 @@ class Explorer:
         >>> from aevb.models import VAE
         >>> explorer = Explorer(VAE((4, 4)), torch.eye(4).expand(3, 4, 4), np.array([0, 1, 1]))
         >>> explorer.overview()["columns"], explorer.datapoint(2)["label"]
-        (['z[1]', 'z[0]'], '1')
+        (['z[0]', 'z[1]'], '1')
     """
 
     def __init__(

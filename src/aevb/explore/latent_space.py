@@ -28,7 +28,7 @@ class LatentSpace:
     """Posterior means of a model's data, seen in columns: single latents and principal components.
 
     A column is what an axis of the map may show. Latents come first, those that the data move most
-    before the others, then, above two latents, the two principal components of all means; a single
+    before the others if there are more than two, then, above two latents, the two principal components of all means; a single
     latent is shown against the standard deviation of its posterior.
 
     Args:
@@ -69,7 +69,9 @@ class LatentSpace:
             trace = poutine.trace(model.guide).get_trace(x[:1])
             self._sizes = {name: site["value"][0].numel() for name, site in sites(trace)}
             self._shapes = {name: site["value"].shape[1:] for name, site in sites(trace)}
-        self.shown = self.units.variance.argsort(descending=True)[:max_latents]
+        order = self.units.variance.argsort(descending=True)
+        # two are the plane itself, as they come
+        self.shown = torch.arange(2).to(order) if len(order) == 2 else order[:max_latents]
         self.centre = self.mean.mean(0)
         self._components = _principal(self.mean - self.centre)
         drawn = self.prior_draws(_PRIOR_DRAWS, stream_seed(seed, "explore/range"))

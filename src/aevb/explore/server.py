@@ -225,6 +225,7 @@ def serve(explorer: Explorer, port: int, announce: Callable[[str], None]) -> str
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(("127.0.0.1", port))
+        listening.listen()  # now, so that a browser that comes at once waits
         address = f"http://127.0.0.1:{listening.getsockname()[1]}/{token}/"
         worker = Worker()
         settings = uvicorn.Config(
