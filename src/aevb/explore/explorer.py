@@ -77,6 +77,11 @@ class Explorer:
         """Number of datapoints."""
         return len(self.space.x)
 
+    @property
+    def is_plane(self) -> bool:
+        """Whether there are two latents."""
+        return len(self.space.units.names) == 2
+
     def overview(self) -> dict[str, Any]:
         """All that the map needs: where datapoints lie in each column, and their labels."""
         space = self.space
@@ -102,7 +107,7 @@ class Explorer:
             "explained": space.explained() if len(space.units.names) > 2 else None,
             "labels": self._labels(),
             "sprite": self._sprite,
-            "plane": self._plane(),
+            "plane": {"side": _PLANE} if self.is_plane else None,
             "image": self.paint.is_image,
             "num_samples": self.num_samples,
         }
@@ -182,7 +187,7 @@ class Explorer:
         seed = stream_seed(self.seed, f"explore/sample/{draw}")
         take = self._of_prior if source == "prior" else self._of_posteriors
         z, share = take(columns, region, num, seed)
-        shown = self.paint(space.decode(z)) if len(z) else []
+        shown: Any = self.paint(space.decode(z)) if len(z) else []
         return {
             "samples": [
                 {"picture": address(picture), "at": _rounded(at)}
@@ -211,9 +216,6 @@ class Explorer:
         values = torch.stack([columns.flatten(), rows.flatten()], -1)
         z = self.space.with_shown(self.space.centre, values)
         return sheet(self.paint(self.space.decode(z)), _PLANE)[0]
-
-    def _plane(self) -> dict[str, int] | None:
-        return {"side": _PLANE} if len(self.space.units.names) == 2 else None
 
     def _of_prior(
         self, columns: tuple[int, int], region: tuple[float, ...], num: int, seed: int

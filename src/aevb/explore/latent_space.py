@@ -27,9 +27,9 @@ _PRIOR_DRAWS, _BEYOND = 2_000, 0.002
 class LatentSpace:
     """Posterior means of a model's data, seen in columns: single latents and principal components.
 
-    A column is what an axis of the map may show. Latents come first, those that the data move most
-    before the others if there are more than two, then, above two latents, the two principal components of all means; a single
-    latent is shown against the standard deviation of its posterior.
+    A column is what an axis of the map may show. Two latents are the columns, as they come. More
+    come in the order of how much the data move them, and after them the two principal components
+    of all means; a single one is shown against the standard deviation of its posterior.
 
     Args:
         model: The model.
@@ -162,7 +162,8 @@ class LatentSpace:
         if not hasattr(self, "_supports"):
             with torch.no_grad(), stream(self.seed, "explore", self.x.device):
                 trace = poutine.trace(self.model.model).get_trace(size=1)
-            self._supports = {key: trace.nodes[key]["fn"].support for key in self._sizes}
+            fns: dict[str, Any] = {key: trace.nodes[key]["fn"] for key in self._sizes}
+            self._supports = {key: fn.support for key, fn in fns.items()}
         return self._supports[name] is constraints.simplex
 
 

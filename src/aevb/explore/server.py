@@ -97,7 +97,7 @@ def application(explorer: Explorer, worker: Worker, token: str) -> "Starlette":
         return Response(explorer.thumbnails, media_type="image/png")
 
     async def plane(request: "Request") -> Any:
-        if explorer.overview()["plane"] is None:
+        if not explorer.is_plane:
             return refused("the latent space is no plane", 404)
         return Response(await computed(explorer.plane), media_type="image/png")
 
@@ -197,7 +197,7 @@ class _OnlyWith:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        _, first, *_ = [*scope.get("path", "").split("/"), ""]
+        first = str(scope.get("path", "")).removeprefix("/").partition("/")[0]
         if scope["type"] == "http" and hmac.compare_digest(first.encode(), self.token):
             await self.app(scope, receive, send_with_headers)
         elif scope["type"] == "http":
