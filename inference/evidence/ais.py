@@ -26,6 +26,7 @@ from aevb.inference.programs.simulate import simulate
 __all__ = [
     "AISEvidence",
     "BDMCEvidence",
+    "TwoSided",
     "ais_evidence",
     "annealed",
     "annealing_of",
@@ -107,26 +108,26 @@ class AISEvidence:
 
 
 @dataclass(frozen=True)
-class BDMCEvidence:
-    """Bounds on log p(x) from both sides, of data that the model itself made.
+class TwoSided:
+    """Log p(x) bounded by annealing in both directions.
 
     Attributes:
-        lower: Estimates that are lower bounds in expectation, ``(batch,)``, in nats.
-        upper: Likewise upper bounds.
-        forward: The annealing behind ``lower``.
-        reverse: The annealing behind ``upper``; its weights are those of the reverse. Its chains
-            start from one exact draw and are not independent: it has no standard error, and its
-            ``ess`` certifies nothing.
-        data: Simulated observations by site.
-
-    As an :class:`~aevb.inference.Evidence` of the simulated data it is the forward annealing.
+        forward: From the start to the posterior: in expectation a lower bound.
+        reverse: From draws of the posterior back; its weights are those of 1/p(x).
     """
 
-    lower: Tensor
-    upper: Tensor
     forward: AISEvidence
     reverse: AISEvidence
-    data: dict[str, Tensor]
+
+    @property
+    def lower(self) -> Tensor:
+        """In expectation no more than log p(x), ``(batch,)``, in nats."""
+        return self.forward.log_evidence
+
+    @property
+    def upper(self) -> Tensor:
+        """In expectation no less, as far as the reverse started at the posterior, ``(batch,)``."""
+        return -self.reverse.log_evidence
 
     @property
     def gap(self) -> Tensor:
@@ -143,6 +144,35 @@ class BDMCEvidence:
         """Of the lower bound, ``(batch,)``."""
         return self.forward.standard_error
 
+    def figures(self) -> dict[str, Any]:
+        """What a summary tells of bounds and chains."""
+        return {
+            "lower": number(self.lower.mean()),
+            "upper": number(self.upper.mean()),
+            "gap": number(self.gap.mean()),
+            "gap_standard_error": error_of_mean(self.gap),
+            "gap_largest": number(self.gap.max()),
+            "num_datapoints": len(self.gap),
+            **self.forward.settings(),
+        }
+
+
+@dataclass(frozen=True)
+class BDMCEvidence(TwoSided):
+    """Bounds on log p(x) from both sides, of data that the model itself made.
+
+    Attributes:
+        forward: The annealing behind ``lower``.
+        reverse: The annealing behind ``upper``; its weights are those of the reverse. Its chains
+            start from one exact draw and are not independent: it has no standard error, and its
+            ``ess`` certifies nothing.
+        data: Simulated observations by site.
+
+    As an :class:`~aevb.inference.Evidence` of the simulated data it is the forward annealing.
+    """
+
+    data: dict[str, Tensor]
+
     @property
     def is_trusted(self) -> Tensor:
         """Where the forward chains may be, ``(batch,)``."""
@@ -155,7 +185,8 @@ class BDMCEvidence:
         what annealing tells. Trusted are bounds whose forward chains are, and whose mean gap is at
         most one nat, give or take two of its standard errors; others are ``"wide bounds"``.
         """
-        gap, error = number(self.gap.mean()), error_of_mean(self.gap)
+        figures = self.figures()
+        gap, error = figures["gap"], figures["gap_standard_error"]
         judged = self.forward._verdict()
         if judged["verdict"] == "trusted" and (
             gap is None or gap > _GAP_LIMIT + 2 * (error or 0.0)
@@ -163,16 +194,7 @@ class BDMCEvidence:
             wide = "not finite" if gap is None else f"{gap:.2f} nats"
             why = f"the mean gap between the bounds is {wide}"
             judged = verdict(torch.tensor(False), why, "wide bounds")
-        return {
-            "lower": number(self.lower.mean()),
-            "upper": number(self.upper.mean()),
-            "gap": gap,
-            "gap_standard_error": error,
-            "gap_largest": number(self.gap.max()),
-            "num_datapoints": len(self.gap),
-            **self.forward.settings(),
-            **judged,
-        }
+        return figures | judged
 
     __repr__ = shown
 
@@ -293,7 +315,7 @@ def bdmc_evidence(
         above = annealed(annealing, -weights, acceptance, seed)
     # its chains all start from one exact draw, so that their spread says nothing of the error
     above = replace(above, standard_error=torch.full_like(above.standard_error, torch.nan))
-    return BDMCEvidence(below.log_evidence, -above.log_evidence, below, above, simulation.data)
+    return BDMCEvidence(below, above, simulation.data)
 
 
 def _annealing(model: Any, guide: Any, args: tuple[Any, ...], *settings: Any) -> Annealing:
