@@ -29,13 +29,15 @@ def factor_analysis(num: int = 6) -> tuple[models.FactorAnalysis, Tensor]:
 
 
 class Narrow(models.FactorAnalysis):
-    """The same model with a guide of a third of the width."""
+    """The same model with a guide of a third of the width, or of another part of it."""
+
+    factor = 3.0
 
     def guide(self, x: Tensor) -> Tensor:
-        return _narrowed(super().guide)(x)
+        return _narrowed(super().guide, self.factor)(x)
 
 
-def _narrowed(guide: Any) -> Any:
+def _narrowed(guide: Any, factor: float) -> Any:
     def narrow(x: Tensor) -> Tensor:
         import pyro
         from pyro import distributions as dist
@@ -43,7 +45,7 @@ def _narrowed(guide: Any) -> Any:
         with poutine.block():
             q = poutine.trace(guide).get_trace(x).nodes["z"]["fn"]
         with pyro.plate("data", len(x)):
-            scale = q.variance.sqrt() / 3
+            scale = q.variance.sqrt() / factor
             return pyro.sample("z", dist.Normal(q.mean, scale).to_event(1))
 
     return narrow
@@ -150,6 +152,20 @@ def test_a_guide_that_is_too_narrow_is_not_believed() -> None:
     verdict = last(put_on_trial(LatentSpace(narrow, x), 0, **settings))["verdict"]
     assert verdict["level"] in ("refuse", "reweigh"), verdict
     assert verdict["scale_ratio"] == pytest.approx(1 / 3, abs=0.05)
+
+
+@pytest.mark.parametrize(("factor", "level"), [(1.0, "unknown"), (30.0, "refuse")])
+def test_without_chains_a_guide_is_refused_only_if_its_bound_is_far_below(
+    factor: float, level: str
+) -> None:
+    fa, x = factor_analysis()
+    narrow = Narrow((5,), 2).double()
+    narrow.load_state_dict(fa.state_dict())
+    narrow.factor = factor
+    brief = {"num_chains": 4, "max_draws": 50, "num_warmup": 20, "num_temperatures": 60}
+    verdict = last(put_on_trial(LatentSpace(narrow, x), 0, **brief))["verdict"]
+    assert verdict["level"] == level, verdict
+    assert "did not converge" in str(verdict)
 
 
 def test_weighing_tells_what_importance_sampling_tells(explorer: Explorer) -> None:

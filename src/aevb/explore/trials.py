@@ -41,6 +41,10 @@ _ITERATIONS_AT_ONCE, _CHAINS_AT_ONCE = 50, 8
 _COMPARED = 200
 # Draws that are sent to be drawn.
 _SENT = 400
+# An estimate without bias of p(x) exceeds it by three nats with a probability of at most exp(−3),
+# a twentieth (Markov), whatever its chains did. What is more than a nat beyond is a guide's fault:
+# log p(x) less its ELBO is its divergence from the posterior.
+_LOOSE, _FAR = 3.0, 1.0
 # Standard errors by which two estimates of evidence may differ.
 _APART = 3.0
 
@@ -160,10 +164,16 @@ def verdict(trial: Trial, annealing: AISEvidence) -> dict[str, Any]:
     tail = _tail(weights)
     evidence = _agreement(weights, annealing)
     if not trial.judged[0]:
-        line = "Not known: the chains did not converge here."
+        line, level = "Not known: the chains did not converge here.", "unknown"
         wanted = f"R̂ at most {RHAT_LIMIT} and {ESS_LIMIT:.0f} effective draws are wanted."
+        far = float(annealing.log_evidence[0] - weights.elbo[0]) - _LOOSE
+        if far > _FAR:
+            line = (
+                f"Do not believe the guide here: it is {far:.1f} nats or more from the posterior."
+            )
+            level, chains = "refuse", f"Nor the chains, which did not converge. {chains}"
         why = [f"{chains} {wanted}", tail, evidence]
-        return {"level": "unknown", "line": line, "why": why, **figures}
+        return {"level": level, "line": line, "why": why, **figures}
     figures |= {"mean_error": found["mean_error_largest"], "scale_ratio": found["scale_ratio"]}
     ratio = found["scale_ratio"]
     off = (

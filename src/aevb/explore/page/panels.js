@@ -59,7 +59,7 @@ window.Aevb = window.Aevb || {};
       $("decoded").parentElement.parentElement.classList.toggle("bars", !overview.image);
       const active = `${overview.active} of ${overview.total} latents are active`;
       $("slider-note").textContent = source.isLive
-        ? `${active}; the most active come first.`
+        ? `${active}${overview.plane ? "." : "; the most active come first."}`
         : `${active}. ${overview.plane ? "The nearest of the exported pictures is shown." : "Each latent is moved alone from the centre, in exported steps."}`;
       this.centre();
     }
