@@ -27,12 +27,19 @@ pytestmark = [
 Open = Callable[..., Any]
 
 
+@pytest.fixture(scope="module", name="worker")
+def fixture_worker() -> Iterator[Worker]:
+    """The thread that computes."""
+    worker = Worker()
+    yield worker
+    worker.close(wait=False)
+
+
 @pytest.fixture(scope="module", name="address")
-def fixture_address(explorer: Explorer) -> Iterator[str]:
+def fixture_address(explorer: Explorer, worker: Worker) -> Iterator[str]:
     """The explorer served from another thread."""
     import uvicorn
 
-    worker = Worker()
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         settings = uvicorn.Config(application(explorer, worker, "token"), log_level="error")
@@ -42,7 +49,6 @@ def fixture_address(explorer: Explorer) -> Iterator[str]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}/token/"
         server.should_exit = True
         thread.join()
-    worker.close(wait=False)
 
 
 @pytest.fixture(scope="module", name="exported")
@@ -66,7 +72,7 @@ def fixture_browser() -> Iterator[Any]:
 
 
 @pytest.fixture(name="open_page")
-def fixture_open_page(browser: Any) -> Iterator[Open]:
+def fixture_open_page(browser: Any, worker: Worker) -> Iterator[Open]:
     """Open an address; the test fails if the page reports an error or asks anybody else."""
     contexts, complaints = [], []
 
@@ -92,6 +98,7 @@ def fixture_open_page(browser: Any) -> Iterator[Open]:
     yield open_page
     for context in contexts:
         context.close()
+    worker.call(lambda: None).result(60)  # what was asked last holds switches while it computes
     assert [text for text in complaints if "ERR_INTERNET_DISCONNECTED" not in text] == []
 
 
