@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from aevb.evaluation.limits import ESS_LIMIT, RHAT_LIMIT
 from aevb.evaluation.trial import pictures
-from aevb.evaluation.trial.compare import Trial
+from aevb.evaluation.trial.found import Trial
 from aevb.evaluation.trial.verdict import counted, decimal, shown_p, words
 
 __all__ = ["trial_page"]

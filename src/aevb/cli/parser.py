@@ -12,10 +12,12 @@ from jsonargparse import (  # type: ignore[attr-defined] # one is not in its __a
 )
 
 import aevb
+from aevb.cli.card import card
 from aevb.cli.compare import compare
 from aevb.cli.embed import embed
 from aevb.cli.evaluate import evaluate
 from aevb.cli.explore import explore
+from aevb.cli.export import export
 from aevb.cli.impute import impute
 from aevb.cli.parts import parts
 from aevb.cli.posterior import posterior
@@ -37,6 +39,8 @@ COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "explore": (explore, "look at the latents, posteriors and evidence of a run on a page"),
     "impute": (impute, "hide values of the data of a run and fill them in"),
     "sample": (sample, "draw from the model of a run"),
+    "export": (export, "encoder, decoder and log-weights of a run as torch.export and ONNX"),
+    "card": (card, "make a run folder a Hugging Face repository, with a model card"),
     "parts": (parts, "list what models can be made of"),
     "reproduce": (reproduce, "regenerate a figure or table of the papers"),
 }
