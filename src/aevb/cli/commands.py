@@ -12,6 +12,7 @@ COMMANDS: dict[str, str] = {
     "compare": "put the posterior of a run on trial against chains",
     "posterior": "draw posteriors that pass their test",
     "embed": "posterior means of the data of a run, and the units in use",
+    "explore": "look at the latents, posteriors and evidence of a run on a page",
     "impute": "hide values of the data of a run and fill them in",
     "sample": "draw from the model of a run",
     "export": "encoder, decoder and log-weights of a run as torch.export and ONNX",
