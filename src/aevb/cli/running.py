@@ -12,6 +12,7 @@ from aevb.cli.commands import command
 from aevb.cli.configurations import reopen, with_saved_config, write_config
 from aevb.cli.errors import explain
 from aevb.cli.files import as_json
+from aevb.cli.help import help_asked
 from aevb.cli.jsonargparse_hooks import hooked
 from aevb.cli.parser import Parsers
 from aevb.cli.runs import open_run
@@ -33,6 +34,8 @@ def run(name: str, words: Sequence[str], trusted: Sequence[str] = ()) -> int:
     """
     parsers = Parsers(trusted)
     try:
+        if (said := help_asked(name, words, parsers[name])) is not None:
+            return _printed(Told({}, said), False)
         with hooked():
             settings = parsers[name].parse_args(with_saved_config(name, list(words)))
             return _printed(*_run(name, settings, parsers))
