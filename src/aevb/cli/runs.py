@@ -18,6 +18,8 @@ from aevb.models.composed import ComposedModel
 
 __all__ = [
     "CONFIG",
+    "PAGE",
+    "RECORD",
     "REPORT",
     "Device",
     "SavedRun",
@@ -30,6 +32,7 @@ __all__ = [
 
 CONFIG = "config.yaml"
 RECORD = "record.json"
+PAGE = "index.html"
 REPORT = ("report.html", "report.json", "draws.nc")
 
 Device = Literal["auto", "cpu", "cuda"]
