@@ -17,16 +17,16 @@ __all__ = ["explained", "glossary", "page", "svg"]
 
 # What readers of a page may not know, each as it occurs and what it means.
 WORDS = {
-    "false discovery rate": "the share of false ones among the datapoints that are called different",
+    "false discovery rate": "the share of false ones among datapoints called different",
     "importance weights": "p(x, z) / q(z|x): they turn draws of the guide into draws that count "
     "unequally, as the posterior's",
-    "amortization": "one encoder for all datapoints: what it loses against the best posterior of the "
-    "same family, fitted to each datapoint alone",
+    "amortization": "one encoder for all datapoints: what it loses against the best posterior of "
+    "the same family, fitted to each datapoint alone",
     "encoder": "the network of the guide, which turns a datapoint into its approximate posterior",
-    "energy distance": "a distance between two sets of draws, 0 only where their distributions agree",
-    "calibrated": "over data that the model made, the truth has a uniform rank among the guide's draws",
-    "posterior predictive p": "how often data that the model replicates from the posterior's draws "
-    "exceed the data themselves; 0 and 1 are extreme",
+    "energy distance": "a distance between two sets of draws; 0 if their distributions agree",
+    "calibrated": "over data that the model made, the truth ranks uniformly among the draws",
+    "posterior predictive p": "how often data that the model replicates from the posterior's "
+    "draws exceed the data themselves; 0 and 1 are extreme",
     "effective draws": "so many independent draws would tell a mean as precisely",
     "active": "the data move the posterior mean of the latent",
     "guide": "the approximate posterior q(z|x) that was trained with the model",
@@ -117,7 +117,7 @@ def svg(figure: Figure, alt: str) -> Markup:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"#000000\b|(?<=: )black", "currentColor", text)
     text = re.sub(r"(fill: )#ffffff", r"\1var(--paper)", text)
-    # names of one page are unique: keep those that something refers to, with the picture's own mark
+    # names are unique on a page: keep those referred to, with the picture's own mark
     mark = f"{zlib.crc32(alt.encode()):08x}-"
     used = set(re.findall(r'(?:href="#|url\(#)([\w.-]+)', text))
     text = re.sub(r' id="([^"]*)"', lambda m: f' id="{mark}{m[1]}"' if m[1] in used else "", text)

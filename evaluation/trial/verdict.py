@@ -197,8 +197,8 @@ def _gaps(found: dict[str, Any]) -> str:
     )
     if unrefined:
         said += (
-            f"; refinement stopped early at {unrefined} of {total}, where the family's part is too "
-            "large and amortization's too small"
+            f"; refinement stopped early at {unrefined} of {total}, where the family's part is "
+            "too large and amortization's too small"
         )
     larger = _larger(found["difference_of_gaps"], bounded / total, unrefined / total)
     if larger is None:

@@ -104,7 +104,8 @@ def _told(figures: dict[str, Any], saved: SavedRun) -> str:
     }
     unsure = figures.get("hmc_suspicious")
     shown = {
-        "hidden": f"{figures['missing']:.0%} of the values of {on} of {saved.dataset.name}, {where}",
+        "hidden": f"{figures['missing']:.0%} of the values of {on} of {saved.dataset.name}, "
+        + where,
         **{name: f"mean squared error {error}" for name, error in errors.items()},
         "by 1/2": f"mean squared error {figures['mse_half']:.4f}, of a guess without a model",
         "unsure": f"the chains of HMC did not mix at {unsure} of {on}" if unsure else None,

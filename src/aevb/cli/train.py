@@ -182,7 +182,8 @@ def _told(
         steps = ["sample", "embed"]
     return "\n".join(
         [
-            f"{in_short(saved.model)}, trained on {data}: {length}{how.get(summary['stopped'], '')}",
+            f"{in_short(saved.model)}, trained on {data}: {length}"
+            + how.get(summary["stopped"], ""),
             "",
             rows({**evidence_lines(figures), "pictures": str(folder / PAGE)}),
             "",
