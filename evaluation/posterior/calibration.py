@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aevb.data.seeds import fresh_if_none
 from aevb.evaluation.latents.embedding import column_names
 from aevb.evaluation.limits import BYTES_AT_ONCE, check_at_least
 from aevb.evaluation.posterior.ecdf import simultaneous_band, simultaneous_p_value
@@ -170,7 +171,7 @@ def calibrate(
     *args: Any,
     num_simulations: int = 1000,
     num_draws: int = 99,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> Calibration:
     r"""Rank simulated latents among draws of the guide given the data simulated from them.
 
@@ -211,6 +212,7 @@ def calibrate(
         >>> calibration.ranks.shape, calibration.names
         (torch.Size([100, 3]), ('z[0]', 'z[1]', 'log_joint'))
     """
+    seed = fresh_if_none(seed)
     check_at_least(1, num_simulations=num_simulations, num_draws=num_draws)
     device = device_of(model, guide, args=args)
     args = moved(args, device)

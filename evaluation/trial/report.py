@@ -5,7 +5,7 @@ from typing import Any
 
 from aevb.evaluation.limits import ESS_LIMIT, RHAT_LIMIT
 from aevb.evaluation.trial import pictures
-from aevb.evaluation.trial.compare import Trial
+from aevb.evaluation.trial.found import Trial
 from aevb.evaluation.trial.pages import page
 from aevb.evaluation.trial.verdict import decimal, headline, shown_p, words
 

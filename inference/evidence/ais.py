@@ -2,23 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from aevb.data.seeds import fresh_if_none
 from aevb.inference.evidence.annealing import Annealing, Schedule, sigmoid_schedule
 from aevb.inference.evidence.estimate import (
+    Shown,
     counted,
     error_of_mean,
     mean_figures,
     number,
-    shown,
     verdict,
 )
 from aevb.inference.evidence.importance import estimates_from_log_weights
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of, moved
+from aevb.inference.process.progress import with_progress
 from aevb.inference.programs.joint import Joint
 from aevb.inference.programs.log_density import LogDensity
 from aevb.inference.programs.simulate import simulate
@@ -36,8 +38,8 @@ __all__ = [
 _GAP_LIMIT = 1.0
 
 
-@dataclass(frozen=True)
-class AISEvidence:
+@dataclass(frozen=True, repr=False)
+class AISEvidence(Shown):
     r"""Estimates of log p(x) by annealing, one for each datapoint.
 
     Attributes:
@@ -63,6 +65,8 @@ class AISEvidence:
     schedule: str
     start: str
     seed: int
+
+    diagnostics: ClassVar[tuple[str, ...]] = ("ess", "acceptance_rate")
 
     @property
     def low_ess(self) -> Tensor:
@@ -103,11 +107,9 @@ class AISEvidence:
             why += f", and few proposals are accepted at {refused} others"
         return verdict(self.is_trusted, why)
 
-    __repr__ = shown
 
-
-@dataclass(frozen=True)
-class BDMCEvidence:
+@dataclass(frozen=True, repr=False)
+class BDMCEvidence(Shown):
     """Bounds on log p(x) from both sides, of data that the model itself made.
 
     Attributes:
@@ -127,6 +129,8 @@ class BDMCEvidence:
     forward: AISEvidence
     reverse: AISEvidence
     data: dict[str, Tensor]
+
+    diagnostics: ClassVar[tuple[str, ...]] = ("lower", "upper", "gap")
 
     @property
     def gap(self) -> Tensor:
@@ -174,20 +178,20 @@ class BDMCEvidence:
             **judged,
         }
 
-    __repr__ = shown
 
-
+@with_progress
 def ais_evidence(
     model: Callable[..., Any],
     *args: Any,
     num_chains: int = 16,
     num_temperatures: int = 1000,
-    seed: int = 0,
+    seed: int | None = 0,
     guide: Callable[..., Any] | None = None,
     schedule: Schedule = sigmoid_schedule,
     num_leapfrog_steps: int = 10,
     target_acceptance: float = 0.65,
     chain_batch_size: int | None = None,
+    progress: bool | None = None,
 ) -> AISEvidence:
     r"""Estimate log p(x) of each datapoint by annealing from the prior or from the guide.
 
@@ -208,7 +212,8 @@ def ais_evidence(
         args: Its arguments.
         num_chains: Independent weights of each datapoint.
         num_temperatures: T.
-        seed: Same seed, same estimate; torch's global random state is left as it was.
+        seed: Same seed, same estimate; None draws one afresh,
+            which the result records; torch's global random state is left as it was.
         guide: Pyro program to start from; the prior if left out.
         schedule: Function of T and the pilot that says how the temperatures lie:
             :func:`~aevb.inference.sigmoid_schedule`, :func:`~aevb.inference.linear_schedule`,
@@ -216,6 +221,7 @@ def ais_evidence(
         num_leapfrog_steps: Of each trajectory.
         target_acceptance: What the pilot's step sizes aim at.
         chain_batch_size: Chains evaluated at once, to bound the memory.
+        progress: Show progress bars; by default in notebooks alone.
 
     Raises:
         ValueError: If a number is out of range, the model has discrete latents, or a
@@ -229,6 +235,8 @@ def ais_evidence(
         >>> bool((evidence.log_evidence - fa.log_evidence(x)).abs().max() < 1e-8)
         True
     """
+    del progress  # see with_progress
+    seed = fresh_if_none(seed)
     with torch.no_grad(), randomness.stream(seed, "ais", device_of(model, guide, args=args)):
         annealing = _annealing(
             model, guide, args, num_chains, num_temperatures, schedule, num_leapfrog_steps,
@@ -237,17 +245,19 @@ def ais_evidence(
         return annealed(annealing, *annealing.forward(), seed)
 
 
+@with_progress
 def bdmc_evidence(
     model: Callable[..., Any],
     *args: Any,
     num_chains: int = 16,
     num_temperatures: int = 1000,
-    seed: int = 0,
+    seed: int | None = 0,
     guide: Callable[..., Any] | None = None,
     schedule: Schedule = sigmoid_schedule,
     num_leapfrog_steps: int = 10,
     target_acceptance: float = 0.65,
     chain_batch_size: int | None = None,
+    progress: bool | None = None,
 ) -> BDMCEvidence:
     """Bound log p(x) of simulated data from both sides, to certify a setting of AIS.
 
@@ -269,6 +279,7 @@ def bdmc_evidence(
         num_leapfrog_steps: Of each trajectory.
         target_acceptance: What the pilot's step sizes aim at.
         chain_batch_size: Chains evaluated at once.
+        progress: Show progress bars; by default in notebooks alone.
 
     Raises:
         ValueError: As :func:`ais_evidence`; or if the model observes nothing.
@@ -280,6 +291,8 @@ def bdmc_evidence(
         >>> bounds.gap.shape
         torch.Size([3])
     """
+    del progress  # see with_progress
+    seed = fresh_if_none(seed)
     device = device_of(model, guide, args=args)
     with torch.no_grad(), randomness.stream(seed, "bdmc", device):
         simulation = simulate(model, *moved(args, device))

@@ -6,7 +6,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["ESS_LIMIT", "RHAT_LIMIT", "bulk_ess", "rank_rhat", "rhat_limit", "tail_ess", "unmixed"]
+__all__ = [
+    "ESS_LIMIT",
+    "RHAT_LIMIT",
+    "bulk_ess",
+    "mean_ess",
+    "rank_rhat",
+    "rhat_limit",
+    "tail_ess",
+    "unmixed",
+]
 
 # Vehtari et al. (2021), https://arxiv.org/abs/1903.08008: chains beyond it are not to be used,
 # nor fewer effective draws.
@@ -79,6 +88,22 @@ def bulk_ess(draws: Tensor) -> Tensor:
         True
     """
     return _in_blocks(draws, lambda halves: _ess(_normal_scores(halves)[0]))
+
+
+def mean_ess(draws: Tensor) -> Tensor:
+    """Effective number of draws for the mean of the draws themselves.
+
+    Args:
+        draws: ``(chains, draws, *shape)``.
+
+    Returns:
+        As :func:`bulk_ess`.
+
+    Example:
+        >>> mean_ess(torch.arange(8.0).reshape(2, 4)).shape
+        torch.Size([])
+    """
+    return _in_blocks(draws, _ess)
 
 
 def tail_ess(draws: Tensor) -> Tensor:

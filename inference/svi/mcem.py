@@ -13,6 +13,7 @@ from pyro.infer.elbo import ELBO as Estimator
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from aevb.data.seeds import fresh_if_none
 from aevb.inference.graphs.compile import graph_function
 from aevb.inference.graphs.tracing import NotTraceableError
 from aevb.inference.mcmc import kernel
@@ -46,7 +47,7 @@ def mcem(
     target_accept: float = 0.9,
     updates_per_draw: int = 5,
     batch_size: int | None = None,
-    seed: int = 0,
+    seed: int | None = 0,
     device: str | torch.device = "auto",
     **settings: Any,
 ) -> Run:
@@ -89,6 +90,7 @@ def mcem(
         >>> run.step
         20
     """
+    seed = fresh_if_none(seed)
     objective = _CompleteData(num_steps, target_accept, updates_per_draw)
     for name in ("objective", "validation", "patience"):
         if settings.pop(name, None) is not None:

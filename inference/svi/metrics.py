@@ -1,13 +1,10 @@
-"""The record of a run while it trains: history, metrics.csv, TensorBoard and a progress bar."""
+"""The record of a run while it trains: history, metrics.csv and TensorBoard."""
 
 import csv
-import sys
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-__all__ = ["COLUMNS", "MetricsLog", "progress_bar", "summary", "validated"]
+__all__ = ["COLUMNS", "MetricsLog", "summary", "validated"]
 
 COLUMNS = (
     "epoch",
@@ -65,19 +62,6 @@ class MetricsLog:
         """Flush what TensorBoard holds back."""
         if self._board is not None:
             self._board.close()
-
-
-def progress_bar(total: int, unit: str, done: int, show: bool | None) -> "tqdm[Any]":
-    """A bar with rate and time left on standard error; hidden where that is no terminal."""
-    hidden = not sys.stderr.isatty() if show is None else not show
-    return tqdm(
-        total=total,
-        initial=done,
-        unit=f" {unit}s",
-        unit_scale=total >= 1000,
-        disable=hidden,
-        dynamic_ncols=True,
-    )
 
 
 def validated(row: dict[str, Any]) -> float | None:

@@ -1,10 +1,10 @@
 """One training run in progress: steps, rows of metrics, patience, checkpoints."""
 
 import math
+import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,20 @@ from torch import Tensor
 from aevb.inference.graphs.python_watch import PythonWatch
 from aevb.inference.process.interrupts import Interrupts
 from aevb.inference.process.precision import tf32_products
+from aevb.inference.process.progress import progress_bar
 from aevb.inference.svi.checkpoint import save_checkpoint
 from aevb.inference.svi.diagnosis import FailureSearch
 from aevb.inference.svi.feeds import Data, Feed
 from aevb.inference.svi.loss import StepLoss
-from aevb.inference.svi.metrics import MetricsLog, progress_bar, summary, validated
+from aevb.inference.svi.metrics import MetricsLog, summary, validated
 from aevb.inference.svi.preparation import Reading
+from aevb.inference.svi.run import Run
 from aevb.inference.svi.run_state import Progress, RunState
 from aevb.inference.svi.steps import EagerStep, Stepper
-from aevb.inference.svi.stopping import BoundWatch, Rise, UntilConverged
+from aevb.inference.svi.stopping import BoundWatch, UntilConverged
 from aevb.inference.svi.validation import mean_elbo
 
-__all__ = ["CHECKPOINT", "Optimizer", "Run", "Schedule", "Training"]
+__all__ = ["CHECKPOINT", "Optimizer", "Schedule", "Training"]
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -37,36 +39,6 @@ _ASSUMED_STEPS = 10_000
 
 Optimizer = Callable[..., torch.optim.Optimizer]
 Schedule = Callable[[torch.optim.Optimizer], Any]
-
-
-@dataclass
-class Run:
-    """What :func:`fit` gives back.
-
-    Attributes:
-        program: The trained pair; with early stopping, at its best validation ELBO.
-        history: One row of metrics per logged epoch, as in ``metrics.csv``.
-        epoch: Completed epochs.
-        step: Completed steps.
-        level: How steps were made at the end: ``"eager"``, ``"traced"`` or ``"compiled"``.
-        stopped: ``"finished"``, ``"converged"``, ``"patience"``, ``"SIGINT"`` or ``"SIGTERM"``.
-        seconds: Time spent training, earlier parts of a resumed run included.
-        out: The run folder, or None.
-        unit: Of the objective: ``"nats per datapoint"`` with minibatches or a plate ``"data"``,
-            else ``"nats"`` of the whole data.
-        rise: With ``steps="auto"``, how the bound still moved at the last look.
-    """
-
-    program: Any
-    history: list[dict[str, Any]]
-    epoch: int
-    step: int
-    level: str
-    stopped: str
-    seconds: float
-    out: Path | None
-    unit: str = "nats per datapoint"
-    rise: Rise | None = None
 
 
 class Training:
@@ -120,13 +92,15 @@ class Training:
             self.patience or math.inf
         ):
             progress.stopped = None
+        if show is None and sys.stderr.isatty():
+            show = True
         goal = steps if steps is not None else (epochs or 0) * self.feed.steps_per_epoch
         if self.watch is not None:
             goal = self.watch.max_steps
             progress.stopped = "converged" if self.watch.stopped else progress.stopped
         saved = time.monotonic()
         with (
-            progress_bar(goal, "step", progress.step, show) as bar,
+            progress_bar(goal, "step", progress.step, show, delay=0.0) as bar,
             Interrupts() as interrupts,
             tf32_products(self.state.settings["precision"] == "tf32"),
             warnings.catch_warnings(),
@@ -290,6 +264,7 @@ class Training:
             out=self.folder,
             unit=self.unit,
             rise=None if self.watch is None else self.watch.rise,
+            seed=self.state.settings["seed"],
         )
 
     def save(self) -> None:

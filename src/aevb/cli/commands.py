@@ -14,6 +14,8 @@ COMMANDS: dict[str, str] = {
     "embed": "posterior means of the data of a run, and the units in use",
     "impute": "hide values of the data of a run and fill them in",
     "sample": "draw from the model of a run",
+    "export": "encoder, decoder and log-weights of a run as torch.export and ONNX",
+    "card": "make a run folder a Hugging Face repository, with a model card",
     "parts": "list what models can be made of",
     "reproduce": "regenerate a figure or table of the papers",
 }
