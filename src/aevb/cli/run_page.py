@@ -43,7 +43,7 @@ def write_page(folder: Path) -> Path:
 
 def _found(folder: Path) -> dict[str, Any]:
     """What there is to show."""
-    config = yaml.safe_load((folder / CONFIG).read_text())
+    config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     record = _json(folder / RECORD)
     evidence = _newest(folder, "evidence-*.json")
     report = _json(folder / REPORT[1])
@@ -79,7 +79,7 @@ def _newest(folder: Path, pattern: str) -> list[tuple[Path, dict[str, Any]]]:
 def _json(path: Path) -> dict[str, Any]:
     """An object of JSON, empty if there is none: the page shows what it can."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -136,7 +136,7 @@ def _trial(folder: Path, report: dict[str, Any]) -> dict[str, Any] | None:
 def _curve(folder: Path) -> Any:
     """Objective and validation over epochs, as they are in metrics.csv."""
     try:
-        with (folder / "metrics.csv").open() as file:
+        with (folder / "metrics.csv").open(encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except OSError:
         return None

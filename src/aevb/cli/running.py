@@ -19,6 +19,7 @@ from aevb.cli.parser import Parsers
 from aevb.cli.run_page import write_page
 from aevb.cli.runs import open_run
 from aevb.cli.telling import Told
+from aevb.inference.process.progress import showing_progress
 
 __all__ = ["run"]
 
@@ -66,7 +67,8 @@ def _run(name: str, settings: Namespace, parsers: Parsers) -> tuple[Any, bool]:
         values["saved"] = open_run(reopen(parsers["train"], opening["run"]), **opening)
     if "reopen" in needed:
         values["reopen"] = lambda run: open_run(reopen(parsers["train"], run), run, device="cpu")
-    result = function(**values)
+    with showing_progress(sys.stderr.isatty() and not wants_json):
+        result = function(**values)
     if isinstance(result, Told) and (folder := result.get("run") or values.get("saved")):
         write_page(getattr(folder, "folder", None) or Path(folder))
     return result, wants_json
