@@ -6,7 +6,7 @@ import zlib
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Undefined
 from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -45,12 +45,15 @@ _PATTERN = re.compile("|".join(rf"(?<!\w){re.escape(str(escape(w)))}(?!\w)" for 
 _MEANING = {str(escape(word)): meaning for word, meaning in WORDS.items()}
 
 
-def page(template: str, package: str, **found: Any) -> str:
+def page(
+    template: str, package: str, undefined: type[Undefined] = StrictUndefined, **found: Any
+) -> str:
     """Fill in a template that extends the frame ``base.html.jinja``.
 
     Args:
         template: Name of its file.
         package: Where it lies.
+        undefined: What stands for what is not there; by default an error.
         found: What it shows.
     """
     homes = {"base.html.jinja": __package__}
@@ -60,7 +63,7 @@ def page(template: str, package: str, **found: Any) -> str:
 
     environment = Environment(
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=undefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

@@ -34,10 +34,15 @@ def write_page(folder: Path) -> Path:
     """
     path = folder / PAGE
     if os.access(folder, os.W_OK) and (folder / CONFIG).is_file():
+        from jinja2 import ChainableUndefined
+
         from aevb.evaluation.trial.pages import page
 
         found = _found(folder)
-        write_text(path, page("run.html.jinja", __package__, **found))
+        # what a record lacks, as one of another version may, is left out
+        write_text(
+            path, page("run.html.jinja", __package__, undefined=ChainableUndefined, **found)
+        )
     return path
 
 
@@ -128,9 +133,11 @@ def _trial(folder: Path, report: dict[str, Any]) -> dict[str, Any] | None:
 
     try:
         first = headline(report, str(folder))
-    except KeyError:  # of another version
+    except (KeyError, TypeError):  # of another version
         first = None
-    return {"verdict": report.get("verdict", []), "headline": first, "page": REPORT[0]}
+    said = report.get("verdict")
+    lines = [str(line) for line in said] if isinstance(said, list) else []
+    return {"verdict": lines, "headline": first, "page": REPORT[0]}
 
 
 def _curve(folder: Path) -> Any:
