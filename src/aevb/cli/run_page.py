@@ -97,9 +97,13 @@ def _with_picture(path: Path, found: dict[str, Any]) -> dict[str, Any]:
 
 def _evidence(folder: Path, path: Path, found: dict[str, Any]) -> dict[str, Any]:
     found = {**found, "run": str(folder)}
-    lines = {name or "how": text for name, text in evidence_lines(found).items() if text}
+    lines = {name: text for name, text in evidence_lines(found).items() if text}
+    how = lines.pop("", "")
+    if "verdict" in lines:
+        lines["verdict"] = lines["verdict"].replace("`", "")
     curve = path.with_name(f"{path.stem}-curve.png")
     return {
+        "how": how[:1].upper() + how[1:],
         "lines": lines,
         "level": _level(found),
         "curve": curve.name if curve.exists() else None,
@@ -116,7 +120,11 @@ def _level(found: dict[str, Any]) -> str:
 def _headline(folder: Path, evidence: list[tuple[Path, dict[str, Any]]]) -> dict[str, str] | None:
     """The verdict on the evaluation to be trusted most, and what to do next."""
     order = {"good": 0, "fair": 1, "bad": 2}
-    best = min((row for _, row in evidence), key=lambda row: order[_level(row)], default=None)
+    best = min(
+        (row for _, row in evidence),
+        key=lambda row: (order[_level(row)], -row.get("num_datapoints", 0)),
+        default=None,
+    )
     if best is None or "verdict" not in best:
         return None
     level = _level(best)

@@ -30,6 +30,7 @@ from oracles import (
 SECTIONS = [
     "What may be believed of this posterior", "The worst datapoints", "Evidence and gaps",
     "Calibration", "Predictive checks", "Latents", "Diagnostics", "Settings",
+    "Words",
 ]  # fmt: skip
 
 
