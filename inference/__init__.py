@@ -1,6 +1,7 @@
 """How it is computed: training, estimation and sampling for any Pyro program pair."""
 
-from aevb.inference.evidence.ais import AISEvidence, BDMCEvidence, ais_evidence, bdmc_evidence
+from aevb.inference.evidence.ais import ais_evidence, bdmc_evidence
+from aevb.inference.evidence.annealed import AISEvidence, BDMCEvidence
 from aevb.inference.evidence.annealing import (
     Pilot,
     adaptive_schedule,

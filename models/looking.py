@@ -85,7 +85,7 @@ def mean_given(model: Any, z: tuple[Tensor, ...]) -> Tensor:
     if len(names) != len(z):
         raise ValueError(f"z: expected latents {', '.join(names)}; got {len(z)}")
     given = poutine.condition(model.model, data=dict(zip(names, z, strict=True)))
-    fn = poutine.trace(given).get_trace(size=size).nodes["x"]["fn"]
+    fn: Any = poutine.trace(given).get_trace(size=size).nodes["x"]["fn"]
     mean: Tensor = fn.mean
     return mean
 

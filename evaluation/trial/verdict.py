@@ -64,7 +64,7 @@ def headline(found: dict[str, Any], run: str | None = None) -> dict[str, str]:
     if judged < (1 - _LACKING) * total:
         level, text, following = (
             "fair",
-            f"The chains mixed at {judged} of {counted(total, 'datapoint')} only: draw longer "
+            f"The chains mixed at {judged or 'none'} of {counted(total, 'datapoint')}: draw longer "
             "before anything is believed.",
             longer,
         )

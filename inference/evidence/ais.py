@@ -1,22 +1,15 @@
 """Annealed importance sampling, forward and in reverse, for every datapoint at once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from aevb.data.seeds import fresh_if_none
+from aevb.inference.evidence.annealed import AISEvidence, BDMCEvidence
 from aevb.inference.evidence.annealing import Annealing, Schedule, sigmoid_schedule
-from aevb.inference.evidence.estimate import (
-    Shown,
-    counted,
-    error_of_mean,
-    mean_figures,
-    number,
-    verdict,
-)
 from aevb.inference.evidence.importance import estimates_from_log_weights
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of, moved
@@ -25,158 +18,7 @@ from aevb.inference.programs.joint import Joint
 from aevb.inference.programs.log_density import LogDensity
 from aevb.inference.programs.simulate import simulate
 
-__all__ = [
-    "AISEvidence",
-    "BDMCEvidence",
-    "ais_evidence",
-    "annealed",
-    "annealing_of",
-    "bdmc_evidence",
-]
-
-# Mean gap of bidirectional Monte Carlo, in nats, above which its bounds certify nothing.
-_GAP_LIMIT = 1.0
-
-
-@dataclass(frozen=True, repr=False)
-class AISEvidence(Shown):
-    r"""Estimates of log p(x) by annealing, one for each datapoint.
-
-    Attributes:
-        log_evidence: Log of the mean weight, ``(batch,)``, in nats; in expectation a lower bound.
-        standard_error: By the delta method; too small where ``ess`` is.
-        ess: Effective number of the chains' weights, of ``num_chains``.
-        acceptance_rate: Mean over chains and temperatures, ``(batch,)``.
-        log_weights: ``(chains, batch)``, float64, in nats.
-        num_chains: Chains of each datapoint.
-        num_temperatures: Steps from the start to the posterior.
-        schedule: Name of the function by which they lie.
-        start: Where the chains came from, ``"prior"`` or ``"guide"``.
-        seed: Of everything random.
-    """
-
-    log_evidence: Tensor
-    standard_error: Tensor
-    ess: Tensor
-    acceptance_rate: Tensor
-    log_weights: Tensor
-    num_chains: int
-    num_temperatures: int
-    schedule: str
-    start: str
-    seed: int
-
-    diagnostics: ClassVar[tuple[str, ...]] = ("ess", "acceptance_rate")
-
-    @property
-    def low_ess(self) -> Tensor:
-        """Where few chains carry the estimate, ``(batch,)``."""
-        return self.ess < max(5.0, 0.2 * self.num_chains) - 1e-6  # for rounding
-
-    @property
-    def is_trusted(self) -> Tensor:
-        """Where no few chains carry the estimate and proposals are accepted, ``(batch,)``."""
-        return ~self.low_ess & (self.acceptance_rate > 0.3)
-
-    def summary(self) -> dict[str, Any]:
-        """As of :class:`~aevb.inference.Evidence`.
-
-        With ``num_chains``, ``num_temperatures``, ``schedule``, ``start``, ``seed``,
-        ``ess_median``, ``low_ess`` (number of datapoints) and ``acceptance_rate``.
-        """
-        return mean_figures(self) | self.settings() | self._verdict()
-
-    def settings(self) -> dict[str, Any]:
-        """What a summary tells of the chains."""
-        return {
-            "num_chains": self.num_chains,
-            "num_temperatures": self.num_temperatures,
-            "schedule": self.schedule,
-            "start": self.start,
-            "seed": self.seed,
-            "ess_median": number(self.ess.median()),
-            "low_ess": int(self.low_ess.sum()),
-            "acceptance_rate": number(self.acceptance_rate.mean()),
-        }
-
-    def _verdict(self) -> dict[str, str]:
-        few, all_points = int(self.low_ess.sum()), counted(len(self.ess), "datapoint")
-        why = f"few chains carry the estimate at {few} of {all_points}"
-        refused = int((~self.low_ess & ~self.is_trusted).sum())
-        if refused:
-            why += f", and few proposals are accepted at {refused} others"
-        return verdict(self.is_trusted, why)
-
-
-@dataclass(frozen=True, repr=False)
-class BDMCEvidence(Shown):
-    """Bounds on log p(x) from both sides, of data that the model itself made.
-
-    Attributes:
-        lower: Estimates that are lower bounds in expectation, ``(batch,)``, in nats.
-        upper: Likewise upper bounds.
-        forward: The annealing behind ``lower``.
-        reverse: The annealing behind ``upper``; its weights are those of the reverse. Its chains
-            start from one exact draw and are not independent: it has no standard error, and its
-            ``ess`` certifies nothing.
-        data: Simulated observations by site.
-
-    As an :class:`~aevb.inference.Evidence` of the simulated data it is the forward annealing.
-    """
-
-    lower: Tensor
-    upper: Tensor
-    forward: AISEvidence
-    reverse: AISEvidence
-    data: dict[str, Tensor]
-
-    diagnostics: ClassVar[tuple[str, ...]] = ("lower", "upper", "gap")
-
-    @property
-    def gap(self) -> Tensor:
-        """Upper less lower bound, ``(batch,)``: in expectation no less than either's error."""
-        return self.upper - self.lower
-
-    @property
-    def log_evidence(self) -> Tensor:
-        """The lower bound, ``(batch,)``."""
-        return self.lower
-
-    @property
-    def standard_error(self) -> Tensor:
-        """Of the lower bound, ``(batch,)``."""
-        return self.forward.standard_error
-
-    @property
-    def is_trusted(self) -> Tensor:
-        """Where the forward chains may be, ``(batch,)``."""
-        return self.forward.is_trusted
-
-    def summary(self) -> dict[str, Any]:
-        """As of :class:`~aevb.inference.Evidence`, with bounds in place of estimates.
-
-        These are ``lower``, ``upper``, ``gap``, ``gap_standard_error`` and ``gap_largest``, beside
-        what annealing tells. Trusted are bounds whose forward chains are, and whose mean gap is at
-        most one nat, give or take two of its standard errors; others are ``"wide bounds"``.
-        """
-        gap, error = number(self.gap.mean()), error_of_mean(self.gap)
-        judged = self.forward._verdict()
-        if judged["verdict"] == "trusted" and (
-            gap is None or gap > _GAP_LIMIT + 2 * (error or 0.0)
-        ):
-            wide = "not finite" if gap is None else f"{gap:.2f} nats"
-            why = f"the mean gap between the bounds is {wide}"
-            judged = verdict(torch.tensor(False), why, "wide bounds")
-        return {
-            "lower": number(self.lower.mean()),
-            "upper": number(self.upper.mean()),
-            "gap": gap,
-            "gap_standard_error": error,
-            "gap_largest": number(self.gap.max()),
-            "num_datapoints": len(self.gap),
-            **self.forward.settings(),
-            **judged,
-        }
+__all__ = ["ais_evidence", "annealed", "annealing_of", "bdmc_evidence"]
 
 
 @with_progress
@@ -306,7 +148,7 @@ def bdmc_evidence(
         above = annealed(annealing, -weights, acceptance, seed)
     # its chains all start from one exact draw, so that their spread says nothing of the error
     above = replace(above, standard_error=torch.full_like(above.standard_error, torch.nan))
-    return BDMCEvidence(below.log_evidence, -above.log_evidence, below, above, simulation.data)
+    return BDMCEvidence(below, above, simulation.data)
 
 
 def _annealing(model: Any, guide: Any, args: tuple[Any, ...], *settings: Any) -> Annealing:

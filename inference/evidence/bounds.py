@@ -1,19 +1,18 @@
 """Log evidence of real data from both sides."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from aevb.data.seeds import fresh_if_none, stream_seed
-from aevb.inference.evidence.ais import AISEvidence, annealed, annealing_of
+from aevb.inference.evidence.ais import annealed, annealing_of
+from aevb.inference.evidence.annealed import TwoSided
 from aevb.inference.evidence.annealing import Schedule, sigmoid_schedule
 from aevb.inference.evidence.estimate import (
-    Shown,
     counted,
     error_of_mean,
-    number,
     verdict,
 )
 from aevb.inference.evidence.posterior import Posterior
@@ -28,7 +27,7 @@ _STANDARD_ERRORS = 2.0
 
 
 @dataclass(frozen=True, repr=False)
-class BoundedEvidence(Shown):
+class BoundedEvidence(TwoSided):
     """Bounds on log p(x) of real data, of which the upper one holds on a condition.
 
     Attributes:
@@ -44,26 +43,7 @@ class BoundedEvidence(Shown):
         torch.Size([3, 2])
     """
 
-    forward: AISEvidence
-    reverse: AISEvidence
     posterior: Posterior
-
-    diagnostics: ClassVar[tuple[str, ...]] = ("lower", "upper", "gap")
-
-    @property
-    def lower(self) -> Tensor:
-        """``(batch,)``, in nats."""
-        return self.forward.log_evidence
-
-    @property
-    def upper(self) -> Tensor:
-        """``(batch,)``, in nats."""
-        return -self.reverse.log_evidence
-
-    @property
-    def gap(self) -> Tensor:
-        """Upper less lower bound, ``(batch,)``."""
-        return self.upper - self.lower
 
     @property
     def interval(self) -> Tensor:
@@ -71,16 +51,6 @@ class BoundedEvidence(Shown):
         below = self.lower - _STANDARD_ERRORS * self.forward.standard_error
         above = self.upper + _STANDARD_ERRORS * self.reverse.standard_error
         return torch.stack([below, above], -1)
-
-    @property
-    def log_evidence(self) -> Tensor:
-        """The lower bound, ``(batch,)``."""
-        return self.lower
-
-    @property
-    def standard_error(self) -> Tensor:
-        """Of the lower bound, ``(batch,)``."""
-        return self.forward.standard_error
 
     @property
     def is_trusted(self) -> Tensor:
@@ -97,14 +67,8 @@ class BoundedEvidence(Shown):
         untrusted = int((~self.is_trusted).sum())
         where = f"{untrusted} of {counted(count, 'datapoint')}"
         return {
-            "lower": number(self.lower.mean()),
-            "upper": number(self.upper.mean()),
-            "gap": number(self.gap.mean()),
-            "gap_standard_error": error_of_mean(self.gap),
-            "gap_largest": number(self.gap.max()),
-            "num_datapoints": count,
+            **self.figures(),
             "standard_error": error_of_mean(self.lower),
-            **self.forward.settings(),
             "condition": "the upper bound holds where the draws that it starts from are the "
             f"posterior's: they passed their test at {passed} of {count}",
             **verdict(self.is_trusted, f"one of the sides is not to be believed at {where}"),

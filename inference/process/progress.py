@@ -49,6 +49,7 @@ def progress_bar(
         show = _shown.get()
     if show is None:
         show = in_notebook() or (on_terminal and sys.stderr.isatty())
+    tqdm: Any
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # in notebooks without ipywidgets the bar is text
         if in_notebook():

@@ -143,6 +143,7 @@ class Program(nn.Module):
             stream(0, "first call", device_of(self, args=args)),
         ):
             program(*args, **kwargs)
+        self.leave_to_modules()
         here = self.state_dict(keep_vars=True)
         for name in self._awaited.keys() & here.keys():
             value = self._awaited.pop(name)

@@ -29,7 +29,7 @@ from aevb.inference.programs.protocol import ProgramPair, as_module, evaluation_
 from aevb.inference.svi.feeds import Data, Feed
 from aevb.inference.svi.fit import fit
 from aevb.inference.svi.objectives import Objective
-from aevb.inference.svi.training import Run
+from aevb.inference.svi.run import Run
 
 __all__ = ["mcem"]
 

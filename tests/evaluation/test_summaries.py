@@ -121,9 +121,9 @@ def bounds_of_a_model(gap: float, spread: float = 0.0, reverse_ess: float = 16.0
     forward = AISEvidence(
         zeros, zeros, ess, zeros + 0.6, torch.zeros(16, 20), 16, 10, "linear", "prior", 0
     )
-    reverse = dataclasses.replace(forward, ess=torch.full((20,), reverse_ess))
     upper = zeros + gap + spread * torch.linspace(-1, 1, 20)
-    return BDMCEvidence(zeros, upper, forward, reverse, {})
+    reverse = dataclasses.replace(forward, log_evidence=-upper, ess=torch.full((20,), reverse_ess))
+    return BDMCEvidence(forward, reverse, {})
 
 
 def test_bounds_that_are_far_apart_are_not_converged() -> None:

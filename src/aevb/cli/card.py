@@ -221,10 +221,11 @@ import aevb
 run = aevb.open(snapshot_download("USER/NAME"))
 ```
 
-`aevb evaluate FOLDER`, `aevb compare FOLDER` and the others take the downloaded folder too; data that
-lie elsewhere than here are named by `--data_root`. Opening executes no code of the repository: weights
-are safetensors (`weights.safetensors`, without pickle), and a configuration may only name classes that
-are trusted. The weights alone are read by `safetensors.torch.load_file("weights.safetensors")`."""
+`aevb evaluate FOLDER`, `aevb compare FOLDER` and the others take the downloaded folder too; data
+that lie elsewhere than here are named by `--data_root`. Opening executes no code of the
+repository: weights are safetensors (`weights.safetensors`, without pickle), and a configuration
+may only name classes that are trusted. The weights alone are read by
+`safetensors.torch.load_file("weights.safetensors")`."""
 
 
 def _pictures_section(folder: Path) -> str:

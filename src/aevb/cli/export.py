@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from aevb.cli.files import refuse_read_only, replace_whole, write_json
 from aevb.cli.graphs import Decoder, Encoder, LogWeights
 from aevb.cli.runs import SavedRun
+from aevb.data import Split
 from aevb.inference.process.randomness import stream
 from aevb.inference.process.switches import argument_checks
 
@@ -30,7 +31,7 @@ _CHECKED_WITH = (1, 3, 7)
 
 
 def export(
-    saved: SavedRun, out: Path, format: Literal["all", "torch", "onnx"] = "all"
+    saved: SavedRun, out: Path | None = None, format: Literal["all", "torch", "onnx"] = "all"
 ) -> dict[str, Any]:
     """Export encoder, decoder and log-weights of a run, checked against the model.
 
@@ -40,7 +41,7 @@ def export(
 
     Args:
         saved: The run.
-        out: Folder to write.
+        out: Folder to write; by default export in the run.
         format: torch, onnx (needs the extra aevb[onnx]), or all that are installed.
 
     Returns:
@@ -49,9 +50,10 @@ def export(
     has_onnx = all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
     if format == "onnx" and not has_onnx:
         raise ValueError("format: onnx needs packages of an extra: pip install 'aevb[onnx]'")
+    out = saved.folder / "export" if out is None else out
     kinds = {"pt2": format != "onnx", "onnx": format != "torch" and has_onnx}
     model = saved.at_means.to("cpu").eval().requires_grad_(False)
-    rows = saved.dataset.test.evaluation(sum(_CHECKED_WITH) + _TRACED_WITH)
+    rows = _rows(saved.dataset.train)
     out.mkdir(parents=True, exist_ok=True)
     refuse_read_only(out)
     graphs: dict[str, Any] = {}
@@ -143,7 +145,7 @@ def _write(
     except Exception as problem:
         # whatever it is, exporters raise it, and a file that is not checked is not left
         path.unlink(missing_ok=True)
-        graph["left_out"][kind] = f"{type(problem).__name__}: {str(problem).strip()[:300]}"
+        graph["left_out"][kind] = _reason(problem)
         return
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     graph["files"][kind] = {"name": path.name, "largest_error": error, "sha256": digest}
@@ -157,6 +159,20 @@ def _traced(module: nn.Module, example: tuple[Tensor, ...]) -> Any:
         Encoder: rows, Decoder: (rows,), LogWeights: (rows[0], rows[1:]),
     }[type(module)]  # fmt: skip
     return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
+
+
+def _rows(split: Split) -> Tensor:
+    """As many datapoints as are wanted, over again where there are fewer."""
+    wanted = sum(_CHECKED_WITH) + _TRACED_WITH
+    found = split.evaluation(min(wanted, len(split)))
+    return found[torch.arange(wanted) % len(found)]
+
+
+def _reason(problem: BaseException) -> str:
+    """What is at the root of an exporter's error, in a line."""
+    while problem.__cause__ is not None:
+        problem = problem.__cause__
+    return f"{type(problem).__name__}: {' '.join(str(problem).split())[:200]}"
 
 
 def _file(path: Path) -> Any:

@@ -70,6 +70,8 @@ class LogWeights(nn.Module):
         """``(B, *shape)`` and latents of all layers, ``(B, size)`` → ``(B,)``, in nats."""
         total: Tensor = self.parts.likelihood(z).log_prob(x)
         for p, q, value in zip(self.parts.priors(z), self.parts.posteriors(x, z), z, strict=True):
+            if isinstance(_innermost(q)[0], dist.Delta):
+                raise ValueError("the guide is a single point, which has no density")
             total = total + p.log_prob(value) - q.log_prob(value)
         return total
 
