@@ -42,7 +42,7 @@ def in_short(model: Any) -> str:
     Example:
         >>> from aevb.models import FactorAnalysis
         >>> in_short(FactorAnalysis((5,), 2))
-        'FactorAnalysis (2 latents, 37 parameters)'
+        'FactorAnalysis (2 latents, 20 parameters)'
     """
     sizes = []
     latents = getattr(model, "latent_dim", None)
