@@ -1,7 +1,7 @@
 """What a command returns: figures for programs, and a few lines for people."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def _decimal(value: float | None, digits: int) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:z,.{digits}f}"
 
 
-def rows(entries: dict[str, str | None]) -> str:
+def rows(entries: Mapping[str, str | None]) -> str:
     """Lines of a name and what there is to say of it; None is left out."""
     shown = {name: text for name, text in entries.items() if text}
     width = max(map(len, shown), default=0)
