@@ -20,8 +20,8 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "unknown flag": (["train", "--epoks", "3"], ["--epoks", "did you mean --epochs", *FLAGS]),
     "abbreviated flag": (["train", "--epoch=3"], ["--epoch=3", "did you mean --epochs"]),
     "flag of another command": (
-        ["embed", "run", "--data", "new.npy"],
-        ["--data of embed", "did you mean --data_root"],
+        ["evaluate", "run", "--data", "new.npy"],
+        ["--data of evaluate", "did you mean --data_root"],
     ),
     "abbreviated flag of evaluate": (
         ["evaluate", "run", "--num_sample", "5"],
