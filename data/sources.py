@@ -1,5 +1,6 @@
 """Where datapoints come from: a name, a file, a folder or an array in memory."""
 
+import difflib
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -145,7 +146,9 @@ def read_rows(source: Source, table: Table = Table()) -> Rows:
     if path.is_file() and path.suffix.lower() in _TABLES:
         return _TABLES[path.suffix.lower()](path, table)
     found = "is no such file" if path.is_file() else "does not exist"
-    raise ValueError(f"source: {str(path)!r} {found}; expected {_expected()}")
+    close = difflib.get_close_matches(str(path).lower(), DATASETS, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    raise ValueError(f"source: {str(path)!r} {found}{hint}; expected {_expected()}")
 
 
 def _read_named(name: str, root: Path, download: bool) -> Raw:

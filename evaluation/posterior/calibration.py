@@ -16,6 +16,7 @@ from aevb.evaluation.posterior.ecdf import simultaneous_band, simultaneous_p_val
 from aevb.inference import simulate
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of, moved
+from aevb.inference.process.progress import progress_bar
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.joint import Joint
 from aevb.inference.programs.layouts import by_datapoint
@@ -217,10 +218,16 @@ def calibrate(
     device = device_of(model, guide, args=args)
     args = moved(args, device)
     blocks: list[Tensor] = []
-    with torch.no_grad(), randomness.stream(seed, "simulations", device), argument_checks(False):
+    with (
+        torch.no_grad(),
+        randomness.stream(seed, "simulations", device),
+        argument_checks(False),
+        progress_bar(num_simulations, "simulation", description="calibration") as bar,
+    ):
         while sum(map(len, blocks)) < num_simulations:
             ranks, names = _ranks(model, guide, args, num_draws)
             blocks.append(ranks.cpu())
+            bar.update(min(len(ranks), num_simulations - bar.n))
     return Calibration(torch.cat(blocks)[:num_simulations], names, num_draws, seed)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from aevb.data.tables import data_frame, html_table
 from aevb.evaluation import limits
 from aevb.evaluation.arviz import to_arviz
+from aevb.evaluation.latents.embedding import column_names
 from aevb.evaluation.latents.use import LatentUse
 from aevb.evaluation.posterior.calibration import Calibration
 from aevb.evaluation.posterior.errors import PosteriorErrors
@@ -82,6 +83,17 @@ class Trial:
     def corrected(self) -> NDArray[np.bool_]:
         """Where importance weights correct the guide, ``(B,)``."""
         return self.weights.is_trusted.expand(self.draws.unconstrained.shape[2]).numpy()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the unconstrained dimensions: ``"z[0]"``, of site ``"z"`` before its bijection."""
+        dims = self.draws.unconstrained.shape[-1]
+        count = self.draws.unconstrained[..., 0].numel()
+        sites = {name: value.numel() // count for name, value in self.draws.samples.items()}
+        if sum(sites.values()) != dims:  # as on a simplex, which has a dimension less
+            return tuple(f"u[{dim}]" for dim in range(dims))
+        empty = [torch.empty(0, width) for width in sites.values()]
+        return column_names(sites, empty)
 
     @property
     def judged(self) -> NDArray[np.bool_]:
@@ -207,7 +219,7 @@ class Trial:
         Args:
             datapoint: Number of it, from 0.
         """
-        return draws_picture(self.errors, datapoint)
+        return draws_picture(self.errors, datapoint, self.names)
 
 
 def _worst(values: NDArray[np.float64], worst: Callable[..., Any]) -> float | None:

@@ -18,7 +18,7 @@ from aevb.inference.mcmc.diagnostics import ESS_LIMIT, RHAT_LIMIT
 from aevb.inference.mcmc.hmc import hmc
 from aevb.inference.process import randomness
 from aevb.inference.process.limits import refuse_below
-from aevb.inference.process.progress import with_progress
+from aevb.inference.process.progress import tracked, with_progress
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.joint import Joint
 from aevb.inference.programs.log_density import LogDensity
@@ -129,7 +129,9 @@ class _Repair:
         chosen = torch.nonzero(~self.passed).flatten()
         blocks = list(datapoint_blocks(self.joint, self.num_samples, chosen))
         evaluate = LogJoint(self.num_samples * len(blocks), self.budget)
-        for block, (places, part) in enumerate(blocks):
+        what = "weights of proposals fitted" if source else "weights of the guide"
+        parts = tracked(blocks, len(chosen), "posterior", what, lambda block: len(block[0]))
+        for block, (places, part) in enumerate(parts):
             torch.manual_seed(stream_seed(self.seed, f"posterior/{source}/{block}"))
             proposal = proposal_of(part)
             density = LogDensity(part.model, *part.args, guide=part.guide)

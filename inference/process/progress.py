@@ -2,13 +2,13 @@
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["in_notebook", "progress_bar", "showing_progress", "with_progress"]
+__all__ = ["in_notebook", "progress_bar", "showing_progress", "tracked", "with_progress"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,6 +24,8 @@ def progress_bar(
     show: bool | None = None,
     description: str | None = None,
     delay: float = _DELAY,
+    *,
+    on_terminal: bool = False,
 ) -> Any:
     """A bar of tqdm's: ``bar.update(n)``, ``bar.set_postfix_str(text)``, and a context.
 
@@ -35,6 +37,7 @@ def progress_bar(
             this is a notebook.
         description: What is done, before the bar.
         delay: Seconds before it appears.
+        on_terminal: Show it on a terminal too where nothing says otherwise.
 
     Example:
         >>> with progress_bar(3, "step", show=False) as bar:
@@ -45,7 +48,7 @@ def progress_bar(
     if show is None:
         show = _shown.get()
     if show is None:
-        show = in_notebook()
+        show = in_notebook() or (on_terminal and sys.stderr.isatty())
     tqdm: Any
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # in notebooks without ipywidgets the bar is text
@@ -64,6 +67,32 @@ def progress_bar(
         delay=delay,
         leave=description is None,
     )
+
+
+def tracked(
+    items: Iterable[T],
+    total: int,
+    unit: str,
+    description: str,
+    size: Callable[[T], int] = lambda _: 1,
+) -> Iterator[T]:
+    """Items one by one, with a bar of how far they are.
+
+    Args:
+        items: To go through.
+        total: Work in all.
+        unit: One piece of it, in a word.
+        description: What is done.
+        size: Pieces of an item.
+
+    Example:
+        >>> sum(tracked(range(3), 3, "number", "adding"))
+        3
+    """
+    with progress_bar(total, unit, description=description) as bar:
+        for item in items:
+            yield item
+            bar.update(size(item))
 
 
 @contextmanager

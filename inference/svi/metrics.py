@@ -79,7 +79,7 @@ def summary(row: dict[str, Any], unit: str) -> str:
     name = "objective"
     if validation is not None:
         name = "validation ELBO" if row["validation_elbo"] is not None else "validation log joint"
-    return f"{name} {shown:.2f} {unit}, {row['datapoints_per_second']:,.0f} datapoints/s"
+    return f"{name} {shown:.2f} {unit}, {row['datapoints_per_second']:,.0f} points/s"
 
 
 def _writer(file: Any) -> "csv.DictWriter[str]":

@@ -1,7 +1,6 @@
 """One training run in progress: steps, rows of metrics, patience, checkpoints."""
 
 import math
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -92,15 +91,13 @@ class Training:
             self.patience or math.inf
         ):
             progress.stopped = None
-        if show is None and sys.stderr.isatty():
-            show = True
         goal = steps if steps is not None else (epochs or 0) * self.feed.steps_per_epoch
         if self.watch is not None:
             goal = self.watch.max_steps
             progress.stopped = "converged" if self.watch.stopped else progress.stopped
         saved = time.monotonic()
         with (
-            progress_bar(goal, "step", progress.step, show, delay=0.0) as bar,
+            progress_bar(goal, "step", progress.step, show, delay=0.0, on_terminal=True) as bar,
             Interrupts() as interrupts,
             tf32_products(self.state.settings["precision"] == "tf32"),
             warnings.catch_warnings(),
@@ -114,8 +111,10 @@ class Training:
                 if self.burst(goal, interval, interrupts):
                     self.end_epoch()
                     if self.log.history:
-                        shown = summary(self.log.history[-1], self.unit)
-                        bar.set_postfix_str(shown, refresh=False)
+                        row = self.log.history[-1]
+                        of = f"/{epochs:,}" if epochs else ""
+                        bar.set_description_str(f"epoch {row['epoch']:,}{of}", refresh=False)
+                        bar.set_postfix_str(summary(row, self.unit), refresh=False)
                 bar.update(progress.step - bar.n)
                 if interrupts.requested is not None:
                     progress.stopped = progress.stopped or interrupts.requested.name

@@ -1,6 +1,6 @@
 """The ``aevb`` command as far as no model is concerned: help, version, words that are none.
 
-Nothing heavy is imported here, so that these answer at once; :mod:`aevb.cli.running` does the rest.
+Nothing heavy is imported here, so that these answer at once; the rest is in ``running``.
 """
 
 import argparse

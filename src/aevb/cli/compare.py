@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from aevb.cli.files import names_of_rows, refuse_read_only, replace_whole, write_json, write_text
-from aevb.cli.runs import REPORT, SavedRun, Split, check
+from aevb.cli.runs import PAGE, REPORT, SavedRun, Split, check
+from aevb.cli.telling import Told, next_steps, of_run, rows
 
 __all__ = ["compare"]
 
@@ -102,4 +103,8 @@ def compare(
     write_json(figures, {**result, "each": each})
     replace_whole(draws, lambda path: trial.to_arviz().to_netcdf(str(path), engine="h5netcdf"))
     lines = [*trial.verdict(), "", trial.table(), "", f"report: {page}", f"draws:  {draws}"]
-    return {**result, "table": "\n".join(lines), "report": str(page), "draws": str(draws)}
+    found = {**result, "table": "\n".join(lines), "report": str(page), "draws": str(draws)}
+    known = of_run(saved.folder)
+    where = {"report": str(page), "draws": str(draws), "page": str(saved.folder / PAGE)}
+    steps = next_steps([known["posterior"], known["evaluate"]])
+    return Told(found, "\n".join([*trial.verdict(), "", rows(where), "", steps]))

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from aevb.cli.files import destination, names_of_rows, write_rows
-from aevb.cli.runs import SavedRun, Split, check
+from aevb.cli.files import destination, names_of_rows, write_json, write_rows
+from aevb.cli.runs import PAGE, SavedRun, Split, check
+from aevb.cli.telling import Told, counted, next_steps, of_run, with_error
+from aevb.cli.telling import rows as lines
 from aevb.data import Table
 
 __all__ = ["embed"]
@@ -60,7 +62,7 @@ def embed(
     write_rows(rows, found, columns)
     picture = path.with_suffix(".png")
     evaluation.embedding_plot(mean[:, order], [embedding.names[p] for p in order], picture)
-    return {
+    result = {
         "run": str(saved.folder),
         "split": split if data is None else "new",
         **({} if data is None else {"data": data}),
@@ -72,3 +74,22 @@ def embed(
         "rows": str(rows),
         "picture": str(picture),
     }
+    write_json(path.with_suffix(".json"), result)
+    return Told(result, _told(result, saved))
+
+
+def _told(figures: dict[str, Any], saved: SavedRun) -> str:
+    what = f"{figures['split']} datapoint"
+    of = figures.get("data", saved.dataset.name)
+    shown = {"embedded": f"{counted(figures['num_datapoints'], what)} of {of}"}
+    if "active_units" in figures:
+        latents = counted(figures["latents"], "latent")
+        shown["active"] = f"{figures['active_units']} of {latents}: the data move their means"
+        shown["KL"] = f"not defined: {figures.get('why_no_kl')}"
+        if figures["kl"] is not None:
+            kl = with_error(figures["kl"], figures["kl_error"])
+            shown["KL"] = f"{kl} nats per datapoint from the prior"
+    shown |= {name: figures[name] for name in ("array", "rows", "picture")}
+    shown["page"] = str(saved.folder / PAGE)
+    known = of_run(saved.folder)
+    return "\n".join([lines(shown), "", next_steps([known["compare"], known["sample"]])])

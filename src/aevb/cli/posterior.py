@@ -8,7 +8,8 @@ import numpy as np
 
 from aevb import inference
 from aevb.cli.files import destination, names_of_rows, write_json
-from aevb.cli.runs import SavedRun, Split, check
+from aevb.cli.runs import PAGE, SavedRun, Split, check
+from aevb.cli.telling import Told, counted, next_steps, of_run, rows
 
 __all__ = ["posterior"]
 
@@ -74,4 +75,17 @@ def posterior(
         "draws": str(path),
     }
     write_json(saved.folder / f"{name}.json", result)
-    return result
+    return Told(result, _told(result, saved))
+
+
+def _told(result: dict[str, Any], saved: SavedRun) -> str:
+    by = ", ".join(f"{num:,} by {name}" for name, num in result["sources"].items() if num)
+    total = counted(result["num_posteriors"], "posterior")
+    shown = {
+        "passed": f"{result['num_passed']:,} of {total} of {saved.dataset.name}: {by}",
+        "unproved": result["unproved"],
+        "draws": result["draws"],
+        "page": str(saved.folder / PAGE),
+    }
+    known = of_run(saved.folder)
+    return "\n".join([rows(shown), "", next_steps([known["compare"], known["evaluate"]])])

@@ -4,6 +4,7 @@ import inspect
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, Namespace
@@ -12,10 +13,13 @@ from aevb.cli.commands import command
 from aevb.cli.configurations import reopen, with_saved_config, write_config
 from aevb.cli.errors import explain
 from aevb.cli.files import as_json
+from aevb.cli.help import help_asked
 from aevb.cli.jsonargparse_hooks import hooked
 from aevb.cli.parser import Parsers
+from aevb.cli.run_page import write_page
 from aevb.cli.runs import open_run
 from aevb.cli.telling import Told
+from aevb.inference.process.progress import showing_progress
 
 __all__ = ["run"]
 
@@ -33,6 +37,8 @@ def run(name: str, words: Sequence[str], trusted: Sequence[str] = ()) -> int:
     """
     parsers = Parsers(trusted)
     try:
+        if (said := help_asked(name, words, parsers[name])) is not None:
+            return _printed(Told({}, said), False)
         with hooked():
             settings = parsers[name].parse_args(with_saved_config(name, list(words)))
             return _printed(*_run(name, settings, parsers))
@@ -63,7 +69,11 @@ def _run(name: str, settings: Namespace, parsers: Parsers) -> tuple[Any, bool]:
         values["reopen"] = lambda run, **how: open_run(
             reopen(parsers["train"], run), run, **{"device": "cpu", **how}
         )
-    return function(**values), wants_json
+    with showing_progress(sys.stderr.isatty() and not wants_json):
+        result = function(**values)
+    if isinstance(result, Told) and (folder := result.get("run") or values.get("saved")):
+        write_page(getattr(folder, "folder", None) or Path(folder))
+    return result, wants_json
 
 
 def _printed(result: Any, wants_json: bool) -> int:
@@ -84,9 +94,18 @@ def _shielded(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def _part(row: dict[str, str]) -> str:
+    lines = [f"{row['family']}  {row['name']}({row['parameters']})", row["summary"], row["source"]]
+    return "\n    ".join(line for line in lines if line)
+
+
 def _shown(result: Any) -> str:
     """What a person reads; of a command without words of its own, a line for each figure."""
     if isinstance(result, Told):
         return result.text
+    if isinstance(result, list):
+        return "\n\n".join(map(_part, result))
+    if "table" in result:
+        return str(result["table"])
     width = max(map(len, result), default=0)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in result.items())

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFIG",
+    "PAGE",
+    "RECORD",
     "REPORT",
     "Device",
     "SavedRun",
@@ -40,6 +42,7 @@ __all__ = [
 
 CONFIG = "config.yaml"
 RECORD = "record.json"
+PAGE = "index.html"
 REPORT = ("report.html", "report.json", "draws.nc")
 
 Device = Literal["auto", "cpu", "cuda"]
