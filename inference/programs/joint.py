@@ -111,8 +111,8 @@ class Joint:
         """How several draws are evaluated: ``"plate"``, ``"vmap"`` or ``"loop"``.
 
         Raises:
-            ValueError: If the program can be evaluated in no way, or has another density at each
-                call.
+            ValueError: If the program can be evaluated in no way, has another density at each
+                call, or other factors with all values of a discrete latent at once.
         """
         if self._way is None:
             with randomness.stream(0, "ways", self.device):

@@ -15,6 +15,7 @@ from torch.distributions import constraints, transform_to
 from aevb.inference.process.devices import modules_of
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.arguments import Arguments
+from aevb.inference.programs.layouts import DrawsOfIntegers
 from aevb.inference.programs.protocol import ProgramPair
 
 __all__ = ["Program", "data_plate_size", "prepare"]
@@ -144,7 +145,7 @@ def prepare(program: ProgramPair, arguments: Arguments) -> tuple[poutine.Trace, 
     """
     if isinstance(program, Program):
         program.complete = False
-    with torch.no_grad(), argument_checks(True):
+    with torch.no_grad(), argument_checks(True), DrawsOfIntegers():
         args, kwargs = arguments
         guide_trace = poutine.trace(program.guide).get_trace(*args, **kwargs)
         replayed = poutine.replay(program.model, trace=guide_trace)

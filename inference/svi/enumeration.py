@@ -17,7 +17,7 @@ from aevb.inference.programs.enumeration import is_enumerable, summing_out
 from aevb.inference.programs.guide_checks import sites
 from aevb.inference.programs.protocol import ProgramPair, evaluation_mode
 
-__all__ = ["EnumerationEstimator", "refuse_other_sums", "sums_out"]
+__all__ = ["EnumerationEstimator", "refuse_mixed_precision", "refuse_other_sums", "sums_out"]
 
 
 class EnumerationEstimator(TraceEnum_ELBO):
@@ -75,7 +75,7 @@ def refuse_other_sums(
         model, guide = (poutine.condition(p, data=chosen) for p in (program.model, program.guide))
         return list(next(estimator._get_traces(model, guide, args, kwargs)))
 
-    # batch statistics are of all values together, and dropout of none twice
+    # in evaluation mode: batch statistics are of all values together, and dropout of none twice
     with torch.no_grad(), argument_checks(False), evaluation_mode(program):
         chosen: dict[str, Tensor] = {}
         traces = run({})
@@ -87,6 +87,30 @@ def refuse_other_sums(
             name for name, site in sites(traces[0]) if name not in drawn and is_enumerable(site)
         } | {name for name, site in drawn.items() if (site["infer"] or {}).get("enumerate")}
         refuse_other_factors(at_once, run, summed, device)
+
+
+def refuse_mixed_precision(
+    program: ProgramPair, arguments: Arguments, estimator: Any, error: RuntimeError
+) -> None:
+    """Say which sites have log-probabilities of another precision, which no sum mixes.
+
+    Raises:
+        ValueError: If there are such sites.
+    """
+    with torch.no_grad(), argument_checks(False):
+        args, kwargs = arguments.args, dict(arguments.kwargs)
+        traces = next(estimator._get_traces(program.model, program.guide, args, kwargs))
+    kinds: dict[torch.dtype, list[str]] = {}
+    for name, site in sites(traces[0]):
+        if not site["infer"].get("_deterministic"):
+            kinds.setdefault(site["unscaled_log_prob"].dtype, []).append(name)
+    if len(kinds) > 1:
+        found = " and ".join(f"{str(kind)[6:]} at {names}" for kind, names in kinds.items())
+        raise ValueError(
+            f"model: log-probabilities are {found}, which cannot be summed out together: give "
+            "data of the model's precision, as x.float(), or make its tensors as the data are, "
+            "torch.tensor(0.3).to(x)"
+        ) from error
 
 
 class _Names(Messenger):

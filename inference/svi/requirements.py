@@ -31,6 +31,7 @@ from aevb.inference.programs.protocol import ProgramPair
 from aevb.inference.programs.ways import agree
 from aevb.inference.svi.enumeration import (
     EnumerationEstimator,
+    refuse_mixed_precision,
     refuse_other_sums,
     sums_out,
 )
@@ -165,7 +166,11 @@ def check_enumeration(
     args, kwargs = arguments.args, dict(arguments.kwargs)
     refuse_other_sums(program, arguments, estimator, device_of(program, args=args))
     with torch.no_grad(), argument_checks(True):
-        estimator.loss(program.model, program.guide, *args, **kwargs)
+        try:
+            estimator.loss(program.model, program.guide, *args, **kwargs)
+        except RuntimeError as error:
+            refuse_mixed_precision(program, arguments, estimator, error)
+            raise
 
 
 def check_closed_form(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
