@@ -7,11 +7,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aevb import evaluation
 from aevb.cli.files import PICTURES, destination, refuse_read_only, write_json
-from aevb.cli.runs import SavedRun, Split, check
+from aevb.cli.runs import PAGE, SavedRun, Split, check
+from aevb.cli.telling import Told, counted, rows, with_error
 
 __all__ = ["impute"]
+
+_SHOWN = {"chain": "chain", "hmc": "HMC"}
 
 
 def impute(
@@ -32,7 +34,7 @@ def impute(
         missing: Share of the values that is hidden.
         pattern: random, or square: one in the middle.
         datapoints: The first so many of the split.
-        split: train, validation or test.
+        split: train, validation, test or all.
         num_steps: Of the Markov chain, whose second half counts.
         num_chains: Of both methods, for each datapoint.
         num_samples: Draws, and warm-up, of each chain of HMC; 0 for none.
@@ -41,6 +43,8 @@ def impute(
     Returns:
         Errors over the hidden values, and the picture.
     """
+    from aevb import evaluation
+
     check(datapoints=datapoints, num_steps=num_steps, num_chains=num_chains)
     if not 0 < missing < 1:
         raise ValueError(f"missing: must lie between 0 and 1; got {missing}")
@@ -64,10 +68,9 @@ def impute(
             model.model, x, observed, guide=model.guide, num_chains=num_chains,
             num_samples=num_samples, num_warmup=num_samples, seed=seed, truth=x,
         )  # fmt: skip
-    columns = [x, torch.where(observed, x, 0.5 * torch.ones_like(x))]
-    columns += [row.mean.to(x) for row in rows.values()]
-    shown = torch.stack([column[:16] for column in columns], 1).flatten(0, 1)
-    evaluation.image_grid(shown.cpu(), picture, len(columns), "data, observed, " + ", ".join(rows))
+    filled = {_SHOWN[name]: row.mean.to(x)[:16].cpu() for name, row in rows.items()}
+    title = f"{missing:.0%} of the values hidden; means by {' and '.join(filled)}"
+    evaluation.imputation_plot(x[:16].cpu(), observed[:16].cpu(), filled, picture, title=title)
     figures: dict[str, Any] = {
         "run": str(saved.folder),
         "split": split,
@@ -89,7 +92,28 @@ def impute(
     if "hmc" in rows and rows["hmc"].draws is not None:
         figures["hmc_suspicious"] = int(rows["hmc"].draws.suspicious.sum())
     write_json(saved.folder / f"{stem}.json", figures)
-    return figures
+    return Told(figures, _told(figures, saved))
+
+
+def _told(figures: dict[str, Any], saved: SavedRun) -> str:
+    on = counted(figures["num_datapoints"], f"{figures['split']} datapoint")
+    where = "at random" if figures["pattern"] == "random" else "as a square"
+    errors = {
+        f"by {words}": with_error(figures[f"mse_{name}"], figures[f"mse_{name}_error"], 4)
+        for name, words in (("chain", "chain"), ("hmc", "HMC"))
+        if f"mse_{name}" in figures
+    }
+    unsure = figures.get("hmc_suspicious")
+    shown = {
+        "hidden": f"{figures['missing']:.0%} of the values of {on} of {saved.dataset.name}, "
+        + where,
+        **{name: f"mean squared error {error}" for name, error in errors.items()},
+        "by 1/2": f"mean squared error {figures['mse_half']:.4f}, of a guess without a model",
+        "unsure": f"the chains of HMC did not mix at {unsure} of {on}" if unsure else None,
+        "picture": figures["picture"],
+        "page": str(saved.folder / PAGE),
+    }
+    return rows(shown)
 
 
 def _mask(x: Tensor, missing: float, pattern: str, seed: int) -> Tensor:
