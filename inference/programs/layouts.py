@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +70,7 @@ def read_layout(model: Callable[..., Any], guide: Callable[..., Any], *args: Any
         ValueError: If a site is scaled or subsampled, is latent in one program only, is a point
             mass, or observes data outside its support.
     """
-    with torch.no_grad():
+    with torch.no_grad(), _no_datapoints_named():
         guide_trace = poutine.trace(guide).get_trace(*args)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
     latent = {name for name, _ in sites(guide_trace)}
@@ -101,10 +102,19 @@ def read_model_layout(model: Callable[..., Any], *args: Any) -> tuple[Layout, po
     Raises:
         ValueError: If a site is scaled or subsampled, or observes data outside its support.
     """
-    with torch.no_grad(), DrawsOfIntegers():
+    with torch.no_grad(), DrawsOfIntegers(), _no_datapoints_named():
         trace = poutine.trace(model).get_trace(*args)
     _refuse_outside_support(trace)
     return _layout(sites(trace), _summed_out(trace)), trace
+
+
+@contextmanager
+def _no_datapoints_named() -> Iterator[None]:
+    """Pyro's plates refuse the size 0 by dividing by it."""
+    try:
+        yield
+    except ZeroDivisionError as error:
+        raise ValueError("the arguments hold no datapoints: a plate has the size 0") from error
 
 
 def _summed_out(model_trace: poutine.Trace) -> frozenset[str]:
