@@ -1,11 +1,12 @@
 """Numbers that a caller may give."""
 
 from numbers import Integral
+from typing import Any
 
 __all__ = ["refuse_below"]
 
 
-def refuse_below(least: int, **numbers: int | None) -> None:
+def refuse_below(least: int, **numbers: Any) -> None:
     """Refuse numbers that are too small or not whole, by name; None is none.
 
     Raises:
