@@ -12,9 +12,10 @@ import argparse
 import math
 import platform
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -73,74 +74,66 @@ def _guides(dim: int) -> Iterator[tuple[str, Tensor, float, float]]:
         yield f"factor analysis, loadings {loading}", eye + weights.T @ weights, 1.0, 0.0
 
 
-def _others(
-    num: int,
-) -> Iterator[tuple[str, dist.Distribution, Callable[[Tensor], Tensor], Tensor]]:
+def _others(num: int) -> Iterator[tuple[str, dist.Distribution, "_Joint", Tensor]]:
     """Name, guide, log p(x, z) and log p(x), of posteriors that no limit was chosen on."""
     one = torch.ones(num, dtype=torch.float64)
     for shape, rate in ((0.7, 0.5), (0.1, 0.1)):
-        prior = dist.Gamma(shape * one, rate * one)
-        x = torch.poisson(prior.sample())
+        gamma = dist.Gamma(shape * one, rate * one)
+        x = torch.poisson(gamma.sample())
         about = torch.digamma(x + shape) - math.log(1 + rate)
         yield (
             f"Gamma({shape}, {rate}) and Poisson, log-normal guide",
             dist.LogNormal(about, torch.polygamma(1, x + shape).sqrt()),
-            lambda z, x=x, prior=prior: prior.log_prob(z) + dist.Poisson(z).log_prob(x),
+            _Joint(gamma, dist.Poisson, x),
             dist.NegativeBinomial(shape * one, probs=one / (1 + rate)).log_prob(x),
         )
-    half = dist.Beta(0.5 * one, 0.5 * one)
-    x = dist.Binomial(8, half.sample()).sample()
-    binomial = torch.lgamma(9 * one) - torch.lgamma(x + 1) - torch.lgamma(9 - x)
+    beta = dist.Beta(0.5 * one, 0.5 * one)
+    x = dist.Binomial(8, beta.sample()).sample()
+    terms = torch.lgamma(x + 0.5) + torch.lgamma(8.5 - x) - torch.lgamma(x + 1)
     yield (
         "Beta(0.5, 0.5) and binomial, flatter Beta guide",
         dist.Beta(0.8 * x + 0.8, 0.8 * (8 - x) + 0.8),
-        lambda z, x=x: half.log_prob(z) + dist.Binomial(8, z).log_prob(x),
-        binomial + torch.lgamma(x + 0.5) + torch.lgamma(8.5 - x) - torch.lgamma(9 * one)
-        - math.log(math.pi),
-    )  # fmt: skip
+        _Joint(beta, partial(dist.Binomial, 8), x),
+        terms - torch.lgamma(9 - x) - math.log(math.pi),
+    )
     heavy = dist.StudentT(2 * one)
     x = heavy.sample() + 2 * torch.randn(num, dtype=torch.float64)
-
-    def with_heavy_tails(z: Tensor, x: Tensor = x) -> Tensor:
-        return heavy.log_prob(z) + dist.Normal(z, 2.0).log_prob(x)
-
-    mean, sd, exact = _by_quadrature(with_heavy_tails, 200.0)
-    yield (
-        "Student t prior of 2 degrees, normal guide",
-        dist.Normal(mean, 0.9 * sd),
-        (with_heavy_tails),
-        exact,
-    )
-    weights = torch.tensor([0.9, 0.1], dtype=torch.float64)
+    joint = _Joint(heavy, partial(dist.Normal, scale=2.0), x)
+    mean, sd, exact = _by_quadrature(joint, 200.0)
+    guide = dist.Normal(mean, 0.9 * sd)
+    yield "Student t prior of 2 degrees, normal guide", guide, joint, exact
+    shares = dist.Categorical(torch.tensor([0.9, 0.1], dtype=torch.float64))
     places = torch.tensor([0.0, 4.0], dtype=torch.float64)
+    modes = dist.MixtureSameFamily(shares, dist.Normal(places, 1.0))
     x = 0.3 * torch.randn(num, dtype=torch.float64)
-
-    def mixed(value: Tensor, factor: float, scale: float) -> Tensor:
-        normals = dist.Normal(factor * places, scale).log_prob(value.unsqueeze(-1))
-        return torch.logsumexp(weights.log() + normals, -1)
-
     yield (
         "modes of 0.9 and 0.1, 4 sds apart, guide of the first",
         dist.Normal(0.3 * x, 0.9 * one),
-        lambda z, x=x: mixed(z, 1.0, 1.0) + dist.Normal(0.1 * z, 0.3).log_prob(x),
-        mixed(x, 0.1, 0.1**0.5),
+        _Joint(modes, lambda z: dist.Normal(0.1 * z, 0.3), x),
+        dist.MixtureSameFamily(shares, dist.Normal(0.1 * places, 0.1**0.5)).log_prob(x),
     )
-    x = torch.randn(num, dtype=torch.float64) ** 2 + 0.3 * torch.randn(num, dtype=torch.float64)
-
-    def mirrored(z: Tensor, x: Tensor = x) -> Tensor:
-        return dist.Normal(0.0, 1.0).log_prob(z) + dist.Normal(z**2, 0.3).log_prob(x)
-
+    normal = dist.Normal(0 * one, one)
+    x = normal.sample() ** 2 + 0.3 * torch.randn(num, dtype=torch.float64)
+    joint = _Joint(normal, lambda z: dist.Normal(z**2, 0.3), x)
     root = x.clamp(min=0.05).sqrt()
     guide = dist.Normal(root, (0.15 / root).clamp(max=0.4))
-    yield "two mirrored modes, guide of one", guide, mirrored, _by_quadrature(mirrored, 6.0)[2]
+    yield "two mirrored modes, guide of one", guide, joint, _by_quadrature(joint, 6.0)[2]
 
 
-def _by_quadrature(
-    log_joint: Callable[[Tensor], Tensor], end: float
-) -> tuple[Tensor, Tensor, Tensor]:
+class _Joint(NamedTuple):
+    prior: dist.Distribution
+    likelihood: Callable[[Tensor], dist.Distribution]
+    x: Tensor
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        found: Tensor = self.prior.log_prob(z) + self.likelihood(z).log_prob(self.x)
+        return found
+
+
+def _by_quadrature(joint: _Joint, end: float) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and sd of the posterior, and log p(x), of each datapoint."""
     grid = torch.linspace(-end, end, 20_001, dtype=torch.float64).unsqueeze(-1)
-    values = log_joint(grid)
+    values = joint.log_prob(grid)
     share = values.softmax(0)
     mean = (share * grid).sum(0)
     sd = (share * (grid - mean).square()).sum(0).sqrt()
@@ -149,9 +142,9 @@ def _by_quadrature(
 
 def _of_others(num_samples: int, num: int) -> list[tuple[Any, ...]]:
     rows = []
-    for name, guide, log_joint, exact in _others(num):
+    for name, guide, joint, exact in _others(num):
         z = guide.sample((num_samples,))
-        estimates = estimates_from_log_weights(log_joint(z) - guide.log_prob(z))
+        estimates = estimates_from_log_weights(joint.log_prob(z) - guide.log_prob(z))
         rows.append((name, "–", *_judged(estimates, exact, num_samples)))
     return rows
 
