@@ -13,8 +13,10 @@ from torch import Tensor
 
 from aevb.data.binarization import check_binarize, check_probabilities, draw_once
 from aevb.data.partitions import Partition
+from aevb.data.seeds import fresh_if_none
 from aevb.data.sources import Source, read
 from aevb.data.splits import Split
+from aevb.data.tables import html_table
 
 __all__ = ["Dataset", "load"]
 
@@ -56,6 +58,13 @@ class Dataset:
             f"Dataset({self.name!r}: {sizes}, shape {self.shape}, "
             f"binarize={self.train.binarize!r})"
         )
+
+    def _repr_html_(self) -> str:
+        """What :meth:`record` says, as a table."""
+        record = self.record()
+        sizes = ", ".join(f"{name} {size:,}" for name, size in record.pop("sizes").items())
+        rows = {"sizes": sizes, **record, "sha256": self.sha256[:12] + "…"}
+        return html_table(f"Dataset {rows.pop('name')!r}", rows)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -107,7 +116,7 @@ def load(
     root: str | os.PathLike[str] | None = None,
     binarize: str = "none",
     download: bool = True,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> Dataset:
     """Load a dataset into memory and split it into train, validation and test.
 
@@ -129,7 +138,8 @@ def load(
         binarize: ``"none"``, ``"fixed"`` (one draw for training and evaluation) or ``"dynamic"``
             (training draws at every presentation). See :class:`Split`.
         download: Whether to download a named dataset that is not in ``root``.
-        seed: Of the binary draws; it does not change the splits.
+        seed: Of the binary draws; it does not change the splits. None draws one afresh, which
+            :meth:`Dataset.record` holds.
 
     Returns:
         The dataset, on the CPU: grey images are ``(H, W)``, colour images ``(3, H, W)``.
@@ -145,6 +155,7 @@ def load(
         >>> load(torch.zeros(50, 3)).test.evaluation().shape
         torch.Size([5, 3])
     """
+    seed = fresh_if_none(seed)
     check_binarize(binarize)
     raw = read(source, root=root, download=download)
     parts = raw.partition

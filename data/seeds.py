@@ -1,8 +1,23 @@
 """Seeds of the streams of random numbers that one seed stands for."""
 
 import hashlib
+import secrets
 
-__all__ = ["stream_seed"]
+__all__ = ["fresh_if_none", "stream_seed"]
+
+
+def fresh_if_none(seed: int | None) -> int:
+    """The seed, or where none is given one that the operating system draws.
+
+    It has 31 bits, so that every format and library can hold it.
+
+    Example:
+        >>> fresh_if_none(3)
+        3
+        >>> fresh_if_none(None) == fresh_if_none(None)
+        False
+    """
+    return secrets.randbits(31) if seed is None else seed
 
 
 def stream_seed(seed: int, name: str) -> int:
@@ -18,9 +33,14 @@ def stream_seed(seed: int, name: str) -> int:
     Returns:
         The first 63 bits of the SHA-256 digest of both.
 
+    Raises:
+        ValueError: If there is no seed.
+
     Example:
         >>> stream_seed(0, "hmc") == stream_seed(0, "ais")
         False
     """
+    if seed is None:  # whose name would be a seed like any other
+        raise ValueError("seed: expected a whole number; got None")
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -1,5 +1,6 @@
 """Where datapoints come from: a name, a file, a folder or an array in memory."""
 
+import difflib
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,7 +117,9 @@ def _read_path(path: Path) -> Raw:
         reader = read_npy if path.suffix.lower() == ".npy" else read_npz
         return Raw(name, location, *reader(path))
     found = "is no such file" if path.is_file() else "does not exist"
-    raise ValueError(f"source: {str(path)!r} {found}; expected {_expected()}")
+    close = difflib.get_close_matches(str(path).lower(), DATASETS, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    raise ValueError(f"source: {str(path)!r} {found}{hint}; expected {_expected()}")
 
 
 def _expected() -> str:

@@ -22,7 +22,8 @@ from aevb.evaluation.predictive.samples import (
     reconstructions,
 )
 from aevb.evaluation.summaries import importance_curve, summarize
-from aevb.evaluation.trial.compare import Trial, compare
+from aevb.evaluation.trial.compare import compare
+from aevb.evaluation.trial.found import Trial
 from aevb.evaluation.trial.report import trial_page
 
 __all__ = [

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.optimize import OptimizeWarning, curve_fit
 
-from aevb.data.seeds import stream_seed
+from aevb.data.seeds import fresh_if_none, stream_seed
 from aevb.inference import Evidence, importance_evidence
 from aevb.inference.evidence.estimate import number
 
@@ -46,7 +46,7 @@ def importance_curve(
     guide: Callable[..., Any],
     *args: Any,
     num_samples: int = 4096,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> dict[str, Any]:
     r"""The importance-sampling bound against its number of samples K, and where it points.
 
@@ -81,6 +81,7 @@ def importance_curve(
         ... ]
         [1, 2, 4, 8]
     """
+    seed = fresh_if_none(seed)
     counts = [2**power for power in range(int(math.log2(num_samples)) + 1)]
     bounds: list[float | None] = []
     errors: list[float | None] = []

@@ -16,7 +16,7 @@ import torch
 
 from aevb import inference
 from aevb.cli.configurations import reopen
-from aevb.cli.parser import command_line
+from aevb.cli.parser import Parsers
 from aevb.cli.runs import open_run
 from aevb.inference import LogDensity
 from aevb.inference.evidence.proposals import fit_proposal
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--compared", type=int, default=100, help="posteriors beside long chains")
     parser.add_argument("--out", type=Path, default=Path("experiments/results"))
     settings = parser.parse_args()
-    configuration = reopen(command_line()[1]["train"], settings.run)
+    configuration = reopen(Parsers()["train"], settings.run)
     saved = open_run(configuration, settings.run, data_root=settings.data_root)
     model, x = saved.at_means, saved.values("test", settings.limit)
     part = _Parts(settings.run / f"repaired-{settings.limit}")

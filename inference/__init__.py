@@ -1,6 +1,7 @@
 """How it is computed: training, estimation and sampling for any Pyro program pair."""
 
-from aevb.inference.evidence.ais import AISEvidence, BDMCEvidence, ais_evidence, bdmc_evidence
+from aevb.inference.evidence.ais import ais_evidence, bdmc_evidence
+from aevb.inference.evidence.annealed import AISEvidence, BDMCEvidence
 from aevb.inference.evidence.annealing import (
     Pilot,
     adaptive_schedule,
@@ -10,9 +11,10 @@ from aevb.inference.evidence.annealing import (
 from aevb.inference.evidence.bounds import BoundedEvidence, bounded_evidence
 from aevb.inference.evidence.estimate import Evidence
 from aevb.inference.evidence.importance import ImportanceEvidence, importance_evidence
+from aevb.inference.evidence.posterior import SOURCES, Posterior
 from aevb.inference.evidence.posterior_draws import HMCEvidence, hmc_evidence
 from aevb.inference.evidence.psis import pareto_khat, pooled_khat
-from aevb.inference.evidence.repair import SOURCES, Posterior, posterior
+from aevb.inference.evidence.repair import posterior
 from aevb.inference.mcmc.draws import Draws
 from aevb.inference.mcmc.hmc import hmc
 from aevb.inference.process.devices import pick_device
@@ -38,8 +40,10 @@ from aevb.inference.svi.objectives import (
     StickingTheLanding,
 )
 from aevb.inference.svi.refinement import LocalPosterior, NoFamilyError, Refinement, refine
+from aevb.inference.svi.run import Run
+from aevb.inference.svi.saved_programs import load, save
 from aevb.inference.svi.stopping import Rise, UntilConverged
-from aevb.inference.svi.training import CHECKPOINT, Run
+from aevb.inference.svi.training import CHECKPOINT
 from aevb.inference.svi.validation import mean_elbo
 from aevb.inference.svi.wake_sleep import WakeSleep, wake_sleep
 
@@ -88,6 +92,7 @@ __all__ = [
     "hmc_evidence",
     "importance_evidence",
     "linear_schedule",
+    "load",
     "load_checkpoint",
     "mcem",
     "mean_elbo",
@@ -96,6 +101,7 @@ __all__ = [
     "pooled_khat",
     "posterior",
     "refine",
+    "save",
     "save_checkpoint",
     "seeded",
     "sigmoid_schedule",

@@ -92,15 +92,18 @@ class LinearGaussian(LatentVariableModel, ABC):
         loc = torch.linalg.solve(precision, (residual @ whitened).mT).mT
         return dist.MultivariateNormal(loc, precision_matrix=precision)
 
-    def log_evidence(self, x: Tensor) -> Tensor:
+    def log_evidence(self, x: Tensor, num_samples: int = 0, seed: int = 0) -> Tensor:
         """The exact log p(x) of each datapoint.
 
         Args:
             x: Data, ``(B, *shape)``.
+            num_samples: Of other models, as is the seed; nothing is drawn here.
+            seed: The same.
 
         Returns:
             ``(B,)``, in nats.
         """
+        del num_samples, seed
         log_prob: Tensor = dist.LowRankMultivariateNormal(
             self.decoder.bias, self.decoder.weight, self._scale().square()
         ).log_prob(x.flatten(1))

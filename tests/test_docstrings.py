@@ -42,7 +42,6 @@ def test_public_callables_of_the_layers_have_examples() -> None:
     exempt = {
         "evaluation.Gaps",  # results are shown under what returns them
         "evaluation.PosteriorErrors",
-        "evaluation.Trial",
         "evaluation.embedding_plot",  # writes pictures
         "evaluation.evidence_curve",
         "evaluation.image_grid",
@@ -52,7 +51,6 @@ def test_public_callables_of_the_layers_have_examples() -> None:
         "inference.AISEvidence",
         "inference.BDMCEvidence",
         "inference.CompiledStep",  # shown under compiled_step
-        "inference.Draws",
         "inference.Evidence",
         "inference.HMCEvidence",
         "inference.ImportanceEvidence",
@@ -64,7 +62,6 @@ def test_public_callables_of_the_layers_have_examples() -> None:
         "inference.ProgramPair",
         "inference.Refinement",
         "inference.Rise",
-        "inference.Run",
         "inference.load_checkpoint",  # shown under save_checkpoint
         "inference.mean_elbo",
         "models.Initializer",

@@ -12,7 +12,7 @@ from aevb.inference import NoDensityError
 __all__ = ["LatentUse", "latent_use"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LatentUse:
     """Active units and the KL of each dimension.
 
@@ -34,6 +34,11 @@ class LatentUse:
     kl: KLPerDimension | None
     num_datapoints: int
     why_no_kl: str | None = None
+
+    def __repr__(self) -> str:
+        """One line."""
+        kl = "" if self.kl is None else f", {float(self.kl.mean.sum()):.4g} nats"
+        return f"LatentUse({self.units!r}{kl}, {self.num_datapoints} datapoints)"
 
     def summary(self) -> dict[str, Any]:
         """Figures, JSON-able; ``kl`` in nats per datapoint, with its Monte Carlo error."""

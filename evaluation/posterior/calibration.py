@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aevb.data.seeds import fresh_if_none
 from aevb.evaluation.latents.embedding import column_names
 from aevb.evaluation.limits import BYTES_AT_ONCE, check_at_least
 from aevb.evaluation.posterior.ecdf import simultaneous_band, simultaneous_p_value
 from aevb.inference import simulate
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of, moved
+from aevb.inference.process.progress import progress_bar
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.joint import Joint
 from aevb.inference.programs.layouts import by_datapoint
@@ -170,7 +172,7 @@ def calibrate(
     *args: Any,
     num_simulations: int = 1000,
     num_draws: int = 99,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> Calibration:
     r"""Rank simulated latents among draws of the guide given the data simulated from them.
 
@@ -211,14 +213,21 @@ def calibrate(
         >>> calibration.ranks.shape, calibration.names
         (torch.Size([100, 3]), ('z[0]', 'z[1]', 'log_joint'))
     """
+    seed = fresh_if_none(seed)
     check_at_least(1, num_simulations=num_simulations, num_draws=num_draws)
     device = device_of(model, guide, args=args)
     args = moved(args, device)
     blocks: list[Tensor] = []
-    with torch.no_grad(), randomness.stream(seed, "simulations", device), argument_checks(False):
+    with (
+        torch.no_grad(),
+        randomness.stream(seed, "simulations", device),
+        argument_checks(False),
+        progress_bar(num_simulations, "simulation", description="calibration") as bar,
+    ):
         while sum(map(len, blocks)) < num_simulations:
             ranks, names = _ranks(model, guide, args, num_draws)
             blocks.append(ranks.cpu())
+            bar.update(min(len(ranks), num_simulations - bar.n))
     return Calibration(torch.cat(blocks)[:num_simulations], names, num_draws, seed)
 
 

@@ -15,7 +15,7 @@ __all__ = ["PosteriorErrors", "energy_distance_test", "posterior_errors"]
 _PERMUTATIONS_AT_ONCE = 50
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PosteriorErrors:
     """What a guide gets wrong about each posterior, in unconstrained coordinates.
 
@@ -46,6 +46,15 @@ class PosteriorErrors:
     def worst(self) -> Tensor:
         """Datapoints from the largest energy distance on, ``(B,)``."""
         return self.energy_distance.argsort(descending=True)
+
+    def __repr__(self) -> str:
+        """One line."""
+        count, dim = self.mean_error.shape
+        return (
+            f"PosteriorErrors({count} posteriors of {dim} dimensions, means off by "
+            f"{float(self.mean_error.square().mean().sqrt()):.3g} sd, scales × "
+            f"{float(self.log_scale_ratio.mean().exp()):.3g})"
+        )
 
 
 def posterior_errors(

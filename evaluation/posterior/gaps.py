@@ -1,13 +1,14 @@
 """How much evidence a guide gives away, and whether its family or its network is to blame."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from aevb.data.seeds import stream_seed
+from aevb.data.tables import data_frame, html_table
 from aevb.inference import (
     AISEvidence,
     Evidence,
@@ -20,10 +21,13 @@ from aevb.inference import (
 )
 from aevb.inference.evidence.estimate import mean_and_errors
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 __all__ = ["Gaps", "inference_gaps"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Gaps:
     r"""The inference gap of each datapoint and its two parts, ``(B,)``, in nats.
 
@@ -74,6 +78,36 @@ class Gaps:
     def inference(self) -> Tensor:
         """Both gaps together."""
         return self.approximation + self.amortization
+
+    def to_dataframe(self, index: Iterable[Any] | None = None) -> "DataFrame":
+        """The gaps with their errors, a row for each datapoint in the arguments' order.
+
+        Args:
+            index: Names or numbers of the datapoints; by default 0, 1, ...
+        """
+        names = (
+            "log_evidence", "log_evidence_error", "approximation", "approximation_error",
+            "amortization", "amortization_error", "trusted",
+        )  # fmt: skip
+        return data_frame({name: getattr(self, name) for name in names}, index)
+
+    def __repr__(self) -> str:
+        """One line, in nats per datapoint."""
+        return (
+            f"Gaps({len(self.trusted)} datapoints: approximation "
+            f"{float(self.approximation.mean()):.3g}, amortization "
+            f"{float(self.amortization.mean()):.3g} nats)"
+        )
+
+    def _repr_html_(self) -> str:
+        """The summary as a table, with Monte Carlo errors."""
+        rows = {
+            name: f"{value['mean']:.4g} ± {value['monte_carlo_error']:.2g}"
+            if isinstance(value, dict) and None not in value.values()
+            else value
+            for name, value in self.summary().items()
+        }
+        return html_table("Gaps", rows)
 
     def summary(self) -> dict[str, Any]:
         """Means over datapoints with two errors, and how many datapoints say less than they seem.

@@ -13,6 +13,7 @@ from torch import Tensor
 from aevb.evaluation.limits import BYTES_AT_ONCE, check_at_least
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of
+from aevb.inference.process.progress import tracked
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.joint import Joint
 from aevb.inference.programs.layouts import float64_log_prob, sites
@@ -192,7 +193,11 @@ def predictive_check(
         is_local = joint.layout.num_datapoints is not None
         points = x if is_local else x.unsqueeze(0)
         latents, _ = joint.draw(num_draws)
-        for part in joint.chunks(latents, BYTES_AT_ONCE, free):
+        parts = tracked(
+            joint.chunks(latents, BYTES_AT_ONCE, free), num_draws, "replication",
+            "predictive checks", lambda part: len(next(iter(part.values()))),
+        )  # fmt: skip
+        for part in parts:
             size = len(next(iter(part.values())))
             node: Any = joint.run(free, part).nodes[site]
             copies = node["value"].reshape(size, *points.shape)

@@ -11,6 +11,7 @@ from torch import Tensor
 from aevb.evaluation.limits import BYTES_AT_ONCE, check_at_least
 from aevb.inference import Draws, hmc
 from aevb.inference.process import randomness
+from aevb.inference.process.progress import tracked, with_progress
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.joint import Joint
 from aevb.inference.programs.layouts import batch_shape, read_model_layout, value_of
@@ -59,6 +60,7 @@ class Imputation:
         )
 
 
+@with_progress
 def impute(
     model: Program,
     guide: Program,
@@ -69,6 +71,7 @@ def impute(
     num_chains: int = 4,
     seed: int = 0,
     truth: Tensor | None = None,
+    progress: bool | None = None,
 ) -> Imputation:
     r"""Fill in missing values by the Markov chain of the DLGM paper.
 
@@ -96,6 +99,7 @@ def impute(
         num_chains: Independent chains of each datapoint.
         seed: Same seed, same chains; torch's global random state is left as it was.
         truth: All values, ``(N, *shape)``, to measure the error against.
+        progress: Show a progress bar; by default in notebooks alone.
 
     Raises:
         ValueError: If a number is not positive, a mask or truth does not fit, or the model does
@@ -231,7 +235,7 @@ def _chain(
         filled = tiled if from_data else _clamped(tiled, known, _prior_draw(model, tiled))
         total = torch.zeros(tiled.shape, dtype=torch.float64, device=x.device)
         first = num_steps // 2
-        for number in range(num_steps):
+        for number in tracked(range(num_steps), num_steps, "step", "Markov chain"):
             latents = poutine.trace(guide).get_trace(filled)
             decoded = poutine.trace(poutine.replay(free, trace=latents)).get_trace(tiled)
             node: Any = decoded.nodes[site]

@@ -3,29 +3,22 @@
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
 from torch import Tensor
 
+from aevb.data.seeds import fresh_if_none
 from aevb.evaluation import limits
-from aevb.evaluation.arviz import to_arviz
 from aevb.evaluation.diagnostics import ess_bulk, ess_tail, rhat
-from aevb.evaluation.latents.use import LatentUse, latent_use
-from aevb.evaluation.posterior.calibration import Calibration, calibrate
-from aevb.evaluation.posterior.errors import PosteriorErrors, posterior_errors
-from aevb.evaluation.posterior.gaps import Gaps, inference_gaps
-from aevb.evaluation.predictive.checks import PredictiveCheck, observed_data, predictive_check
-from aevb.evaluation.trial.pictures import draws_picture
-from aevb.evaluation.trial.verdict import sentences, table
+from aevb.evaluation.latents.use import latent_use
+from aevb.evaluation.posterior.calibration import calibrate
+from aevb.evaluation.posterior.errors import posterior_errors
+from aevb.evaluation.posterior.gaps import inference_gaps
+from aevb.evaluation.predictive.checks import observed_data, predictive_check
+from aevb.evaluation.trial.found import Trial
 from aevb.inference import (
-    Draws,
-    ImportanceEvidence,
     LogDensity,
     NoDensityError,
     NoFamilyError,
@@ -35,17 +28,16 @@ from aevb.inference import (
 )
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of, moved
+from aevb.inference.process.progress import with_progress
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.layouts import read_layout
 
-__all__ = ["Trial", "compare"]
+__all__ = ["compare"]
 
 # Draws of the guide and of the chains that are compared as sets.
 _COMPARED = 200
 # Of the posterior, where active units or the KL have no closed form: over many datapoints few do.
 _LATENT_DRAWS = 100
-
-_PARTS = ("gaps", "calibration", "predictive_checks", "latents")  # what may be missing
 
 T = TypeVar("T")
 _Errors = type[Exception] | tuple[type[Exception], ...]
@@ -53,125 +45,7 @@ _Errors = type[Exception] | tuple[type[Exception], ...]
 _REFUSALS = (ValueError, NotImplementedError)
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What was found out about a guide at some datapoints.
-
-    Attributes:
-        x: The datapoints, ``(B, *shape)``; all data as the only one, under a joint posterior; None
-            where the model observes them at several sites.
-        draws: Of the chains.
-        errors: The guide against them.
-        rhat: Of the chains, worst dimension, ``(B,)``.
-        ess_bulk: Effective draws, worst dimension, ``(B,)``.
-        ess_tail: Likewise of the tails.
-        weights: What importance sampling with the guide as proposal makes of log p(x).
-        gaps: Inference gaps; None where the guide's family has no parameters for each datapoint.
-        calibration: Of the guide on data simulated from the model, not on ``x``.
-        predictive_checks: Of ``x`` against the model's replications of it.
-        latents: Active units and KL per dimension, over ``x`` or a larger population.
-        missing: Why what is None of these four could not be had, by name.
-    """
-
-    x: Tensor | None
-    draws: Draws
-    errors: PosteriorErrors
-    rhat: NDArray[np.float64]
-    ess_bulk: NDArray[np.float64]
-    ess_tail: NDArray[np.float64]
-    weights: ImportanceEvidence
-    gaps: Gaps | None
-    calibration: Calibration | None
-    predictive_checks: PredictiveCheck | None
-    latents: LatentUse | None
-    missing: dict[str, str]
-
-    @property
-    def khat(self) -> NDArray[np.float64]:
-        """Pareto k̂ of the guide's weights, ``(B,)``."""
-        return self.weights.khat.expand(self.draws.unconstrained.shape[2]).numpy()
-
-    @property
-    def corrected(self) -> NDArray[np.bool_]:
-        """Where importance weights correct the guide, ``(B,)``."""
-        return self.weights.is_trusted.expand(self.draws.unconstrained.shape[2]).numpy()
-
-    @property
-    def judged(self) -> NDArray[np.bool_]:
-        """Where the chains converged, so that a comparison means something, ``(B,)``."""
-        enough = np.minimum(self.ess_bulk, self.ess_tail) >= limits.ESS_LIMIT
-        sound = ~self.draws.suspicious.cpu().numpy()
-        return (self.rhat <= limits.RHAT_LIMIT) & enough & sound
-
-    @property
-    def differs(self) -> NDArray[np.bool_]:
-        """Where the two sets of draws differ, by Benjamini and Hochberg's rule, ``(B,)``."""
-        judged = self.judged
-        result = np.zeros(len(judged), dtype=bool)
-        if judged.any():
-            p = self.errors.p_value.numpy()[judged]
-            result[judged] = false_discovery_control(p) <= limits.FALSE_DISCOVERY_RATE
-        return result
-
-    def summary(self) -> dict[str, Any]:
-        """Everything as JSON-able numbers; moments over judged datapoints, in posterior sds."""
-        judged, errors = torch.from_numpy(self.judged), self.errors
-        count = int(judged.sum())
-        figures: dict[str, Any] = {
-            "num_datapoints": len(judged),
-            "num_judged": count,
-            "num_differing": int(self.differs.sum()),
-            "num_corrected": int(self.corrected.sum()),
-            "num_khat_undefined": int(np.isnan(self.khat).sum()),
-            "divergences": int(self.draws.divergences.sum()),
-            "rhat_worst": _worst(self.rhat, np.max),
-            "ess_bulk_least": _worst(self.ess_bulk, np.min),
-            "ess_tail_least": _worst(self.ess_tail, np.min),
-            "acceptance_rate": float(self.draws.stats["acceptance_rate"].mean()),
-        }
-        if count:
-            mean, noise = errors.mean_error[judged], errors.noise[judged]
-            # the noise of the chains adds its variance to the squared error
-            square = (mean.square() - noise.square()).mean().clamp(min=0.0)
-            ratio = errors.log_scale_ratio[judged]
-            of_each = ratio.mean(-1).exp()
-            figures |= {
-                "mean_error_rms": float(square.sqrt()),
-                "mean_error_largest": float(mean.abs().max()),
-                "scale_ratio": float(ratio.mean().exp()),
-                "scale_ratio_error": float(of_each.std()) / count**0.5 if count > 1 else None,
-                "correlation_missed": float(errors.correlation_missed[judged].mean()),
-                "energy_distance": float(errors.energy_distance[judged].mean()),
-            }
-        parts = {name: getattr(self, name) for name in _PARTS}
-        figures |= {name: part.summary() for name, part in parts.items() if part is not None}
-        return figures | {f"why_no_{name}": why for name, why in self.missing.items()}
-
-    def verdict(self) -> list[str]:
-        """What may be believed, in sentences."""
-        return sentences(self.summary())
-
-    def table(self) -> str:
-        """The figures in lines, with their errors."""
-        return table(self.summary())
-
-    def to_arviz(self) -> Any:
-        """The chains' draws with their statistics, for ArviZ."""
-        evidence = None if self.gaps is None else self.gaps.log_evidence
-        observed = None
-        if self.x is not None:
-            observed = {"observed": self.x if self.draws.is_local else self.x[0]}
-        return to_arviz(self.draws, observed_data=observed, log_evidence=evidence)
-
-    def plot(self, datapoint: int) -> Figure:
-        """Guide and chains at one datapoint, in the two dimensions that differ most.
-
-        Args:
-            datapoint: Number of it, from 0.
-        """
-        return draws_picture(self.errors, datapoint)
-
-
+@with_progress
 def compare(
     program: ProgramPair,
     x: Tensor | tuple[Any, ...],
@@ -185,8 +59,9 @@ def compare(
     num_simulations: int = 1000,
     num_replications: int = 1000,
     population: Tensor | tuple[Any, ...] | None = None,
-    seed: int = 0,
+    seed: int | None = 0,
     chain_batch_size: int | None = None,
+    progress: bool | None = None,
 ) -> Trial:
     """Put a guide on trial at some datapoints: chains, refinement, evidence and calibration.
 
@@ -214,8 +89,9 @@ def compare(
         num_replications: Of each datapoint for :func:`predictive_check`; 0 for none.
         population: More datapoints, or arguments, like ``x`` for :func:`latent_use`; by default
             ``x``. Calibration simulates so many at once.
-        seed: Of everything random.
+        seed: Of everything random; None draws one afresh.
         chain_batch_size: Chains evaluated at once, to bound the memory.
+        progress: Show progress bars; by default in notebooks alone.
 
     Raises:
         ValueError: If the guide is a single point, a joint posterior has too many dimensions for
@@ -229,6 +105,8 @@ def compare(
         >>> trial.errors.mean_error.shape, len(trial.calibration.ranks), trial.missing
         (torch.Size([3, 2]), 30, {})
     """
+    del progress  # see with_progress
+    seed = fresh_if_none(seed)
     _check(num_chains, num_samples)  # now, and not when the chains are done
     limits.check_at_least(
         1, num_importance_samples=num_importance_samples, max_steps=max_steps,
@@ -349,9 +227,3 @@ def _unless_refused(
         first, *_ = str(error).splitlines() or [""]  # Pyro adds the shapes of the trace
         missing[name] = first.rstrip(" .:") or type(error).__name__
         return None
-
-
-def _worst(values: NDArray[np.float64], worst: Callable[..., Any]) -> float | None:
-    """Of the values that are defined."""
-    known = values[np.isfinite(values)]
-    return float(worst(known)) if len(known) else None

@@ -1,5 +1,7 @@
 """Pictures of a trial, each small enough to be read on a phone."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -21,29 +23,40 @@ __all__ = [
     "draws_picture",
     "latents_picture",
     "overview_pictures",
+    "worst_names",
 ]
 
 _GREY = "0.5"
 _SMALL = (3.2, 2.3)  # inches
 
 
-def draws_picture(errors: PosteriorErrors, datapoint: int) -> Figure:
+def draws_picture(errors: PosteriorErrors, datapoint: int, names: Sequence[str]) -> Figure:
     """Guide and chains at one datapoint, in the two dimensions that differ most."""
     figure, axes = new_axes(3.2, 3.2)
-    error = errors.mean_error[datapoint].abs() + errors.log_scale_ratio[datapoint].abs()
-    dims = error.argsort(descending=True)[:2].sort().values.tolist()
+    dims = _worst_dimensions(errors, datapoint)
     for values, label, colour in ((errors.chains, "chains", "C0"), (errors.guide, "guide", "C1")):
         points = values[:, datapoint]
         if len(dims) == 2:
             axes.scatter(
                 points[:, dims[0]], points[:, dims[1]], s=6, alpha=0.6, label=label, c=colour
             )
-            axes.set_ylabel(f"latent {dims[1]}")
+            axes.set_ylabel(names[dims[1]])
         else:
             axes.hist(points[:, 0], bins=30, alpha=0.5, label=label, color=colour)
-        axes.set_xlabel(f"latent {dims[0]}")
+        axes.set_xlabel(names[dims[0]])
     axes.legend(fontsize="small")
     return figure
+
+
+def worst_names(errors: PosteriorErrors, datapoint: int, names: Sequence[str]) -> list[str]:
+    """The dimensions of :func:`draws_picture` by name."""
+    return [names[dim] for dim in _worst_dimensions(errors, datapoint)]
+
+
+def _worst_dimensions(errors: PosteriorErrors, datapoint: int) -> list[int]:
+    error = errors.mean_error[datapoint].abs() + errors.log_scale_ratio[datapoint].abs()
+    dims: list[int] = error.argsort(descending=True)[:2].sort().values.tolist()
+    return dims
 
 
 def data_picture(x: Tensor) -> Figure | None:
@@ -58,18 +71,15 @@ def data_picture(x: Tensor) -> Figure | None:
     return figure
 
 
-def overview_pictures(errors: PosteriorErrors, weights: ImportanceEvidence) -> list[Figure]:
-    """Errors of all datapoints at a glance."""
+def overview_pictures(errors: PosteriorErrors, weights: ImportanceEvidence) -> dict[str, Figure]:
+    """Errors of all datapoints at a glance, by what they are of."""
     khat = weights.khat_pooled.numpy()
-    return [
-        _histogram(errors.mean_error.flatten().numpy(), "error of means, posterior sds"),
-        _histogram(
-            errors.log_scale_ratio.exp().flatten().numpy(), "guide's sd over the chains'", 1.0
-        ),
-        _histogram(
-            khat[np.isfinite(khat)], "upper limit of Pareto k̂", khat_limit(weights.num_samples)
-        ),
-    ]
+    shown: dict[str, tuple[NDArray[np.float64], float | None]] = {
+        "error of means, posterior sds": (errors.mean_error.flatten().numpy(), None),
+        "guide's sd over the chains'": (errors.log_scale_ratio.exp().flatten().numpy(), 1.0),
+        "upper limit of Pareto k̂": (khat[np.isfinite(khat)], khat_limit(weights.num_samples)),
+    }
+    return {name: _histogram(values, name, mark) for name, (values, mark) in shown.items()}
 
 
 def calibration_pictures(calibration: Calibration, num_worst: int) -> dict[str, Figure]:

@@ -1,18 +1,13 @@
 """The trust report: one page of HTML that opens from disk, verdict first."""
 
-import base64
-import io
 from collections.abc import Iterator
-from importlib.resources import files
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
-from matplotlib.figure import Figure
 
 from aevb.evaluation.limits import ESS_LIMIT, RHAT_LIMIT
 from aevb.evaluation.trial import pictures
-from aevb.evaluation.trial.compare import Trial
-from aevb.evaluation.trial.verdict import counted, decimal, shown_p, words
+from aevb.evaluation.trial.found import Trial
+from aevb.evaluation.trial.pages import page
+from aevb.evaluation.trial.verdict import decimal, headline, shown_p, words
 
 __all__ = ["trial_page"]
 
@@ -31,18 +26,14 @@ def trial_page(trial: Trial, settings: dict[str, Any], num_worst: int = 9) -> st
     Returns:
         HTML, with all pictures inside.
     """
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters |= {
-        "counted": counted, "decimal": decimal, "png": _png, "shown_p": shown_p, "words": words
-    }  # fmt: skip
-    template = files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
     found = trial.summary()
     calibration, checks, latents = trial.calibration, trial.predictive_checks, trial.latents
-    return environment.from_string(template).render(
+    return page(
+        "report.html.jinja",
+        __package__,
         trial=trial,
+        about=_about(settings),
+        headline=headline(found, settings.get("run")),
         found=found,
         settings=settings,
         worst=_worst(trial, num_worst),
@@ -57,11 +48,13 @@ def trial_page(trial: Trial, settings: dict[str, Any], num_worst: int = 9) -> st
     )
 
 
-def _png(figure: Figure) -> str:
-    """As an address that holds the picture."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def _about(settings: dict[str, Any]) -> dict[str, Any]:
+    """Model, data and run, as far as the settings name them."""
+    named = {key: settings[key] for key in ("model", "data", "run") if settings.get(key)}
+    lines = [f"{key} {value}" for key, value in named.items()]
+    if "epoch" in settings:
+        lines.append(f"after {settings['epoch']:,} epochs")
+    return {"name": named.get("run") or named.get("data"), "lines": lines}
 
 
 def _worst(trial: Trial, num: int) -> Iterator[dict[str, Any]]:
@@ -71,6 +64,7 @@ def _worst(trial: Trial, num: int) -> Iterator[dict[str, Any]]:
             "place": place,
             "data": None if trial.x is None else pictures.data_picture(trial.x[place]),
             "draws": trial.plot(place),
+            "names": " and ".join(pictures.worst_names(errors, place, trial.names)),
             "distance": float(errors.energy_distance[place]),
             "p": float(errors.p_value[place]),
             "largest": float(errors.mean_error[place].abs().max()),

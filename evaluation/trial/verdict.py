@@ -5,7 +5,7 @@ from typing import Any
 
 from aevb.evaluation.limits import ESS_LIMIT, FALSE_DISCOVERY_RATE, RHAT_LIMIT
 
-__all__ = ["counted", "decimal", "sentences", "shown_p", "table", "words"]
+__all__ = ["counted", "decimal", "headline", "sentences", "shown_p", "table", "words"]
 
 
 _FAULTS = {
@@ -41,6 +41,59 @@ def sentences(found: dict[str, Any]) -> list[str]:
         missing = f"No {title}: {found.get(f'why_no_{name}')}."
         lines.append(said(found[name]) if name in found else missing)
     return lines
+
+
+def headline(found: dict[str, Any], run: str | None = None) -> dict[str, str]:
+    """The verdict in one line, its colour, and what to do next.
+
+    Args:
+        found: From :meth:`aevb.evaluation.Trial.summary`.
+        run: Folder of the run, where it is one; commands are for it, and else functions.
+
+    Returns:
+        ``level``, one of good, fair and bad; its ``word``; ``text``; and ``next``.
+    """
+    total, judged, differing = (
+        found[f"num_{name}"] for name in ("datapoints", "judged", "differing")
+    )
+    corrected = found["num_corrected"]
+    repair = f"aevb posterior {run}" if run else "aevb.inference.posterior(program, x)"
+    longer = f"aevb compare {run} --num_samples 2000 --num_warmup 2000"
+    longer = longer if run else "aevb.evaluation.compare(program, x, num_samples=2000)"
+    calibrated = "calibration" not in found or found["calibration"]["is_calibrated"]
+    if judged < (1 - _LACKING) * total:
+        level, text, following = (
+            "fair",
+            f"The chains mixed at {judged or 'none'} of {counted(total, 'datapoint')}: draw longer "
+            "before anything is believed.",
+            longer,
+        )
+    elif differing <= _LACKING * judged and calibrated:
+        level, text, following = (
+            "good",
+            f"The guide agrees with the chains at {judged - differing} of "
+            f"{counted(judged, 'datapoint')}: its draws may be used as they are.",
+            f"aevb evaluate {run}"
+            if run
+            else "aevb.inference.importance_evidence(model, guide, x)",
+        )
+    elif corrected >= (1 - _LACKING) * total:
+        level, text, following = (
+            "fair",
+            f"The guide is off, but importance weights correct it at {corrected} of "
+            f"{counted(total, 'datapoint')}: use its draws with their weights.",
+            repair,
+        )
+    else:
+        where = f"{differing} of {counted(judged, 'datapoint')}" if differing else "simulated data"
+        level, text, following = (
+            "bad",
+            f"The guide is wrong at {where}, and importance weights correct it at {corrected} of "
+            f"{total}: its draws need repair.",
+            repair,
+        )
+    word = {"good": "Green.", "fair": "Amber.", "bad": "Red."}[level]
+    return {"level": level, "word": word, "text": text, "next": following}
 
 
 def table(found: dict[str, Any]) -> str:
@@ -144,13 +197,14 @@ def _gaps(found: dict[str, Any]) -> str:
     )
     if unrefined:
         said += (
-            f"; refinement stopped early at {unrefined} of {total}, so that the split between "
-            "family and encoder is not known there"
+            f"; refinement stopped early at {unrefined} of {total}, where the family's part is "
+            "too large and amortization's too small"
         )
     larger = _larger(found["difference_of_gaps"], bounded / total, unrefined / total)
     if larger is None:
-        return f"{said}; which of the two is larger cannot be told."
-    return f"{said}, so that a better {larger} would gain more."
+        return f"{said}. Which of the two is larger cannot be told."
+    other = {"encoder": "family", "family": "encoder"}[larger]
+    return f"{said}. A better {larger} would gain more than a better {other}."
 
 
 def _larger(difference: dict[str, Any], bounded: float, unrefined: float) -> str | None:

@@ -1,12 +1,14 @@
 """Training runs in the background: one thread each, so many at once, in order of their worth.
 
-Run: ``python -m aevb.experiments.reproduction.queue --data_root FOLDER --workers 2``. A second
-call goes on where the first ended; ``RUNS/queue.log`` says what ran when, and for how long.
+Run: ``setsid python -m aevb.experiments.reproduction.queue --data_root FOLDER --workers 2``. A
+second call goes on where the first ended; ``RUNS/queue.log`` says what ran when, and for how long.
 """
 
 import argparse
+import os
 import threading
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -31,6 +33,9 @@ def main() -> None:
     settings = parser.parse_args()
     runs = (settings.runs / settings.budget).resolve()
     runs.mkdir(parents=True, exist_ok=True)
+    if os.getsid(0) == os.getpid():  # started by setsid: a group of its own for the scheduler,
+        with suppress(OSError):  # which compares groups first and `nice` within each
+            Path("/proc/self/autogroup").write_text(str(settings.nice))
     left = pending(settings.names, settings.budget, runs)
     lock = threading.Lock()
 

@@ -1,215 +1,39 @@
 """Annealed importance sampling, forward and in reverse, for every datapoint at once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from aevb.data.seeds import fresh_if_none
+from aevb.inference.evidence.annealed import AISEvidence, BDMCEvidence
 from aevb.inference.evidence.annealing import Annealing, Schedule, sigmoid_schedule
-from aevb.inference.evidence.estimate import (
-    counted,
-    error_of_mean,
-    mean_figures,
-    number,
-    shown,
-    verdict,
-)
 from aevb.inference.evidence.importance import estimates_from_log_weights
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of, moved
+from aevb.inference.process.progress import with_progress
 from aevb.inference.programs.joint import Joint
 from aevb.inference.programs.log_density import LogDensity
 from aevb.inference.programs.simulate import simulate
 
-__all__ = [
-    "AISEvidence",
-    "BDMCEvidence",
-    "TwoSided",
-    "ais_evidence",
-    "annealed",
-    "annealing_of",
-    "bdmc_evidence",
-]
-
-# Mean gap of bidirectional Monte Carlo, in nats, above which its bounds certify nothing.
-_GAP_LIMIT = 1.0
+__all__ = ["ais_evidence", "annealed", "annealing_of", "bdmc_evidence"]
 
 
-@dataclass(frozen=True)
-class AISEvidence:
-    r"""Estimates of log p(x) by annealing, one for each datapoint.
-
-    Attributes:
-        log_evidence: Log of the mean weight, ``(batch,)``, in nats; in expectation a lower bound.
-        standard_error: By the delta method; too small where ``ess`` is.
-        ess: Effective number of the chains' weights, of ``num_chains``.
-        acceptance_rate: Mean over chains and temperatures, ``(batch,)``.
-        log_weights: ``(chains, batch)``, float64, in nats.
-        num_chains: Chains of each datapoint.
-        num_temperatures: Steps from the start to the posterior.
-        schedule: Name of the function by which they lie.
-        start: Where the chains came from, ``"prior"`` or ``"guide"``.
-        seed: Of everything random.
-    """
-
-    log_evidence: Tensor
-    standard_error: Tensor
-    ess: Tensor
-    acceptance_rate: Tensor
-    log_weights: Tensor
-    num_chains: int
-    num_temperatures: int
-    schedule: str
-    start: str
-    seed: int
-
-    @property
-    def low_ess(self) -> Tensor:
-        """Where few chains carry the estimate, ``(batch,)``."""
-        return self.ess < max(5.0, 0.2 * self.num_chains) - 1e-6  # for rounding
-
-    @property
-    def is_trusted(self) -> Tensor:
-        """Where no few chains carry the estimate and proposals are accepted, ``(batch,)``."""
-        return ~self.low_ess & (self.acceptance_rate > 0.3)
-
-    def summary(self) -> dict[str, Any]:
-        """As of :class:`~aevb.inference.Evidence`.
-
-        With ``num_chains``, ``num_temperatures``, ``schedule``, ``start``, ``seed``,
-        ``ess_median``, ``low_ess`` (number of datapoints) and ``acceptance_rate``.
-        """
-        return mean_figures(self) | self.settings() | self._verdict()
-
-    def settings(self) -> dict[str, Any]:
-        """What a summary tells of the chains."""
-        return {
-            "num_chains": self.num_chains,
-            "num_temperatures": self.num_temperatures,
-            "schedule": self.schedule,
-            "start": self.start,
-            "seed": self.seed,
-            "ess_median": number(self.ess.median()),
-            "low_ess": int(self.low_ess.sum()),
-            "acceptance_rate": number(self.acceptance_rate.mean()),
-        }
-
-    def _verdict(self) -> dict[str, str]:
-        few, all_points = int(self.low_ess.sum()), counted(len(self.ess), "datapoint")
-        why = f"few chains carry the estimate at {few} of {all_points}"
-        refused = int((~self.low_ess & ~self.is_trusted).sum())
-        if refused:
-            why += f", and few proposals are accepted at {refused} others"
-        return verdict(self.is_trusted, why)
-
-    __repr__ = shown
-
-
-@dataclass(frozen=True)
-class TwoSided:
-    """Log p(x) bounded by annealing in both directions.
-
-    Attributes:
-        forward: From the start to the posterior: in expectation a lower bound.
-        reverse: From draws of the posterior back; its weights are those of 1/p(x).
-    """
-
-    forward: AISEvidence
-    reverse: AISEvidence
-
-    @property
-    def lower(self) -> Tensor:
-        """In expectation no more than log p(x), ``(batch,)``, in nats."""
-        return self.forward.log_evidence
-
-    @property
-    def upper(self) -> Tensor:
-        """In expectation no less, as far as the reverse started at the posterior, ``(batch,)``."""
-        return -self.reverse.log_evidence
-
-    @property
-    def gap(self) -> Tensor:
-        """Upper less lower bound, ``(batch,)``: in expectation no less than either's error."""
-        return self.upper - self.lower
-
-    @property
-    def log_evidence(self) -> Tensor:
-        """The lower bound, ``(batch,)``."""
-        return self.lower
-
-    @property
-    def standard_error(self) -> Tensor:
-        """Of the lower bound, ``(batch,)``."""
-        return self.forward.standard_error
-
-    def figures(self) -> dict[str, Any]:
-        """What a summary tells of bounds and chains."""
-        return {
-            "lower": number(self.lower.mean()),
-            "upper": number(self.upper.mean()),
-            "gap": number(self.gap.mean()),
-            "gap_standard_error": error_of_mean(self.gap),
-            "gap_largest": number(self.gap.max()),
-            "num_datapoints": len(self.gap),
-            **self.forward.settings(),
-        }
-
-
-@dataclass(frozen=True)
-class BDMCEvidence(TwoSided):
-    """Bounds on log p(x) from both sides, of data that the model itself made.
-
-    Attributes:
-        forward: The annealing behind ``lower``.
-        reverse: The annealing behind ``upper``; its weights are those of the reverse. Its chains
-            start from one exact draw and are not independent: it has no standard error, and its
-            ``ess`` certifies nothing.
-        data: Simulated observations by site.
-
-    As an :class:`~aevb.inference.Evidence` of the simulated data it is the forward annealing.
-    """
-
-    data: dict[str, Tensor]
-
-    @property
-    def is_trusted(self) -> Tensor:
-        """Where the forward chains may be, ``(batch,)``."""
-        return self.forward.is_trusted
-
-    def summary(self) -> dict[str, Any]:
-        """As of :class:`~aevb.inference.Evidence`, with bounds in place of estimates.
-
-        These are ``lower``, ``upper``, ``gap``, ``gap_standard_error`` and ``gap_largest``, beside
-        what annealing tells. Trusted are bounds whose forward chains are, and whose mean gap is at
-        most one nat, give or take two of its standard errors; others are ``"wide bounds"``.
-        """
-        figures = self.figures()
-        gap, error = figures["gap"], figures["gap_standard_error"]
-        judged = self.forward._verdict()
-        if judged["verdict"] == "trusted" and (
-            gap is None or gap > _GAP_LIMIT + 2 * (error or 0.0)
-        ):
-            wide = "not finite" if gap is None else f"{gap:.2f} nats"
-            why = f"the mean gap between the bounds is {wide}"
-            judged = verdict(torch.tensor(False), why, "wide bounds")
-        return figures | judged
-
-    __repr__ = shown
-
-
+@with_progress
 def ais_evidence(
     model: Callable[..., Any],
     *args: Any,
     num_chains: int = 16,
     num_temperatures: int = 1000,
-    seed: int = 0,
+    seed: int | None = 0,
     guide: Callable[..., Any] | None = None,
     schedule: Schedule = sigmoid_schedule,
     num_leapfrog_steps: int = 10,
     target_acceptance: float = 0.65,
     chain_batch_size: int | None = None,
+    progress: bool | None = None,
 ) -> AISEvidence:
     r"""Estimate log p(x) of each datapoint by annealing from the prior or from the guide.
 
@@ -230,7 +54,8 @@ def ais_evidence(
         args: Its arguments.
         num_chains: Independent weights of each datapoint.
         num_temperatures: T.
-        seed: Same seed, same estimate; torch's global random state is left as it was.
+        seed: Same seed, same estimate; None draws one afresh,
+            which the result records; torch's global random state is left as it was.
         guide: Pyro program to start from; the prior if left out.
         schedule: Function of T and the pilot that says how the temperatures lie:
             :func:`~aevb.inference.sigmoid_schedule`, :func:`~aevb.inference.linear_schedule`,
@@ -238,6 +63,7 @@ def ais_evidence(
         num_leapfrog_steps: Of each trajectory.
         target_acceptance: What the pilot's step sizes aim at.
         chain_batch_size: Chains evaluated at once, to bound the memory.
+        progress: Show progress bars; by default in notebooks alone.
 
     Raises:
         ValueError: If a number is out of range, the model has discrete latents, or a
@@ -251,6 +77,8 @@ def ais_evidence(
         >>> bool((evidence.log_evidence - fa.log_evidence(x)).abs().max() < 1e-8)
         True
     """
+    del progress  # see with_progress
+    seed = fresh_if_none(seed)
     with torch.no_grad(), randomness.stream(seed, "ais", device_of(model, guide, args=args)):
         annealing = _annealing(
             model, guide, args, num_chains, num_temperatures, schedule, num_leapfrog_steps,
@@ -259,17 +87,19 @@ def ais_evidence(
         return annealed(annealing, *annealing.forward(), seed)
 
 
+@with_progress
 def bdmc_evidence(
     model: Callable[..., Any],
     *args: Any,
     num_chains: int = 16,
     num_temperatures: int = 1000,
-    seed: int = 0,
+    seed: int | None = 0,
     guide: Callable[..., Any] | None = None,
     schedule: Schedule = sigmoid_schedule,
     num_leapfrog_steps: int = 10,
     target_acceptance: float = 0.65,
     chain_batch_size: int | None = None,
+    progress: bool | None = None,
 ) -> BDMCEvidence:
     """Bound log p(x) of simulated data from both sides, to certify a setting of AIS.
 
@@ -291,6 +121,7 @@ def bdmc_evidence(
         num_leapfrog_steps: Of each trajectory.
         target_acceptance: What the pilot's step sizes aim at.
         chain_batch_size: Chains evaluated at once.
+        progress: Show progress bars; by default in notebooks alone.
 
     Raises:
         ValueError: As :func:`ais_evidence`; or if the model observes nothing.
@@ -302,6 +133,8 @@ def bdmc_evidence(
         >>> bounds.gap.shape
         torch.Size([3])
     """
+    del progress  # see with_progress
+    seed = fresh_if_none(seed)
     device = device_of(model, guide, args=args)
     with torch.no_grad(), randomness.stream(seed, "bdmc", device):
         simulation = simulate(model, *moved(args, device))

@@ -13,6 +13,7 @@ from aevb.inference.mcmc.integrators import Point
 from aevb.inference.mcmc.metrics import Diagonal
 from aevb.inference.mcmc.path_gradients import PathGradient
 from aevb.inference.process.limits import refuse_below
+from aevb.inference.process.progress import progress_bar
 from aevb.inference.programs.log_density import LogDensity
 
 __all__ = [
@@ -43,6 +44,10 @@ class Pilot(NamedTuple):
 
     temperatures: Tensor
     spreads: Tensor
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"Pilot({len(self.spreads)} steps, {self.temperatures.shape[-1]} datapoints)"
 
 
 # From the number of temperatures to where they lie, from 0 to 1, ``(T + 1,)`` or ``(T + 1,
@@ -160,10 +165,13 @@ class Annealing:
         self._refuse_nan(state)
         total = widths[0] * state.tilt
         rates = torch.zeros_like(total[0])
-        for width, stop in zip(widths[1:], stops, strict=True):
-            state, info = self._transition(state.u, self._betas[stop], self._log_steps[stop - 1])
-            total = total + width * state.tilt
-            rates = rates + info.acceptance_rate.mean(0)
+        with progress_bar(len(stops), "temperature", description="annealing") as bar:
+            for width, stop in zip(widths[1:], stops, strict=True):
+                step = self._log_steps[stop - 1]
+                state, info = self._transition(state.u, self._betas[stop], step)
+                total = total + width * state.tilt
+                rates = rates + info.acceptance_rate.mean(0)
+                bar.update()
         return total, rates / max(1, len(stops))
 
     def _pilot(self, target: float) -> tuple[Pilot, Tensor]:

@@ -6,16 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aevb.data.seeds import stream_seed
-from aevb.inference.evidence.ais import TwoSided, annealed, annealing_of
+from aevb.data.seeds import fresh_if_none, stream_seed
+from aevb.inference.evidence.ais import annealed, annealing_of
+from aevb.inference.evidence.annealed import TwoSided
 from aevb.inference.evidence.annealing import Schedule, sigmoid_schedule
 from aevb.inference.evidence.estimate import (
     counted,
     error_of_mean,
-    shown,
     verdict,
 )
-from aevb.inference.evidence.repair import Posterior, posterior
+from aevb.inference.evidence.posterior import Posterior
+from aevb.inference.evidence.repair import posterior
 from aevb.inference.process import randomness
 from aevb.inference.process.limits import refuse_below
 from aevb.inference.programs.protocol import ProgramPair
@@ -25,7 +26,7 @@ __all__ = ["BoundedEvidence", "bounded_evidence"]
 _STANDARD_ERRORS = 2.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BoundedEvidence(TwoSided):
     """Bounds on log p(x) of real data, of which the upper one holds on a condition.
 
@@ -73,8 +74,6 @@ class BoundedEvidence(TwoSided):
             **verdict(self.is_trusted, f"one of the sides is not to be believed at {where}"),
         }
 
-    __repr__ = shown
-
 
 def bounded_evidence(
     program: ProgramPair,
@@ -82,7 +81,7 @@ def bounded_evidence(
     draws: Posterior | None = None,
     num_chains: int = 16,
     num_temperatures: int = 300,
-    seed: int = 0,
+    seed: int | None = 0,
     schedule: Schedule = sigmoid_schedule,
     num_leapfrog_steps: int = 10,
     target_acceptance: float = 0.65,
@@ -105,7 +104,7 @@ def bounded_evidence(
         draws: Of the posterior at the same arguments; made if left out.
         num_chains: In either direction.
         num_temperatures: As for :func:`~aevb.inference.ais_evidence`, as are the others.
-        seed: Of everything random.
+        seed: Of everything random; None draws one afresh.
         schedule: How the temperatures lie.
         num_leapfrog_steps: Of each trajectory.
         target_acceptance: What the pilot's step sizes aim at.
@@ -122,6 +121,7 @@ def bounded_evidence(
         >>> bool((bounds.gap.abs() < 1e-6).all())  # whose guide is exact
         True
     """
+    seed = fresh_if_none(seed)
     refuse_below(1, num_chains=num_chains)
     if draws is None:
         draws = posterior(program, *args, seed=stream_seed(seed, "posterior"))

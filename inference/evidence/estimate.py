@@ -1,18 +1,24 @@
 """What every estimate of log p(x) tells, and the figures that are printed of it."""
 
 import math
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from aevb.data.tables import data_frame, html_table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 __all__ = [
     "Evidence",
+    "Shown",
     "counted",
     "error_of_mean",
     "mean_and_errors",
     "mean_figures",
     "number",
-    "shown",
     "verdict",
 ]
 
@@ -43,6 +49,35 @@ class Evidence(Protocol):
         it says what the mean is instead, as ``"lower bound"``, and ``why``. None stands for what
         is not defined.
         """
+
+
+class Shown:
+    """How every estimate is shown, by its summary, and what it is as a table of datapoints."""
+
+    def to_dataframe(self: Any, index: Iterable[Any] | None = None) -> "DataFrame":
+        """The estimates with their diagnostics, a row for each datapoint in the arguments' order.
+
+        Args:
+            index: Names or numbers of the datapoints, as ``split.indices``; by default 0, 1, ...
+
+        Raises:
+            ValueError: If there are other than so many.
+        """
+        columns = {name: getattr(self, name) for name in ("log_evidence", "standard_error")}
+        columns |= {name: getattr(self, name) for name in self.diagnostics}
+        return data_frame({**columns, "is_trusted": self.is_trusted}, index)
+
+    def __repr__(self: Any) -> str:
+        """One line with the figures of the summary."""
+        figures = ", ".join(
+            f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in self.summary().items()
+        )
+        return f"{type(self).__name__}({figures})"
+
+    def _repr_html_(self: Any) -> str:
+        """The same as a table."""
+        return html_table(type(self).__name__, self.summary())
 
 
 def mean_figures(evidence: Evidence) -> dict[str, Any]:
@@ -86,15 +121,6 @@ def number(value: Tensor) -> float | None:
     """What JSON can hold: None if it is not finite."""
     found = float(value)
     return found if math.isfinite(found) else None
-
-
-def shown(evidence: Evidence) -> str:
-    """One line with the figures of the summary: the ``repr`` of every estimate."""
-    figures = ", ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in evidence.summary().items()
-    )
-    return f"{type(evidence).__name__}({figures})"
 
 
 def counted(count: int, noun: str) -> str:

@@ -3,18 +3,18 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from aevb.data.seeds import stream_seed
+from aevb.data.seeds import fresh_if_none, stream_seed
 from aevb.inference.evidence.estimate import (
+    Shown,
     counted,
     error_of_mean,
     mean_figures,
     number,
-    shown,
     verdict,
 )
 from aevb.inference.evidence.proposals import fit_proposal
@@ -22,14 +22,15 @@ from aevb.inference.evidence.psis import khat_limit, pareto_khat, pooled_khat
 from aevb.inference.evidence.weights import LogJoint, datapoint_blocks, log_weights
 from aevb.inference.process import randomness
 from aevb.inference.process.limits import refuse_below
+from aevb.inference.process.progress import progress_bar, with_progress
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.joint import Joint
 
 __all__ = ["ImportanceEvidence", "estimates_from_log_weights", "importance_evidence"]
 
 
-@dataclass(frozen=True)
-class ImportanceEvidence:
+@dataclass(frozen=True, repr=False)
+class ImportanceEvidence(Shown):
     r"""Estimates of log p(x), one per datapoint (or a single one for a joint posterior).
 
     Attributes:
@@ -58,6 +59,10 @@ class ImportanceEvidence:
     num_samples: int
     seed: int
     proposal: str
+
+    diagnostics: ClassVar[tuple[str, ...]] = (
+        "ess", "khat", "khat_pooled", "elbo", "elbo_standard_error",
+    )  # fmt: skip
 
     @property
     def is_trusted(self) -> Tensor:
@@ -94,17 +99,17 @@ class ImportanceEvidence:
             **verdict(self.is_trusted, why),
         }
 
-    __repr__ = shown
 
-
+@with_progress
 def importance_evidence(
     model: Callable[..., Any],
     guide: Callable[..., Any],
     *args: Any,
     num_samples: int = 1000,
-    seed: int = 0,
+    seed: int | None = 0,
     proposal: Literal["guide", "refined"] = "guide",
     memory_budget: int = 128 * 2**20,
+    progress: bool | None = None,
 ) -> ImportanceEvidence:
     r"""Estimate log p(x) of each datapoint with the guide, or what it is refined to, as proposal.
 
@@ -125,12 +130,13 @@ def importance_evidence(
         args: Arguments of both; tensors as long as the data plate are cut into blocks with it,
             and all are moved to where the programs' parameters are.
         num_samples: S, draws for each datapoint.
-        seed: Of the draws; the result does not depend on ``memory_budget``, and torch's global
-            random state is left as it was.
+        seed: Of the draws; None draws one afresh, which the result records. The result does not
+            depend on ``memory_budget``, and torch's global random state is left as it was.
         proposal: ``"guide"``; or ``"refined"``, a Student t with a covariance of its own that is
             fitted to each datapoint, beside a tenth of the guide's draws. It costs about 6,000
             evaluations of the model for each datapoint, and most weights are trusted then.
         memory_budget: Bytes that one evaluation of the model may use.
+        progress: Show progress bars; by default in notebooks alone.
 
     Raises:
         ValueError: If ``num_samples`` is not positive, a site is scaled or subsampled, a
@@ -145,6 +151,8 @@ def importance_evidence(
         >>> bool((evidence.log_evidence - fa.log_evidence(x)).abs().max() < 1e-10)
         True
     """
+    del progress  # see with_progress
+    seed = fresh_if_none(seed)
     refuse_below(1, num_samples=num_samples)
     if proposal not in ("guide", "refined"):
         raise ValueError(f"proposal: expected 'guide' or 'refined'; got {proposal!r}")
@@ -153,8 +161,10 @@ def importance_evidence(
         torch.no_grad(),
         randomness.stream(seed, "importance", joint.device),
         argument_checks(False),
+        progress_bar(None, "block", description="importance sampling") as bar,
     ):
         parts = [part for _, part in datapoint_blocks(joint, num_samples)]
+        bar.total = len(parts)
         evaluate = LogJoint(num_samples * len(parts), memory_budget)
         estimates = []
         for number, part in enumerate(parts):
@@ -164,6 +174,7 @@ def importance_evidence(
                 draw = fit_proposal(part, memory_budget).draw
             weights = log_weights(part, draw, num_samples, seed, number, evaluate)
             estimates.append(estimates_from_log_weights(weights))
+            bar.update()
     merged = {name: torch.cat([part[name] for part in estimates]) for name in estimates[0]}
     khat, ess = merged["khat"].numpy(), merged["ess"].numpy()
     pooled = torch.from_numpy(pooled_khat(khat, num_samples, ess))

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from scipy.stats import gaussian_kde
 from torch import Tensor
 
-from aevb.inference.evidence.estimate import counted, mean_figures, number, shown, verdict
+from aevb.data.seeds import fresh_if_none
+from aevb.inference.evidence.estimate import Shown, counted, mean_figures, number, verdict
 from aevb.inference.mcmc.diagnostics import ESS_LIMIT, RHAT_LIMIT
 from aevb.inference.mcmc.draws import Draws
 from aevb.inference.mcmc.hmc import Start, hmc
@@ -23,8 +23,8 @@ __all__ = ["HMCEvidence", "hmc_evidence"]
 LARGEST_DIM = 4
 
 
-@dataclass(frozen=True)
-class HMCEvidence:
+@dataclass(frozen=True, repr=False)
+class HMCEvidence(Shown):
     """Estimates of log p(x) from draws of the posterior.
 
     Attributes:
@@ -37,12 +37,29 @@ class HMCEvidence:
     standard_error: Tensor
     draws: Draws
 
+    diagnostics: ClassVar[tuple[str, ...]] = ("rhat", "ess_bulk", "suspicious")
+
     @property
     def is_trusted(self) -> Tensor:
         """Where chains mixed, 400 draws are effective and none are suspicious, ``(batch,)``."""
         # NaN, as R̂ of a single chain is, is neither
         mixed = (self.draws.rhat <= RHAT_LIMIT) & (self.draws.ess_bulk >= ESS_LIMIT)
         return mixed.reshape(-1).cpu() & ~self.draws.suspicious.cpu()
+
+    @property
+    def rhat(self) -> Tensor:
+        """Of the draws, ``(batch,)``."""
+        return self.draws.rhat.reshape(-1)
+
+    @property
+    def ess_bulk(self) -> Tensor:
+        """Of the draws, ``(batch,)``."""
+        return self.draws.ess_bulk.reshape(-1)
+
+    @property
+    def suspicious(self) -> Tensor:
+        """Whose chains are stuck or diverge, ``(batch,)``."""
+        return self.draws.suspicious
 
     def summary(self) -> dict[str, Any]:
         """As of :class:`~aevb.inference.Evidence`.
@@ -66,8 +83,6 @@ class HMCEvidence:
             **verdict(trusted, why, "not to be believed"),
         }
 
-    __repr__ = shown
-
 
 def hmc_evidence(
     model: Callable[..., Any],
@@ -75,7 +90,7 @@ def hmc_evidence(
     num_chains: int = 16,
     num_samples: int = 100,
     num_warmup: int = 300,
-    seed: int = 0,
+    seed: int | None = 0,
     guide: Callable[..., Any] | None = None,
     start: Start = LogDensity.prior_draws,
     max_num_steps: int = 100,
@@ -118,6 +133,7 @@ def hmc_evidence(
         >>> bool((evidence.log_evidence - fa.log_evidence(x)).abs().max() < 0.2)
         True
     """
+    seed = fresh_if_none(seed)
     refuse_below(4, num_chains=num_chains)
     dim = LogDensity(model, *args).dim
     if dim > LARGEST_DIM and not allow_high_dim:
@@ -144,6 +160,8 @@ def hmc_evidence(
 
 def _log_kernel_density(fitted: Tensor, at: Tensor) -> Tensor:
     """Log of a normal kernel density of draws ``(chains, draws, batch, dim)`` at others."""
+    from scipy.stats import gaussian_kde  # a second, which no other estimate takes
+
     points, places = (u.flatten(0, 1).permute(1, 2, 0).double().cpu() for u in (fitted, at))
     columns = [
         gaussian_kde(own.numpy()).logpdf(place.numpy())

@@ -3,15 +3,14 @@
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from aevb.data.seeds import stream_seed
-from aevb.inference.evidence.estimate import counted, number
+from aevb.data.seeds import fresh_if_none, stream_seed
 from aevb.inference.evidence.importance import estimates_from_log_weights
+from aevb.inference.evidence.posterior import SOURCES, Posterior
 from aevb.inference.evidence.proposals import FittedProposal, fit_proposal
 from aevb.inference.evidence.psis import khat_limit, pooled_khat
 from aevb.inference.evidence.weights import LogJoint, datapoint_blocks, log_weights
@@ -19,145 +18,21 @@ from aevb.inference.mcmc.diagnostics import ESS_LIMIT, RHAT_LIMIT
 from aevb.inference.mcmc.hmc import hmc
 from aevb.inference.process import randomness
 from aevb.inference.process.limits import refuse_below
+from aevb.inference.process.progress import tracked, with_progress
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.joint import Joint
 from aevb.inference.programs.log_density import LogDensity
 from aevb.inference.programs.protocol import ProgramPair
 
-__all__ = ["Posterior", "SOURCES", "posterior"]
+__all__ = ["posterior"]
 
-SOURCES = ("guide", "guide, reweighted", "fitted, reweighted", "hmc")
 # A mean under the guide is off by at most √(S/ESS − 1) of its standard deviations: a tenth.
 _AS_GOOD = 0.99
 # Thinning of the chains' successive attempts.
 _ATTEMPTS = (1, 4, 16)
 
 
-@dataclass(frozen=True)
-class Posterior:
-    """Weighted draws of each datapoint's posterior, and what speaks for them.
-
-    Attributes:
-        samples: Draws of each latent site, ``(S, *plates, *event)``.
-        unconstrained: The same as real vectors, ``(S, B, D)``.
-        log_weights: Normalized, ``(S, B)``; all −log S where draws count alike.
-        source: Which of :data:`SOURCES` they are, a number for each datapoint, ``(B,)``.
-        is_passed: Where they passed their test, ``(B,)``.
-        ess: Effective number of them, ``(B,)``: by weights; of chains the least over dimensions.
-        khat_pooled: As of :class:`~aevb.inference.ImportanceEvidence`, ``(B,)``; NaN of chains.
-        rhat: Of chains, the largest over dimensions, ``(B,)``; NaN of weights.
-        log_evidence: By the weights that judged them, ``(B,)``, in nats; trusted where those
-            passed, and elsewhere a lower bound.
-        standard_error: Of ``log_evidence``; likewise.
-        num_evaluations: Of the model at each datapoint, ``(B,)``; a gradient counts as three.
-        seed: Of everything random.
-        data_dims: Where the values of each site have the datapoints; empty of a joint posterior.
-
-    Example:
-        >>> from aevb.models import FactorAnalysis
-        >>> fa, x = FactorAnalysis((5,), 2).double(), torch.zeros(3, 5).double()
-        >>> found = posterior(fa, x)
-        >>> found.summary()["sources"]["guide"], found.mean.shape, found.resampled(10)["z"].shape
-        (3, torch.Size([3, 2]), torch.Size([10, 3, 2]))
-    """
-
-    samples: dict[str, Tensor]
-    unconstrained: Tensor
-    log_weights: Tensor
-    source: Tensor
-    is_passed: Tensor
-    ess: Tensor
-    khat_pooled: Tensor
-    rhat: Tensor
-    log_evidence: Tensor
-    standard_error: Tensor
-    num_evaluations: Tensor
-    seed: int
-    data_dims: dict[str, int]
-
-    @property
-    def mean(self) -> Tensor:
-        """Of the unconstrained latents, ``(B, D)``."""
-        return torch.einsum("sb,sbi->bi", self.log_weights.exp(), self.unconstrained.double())
-
-    @property
-    def standard_deviation(self) -> Tensor:
-        """Of the unconstrained latents, ``(B, D)``."""
-        away = (self.unconstrained.double() - self.mean).square()
-        return torch.einsum("sb,sbi->bi", self.log_weights.exp(), away).sqrt()
-
-    def resampled(self, num: int, seed: int = 0) -> dict[str, Tensor]:
-        """Draws that count alike, by systematic resampling.
-
-        Args:
-            num: Of each posterior.
-            seed: Of the one number that each takes.
-
-        Returns:
-            ``(num, *plates, *event)`` by site.
-        """
-        chosen = self.systematic(num, seed)
-        found = {}
-        for name, value in self.samples.items():
-            if place := self.data_dims.get(name):
-                shape = [1] * value.ndim
-                shape[0], shape[place] = chosen.shape
-                index = chosen.reshape(shape).expand(num, *value.shape[1:])
-                found[name] = value.gather(0, index)
-            else:
-                found[name] = value[chosen[:, 0]]
-        return found
-
-    def systematic(self, num: int, seed: int = 0) -> Tensor:
-        """Which draws :meth:`resampled` takes, ``(num, B)``."""
-        refuse_below(1, num=num)
-        with randomness.stream(seed, "resampling", torch.device("cpu")):
-            offset = torch.rand(self.log_weights.shape[1], 1, dtype=torch.float64)
-        steps = (torch.arange(num, dtype=torch.float64) + offset) / num
-        edges = self.log_weights.exp().cumsum(0).T.contiguous()
-        found = torch.searchsorted(edges, steps * edges[:, -1:])
-        return found.clamp(max=edges.shape[1] - 1).T
-
-    def summary(self) -> dict[str, Any]:
-        """How many posteriors each source gave, JSON-able, and what is not proved of them."""
-        count = len(self.is_passed)
-        by_source = {name: int((self.source == place).sum()) for place, name in enumerate(SOURCES)}
-        failed = int((~self.is_passed).sum())
-        return {
-            "num_posteriors": count,
-            "num_passed": count - failed,
-            "sources": by_source,
-            "ess_least": number(self.ess.min()),
-            "ess_median": number(self.ess.median()),
-            "num_evaluations_mean": number(self.num_evaluations.double().mean()),
-            "num_samples": len(self.unconstrained),
-            "seed": self.seed,
-            "verdict": "passed" if not failed else f"{failed} of {count} did not pass",
-            "unproved": self.unproved,
-        }
-
-    @property
-    def unproved(self) -> str:
-        """What no test of these draws can tell, in words."""
-        said = "a mode that neither guide, fit nor chains came near would not be seen"
-        failed = int((~self.is_passed).sum())
-        if failed:
-            where = counted(failed, "posterior")
-            said = (
-                f"chains of {where} did not mix or are short: do not use those; elsewhere {said}"
-            )
-        return said
-
-    def __repr__(self) -> str:
-        """One line."""
-        found = self.summary()
-        sources = ", ".join(f"{num} {name}" for name, num in found["sources"].items() if num)
-        return (
-            f"Posterior({found['num_passed']} of {counted(len(self.ess), 'posterior')} passed: "
-            f"{sources}; {found['num_samples']:,} draws each, seed={self.seed})"
-        )
-
-
+@with_progress
 def posterior(
     program: ProgramPair,
     *args: Any,
@@ -165,8 +40,9 @@ def posterior(
     min_ess: float = ESS_LIMIT,
     num_chains: int = 16,
     num_warmup: int = 300,
-    seed: int = 0,
+    seed: int | None = 0,
     memory_budget: int = 128 * 2**20,
+    progress: bool | None = None,
 ) -> Posterior:
     """Draw from the posterior of each datapoint by the cheapest means that pass their test.
 
@@ -187,8 +63,9 @@ def posterior(
         min_ess: Effective draws that it takes to pass.
         num_chains: Chains of each posterior that needs them.
         num_warmup: Their iterations before the first draw.
-        seed: Of everything random.
+        seed: Of everything random; None draws one afresh.
         memory_budget: Bytes that one evaluation of the model may use.
+        progress: Show progress bars; by default in notebooks alone.
 
     Raises:
         ValueError: As :func:`~aevb.inference.importance_evidence` and
@@ -200,6 +77,8 @@ def posterior(
         >>> posterior(fa, x)  # whose guide is exact
         Posterior(3 of 3 posteriors passed: 3 guide; 4,000 draws each, seed=0)
     """
+    del progress  # see with_progress
+    seed = fresh_if_none(seed)
     refuse_below(1, num_samples=num_samples, num_chains=num_chains)
     refuse_below(0, num_warmup=num_warmup)
     joint = Joint(program.model, *args, guide=program.guide)
@@ -250,7 +129,9 @@ class _Repair:
         chosen = torch.nonzero(~self.passed).flatten()
         blocks = list(datapoint_blocks(self.joint, self.num_samples, chosen))
         evaluate = LogJoint(self.num_samples * len(blocks), self.budget)
-        for block, (places, part) in enumerate(blocks):
+        what = "weights of proposals fitted" if source else "weights of the guide"
+        parts = tracked(blocks, len(chosen), "posterior", what, lambda block: len(block[0]))
+        for block, (places, part) in enumerate(parts):
             torch.manual_seed(stream_seed(self.seed, f"posterior/{source}/{block}"))
             proposal = proposal_of(part)
             density = LogDensity(part.model, *part.args, guide=part.guide)

@@ -4,10 +4,18 @@ import math
 from collections.abc import Callable
 
 import torch
-from scipy.special import fdtri
 from torch import Tensor
 
-__all__ = ["ESS_LIMIT", "RHAT_LIMIT", "bulk_ess", "rank_rhat", "rhat_limit", "tail_ess", "unmixed"]
+__all__ = [
+    "ESS_LIMIT",
+    "RHAT_LIMIT",
+    "bulk_ess",
+    "mean_ess",
+    "rank_rhat",
+    "rhat_limit",
+    "tail_ess",
+    "unmixed",
+]
 
 # Vehtari et al. (2021), https://arxiv.org/abs/1903.08008: chains beyond it are not to be used,
 # nor fewer effective draws.
@@ -82,6 +90,22 @@ def bulk_ess(draws: Tensor) -> Tensor:
     return _in_blocks(draws, lambda halves: _ess(_normal_scores(halves)[0]))
 
 
+def mean_ess(draws: Tensor) -> Tensor:
+    """Effective number of draws for the mean of the draws themselves.
+
+    Args:
+        draws: ``(chains, draws, *shape)``.
+
+    Returns:
+        As :func:`bulk_ess`.
+
+    Example:
+        >>> mean_ess(torch.arange(8.0).reshape(2, 4)).shape
+        torch.Size([])
+    """
+    return _in_blocks(draws, _ess)
+
+
 def tail_ess(draws: Tensor) -> Tensor:
     """Effective number of draws for the 5 and 95 % quantiles, the smaller of both.
 
@@ -135,6 +159,8 @@ def rhat_limit(num_chains: int, num_draws: float, dim: int) -> float:
     """
     halves, length = 2 * num_chains, num_draws / 2
     share = _FALSE_ALARM_RATE / (2 * dim)
+    from scipy.special import fdtri
+
     ratio = float(fdtri(halves - 1, halves * (length - 1), 1 - share))
     return max(RHAT_LIMIT, math.sqrt((length - 1 + ratio) / length))
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from aevb.inference.programs.layouts import factors
@@ -71,5 +70,7 @@ def _factor(logs: Tensor) -> float:
     factor = float((high - low).exp())
     if factor < _LEAST_RANGE:
         return 0.0
+    from scipy.stats import spearmanr  # a second, which nothing else here takes
+
     correlation = float(spearmanr(logs[:, 0], logs[:, 1]).statistic)
     return factor if correlation > _LEAST_CORRELATION else 0.0

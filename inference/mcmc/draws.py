@@ -1,17 +1,23 @@
 """What a sampler drew, and what speaks against believing it."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from aevb.data.tables import html_table
 from aevb.inference.mcmc.adaptation import ChEES, DualAveraging
+from aevb.inference.mcmc.arviz import to_arviz
 from aevb.inference.mcmc.diagnostics import bulk_ess, rank_rhat, tail_ess, unmixed
 from aevb.inference.mcmc.metrics import Metric
+from aevb.inference.mcmc.summaries import summary_of
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["Draws", "SamplerState", "warn_of"]
 
@@ -39,6 +45,10 @@ class SamplerState:
     iteration: int
     random: dict[str, Any]
 
+    def __repr__(self) -> str:
+        """One line."""
+        return f"SamplerState({tuple(self.u.shape)} after {self.iteration:,} iterations)"
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -57,6 +67,15 @@ class Draws:
         num_warmup: Iterations before the draws.
         seed: Of everything random.
         state: To go on from.
+
+    Example:
+        >>> from aevb import inference, models
+        >>> fa, x = models.FactorAnalysis((5,), 2), torch.zeros(3, 5)
+        >>> draws = inference.hmc(fa.model, x, num_chains=4, num_samples=100, num_warmup=100)
+        >>> draws.summary().index.to_list()[:3], draws.summary().shape
+        (['z[0, 0]', 'z[0, 1]', 'z[1, 0]'], (6, 8))
+        >>> dict(draws.to_arviz()["posterior"]["z"].sizes)
+        {'chain': 4, 'draw': 100, 'datapoint': 3, 'latent': 2}
     """
 
     samples: dict[str, Tensor]
@@ -107,6 +126,34 @@ class Draws:
         stuck = ~moved if self.unconstrained.shape[1] > 1 else torch.zeros_like(moved)
         return stuck | diverging
 
+    def summary(self, index: Iterable[Any] | None = None) -> "DataFrame":
+        """A row for each dimension of each latent, as ArviZ's summaries have them.
+
+        Args:
+            index: Names or numbers of the datapoints, for the names of the rows; by default
+                0, 1, ...
+
+        Returns:
+            ``mean`` and ``sd`` of the draws, their 5 and 95 % quantiles, the Monte Carlo error of
+            the mean (``mcse_mean``, sd/√ESS of the draws themselves), ``ess_bulk``, ``ess_tail``
+            and ``r_hat``.
+        """
+        return summary_of(self, index)
+
+    def to_arviz(
+        self,
+        *,
+        observed_data: Mapping[str, Tensor] | None = None,
+        posterior_predictive: Mapping[str, Tensor] | None = None,
+        log_evidence: Any = None,
+        dims: Mapping[str, Sequence[str]] | None = None,
+    ) -> Any:
+        """For ArviZ, 0.x or 1.x; see :func:`aevb.evaluation.to_arviz`."""
+        return to_arviz(
+            self, observed_data=observed_data, posterior_predictive=posterior_predictive,
+            log_evidence=log_evidence, dims=dims,
+        )  # fmt: skip
+
     def _over_dimensions(
         self, statistic: Callable[[Tensor], Tensor], worst: Callable[..., Tensor]
     ) -> Tensor:
@@ -123,6 +170,25 @@ class Draws:
             f"{float(self.stats['acceptance_rate'].mean()):.2f}, "
             f"{int(self.divergences.sum())} divergences, seed={self.seed})"
         )
+
+    def _repr_html_(self) -> str:
+        """What :meth:`__repr__` says, and R̂ and effective sizes, as a table."""
+        chains, num, batch, dim = self.unconstrained.shape
+        sites = [f"{n} {tuple(v.shape[2 + self.is_local :])}" for n, v in self.samples.items()]
+        rows = {
+            "posteriors": f"{batch:,}, one for each datapoint" if self.is_local else "one, joint",
+            "chains × draws": f"{chains} × {num}",
+            "latents": f"{', '.join(sites)}: {dim} dimensions",
+            "acceptance rate": float(self.stats["acceptance_rate"].mean()),
+            "divergences": int(self.divergences.sum()),
+            "suspicious": int(self.suspicious.sum()),
+            "worst R̂": float(self.rhat.max()),
+            "least bulk ESS": float(self.ess_bulk.min()),
+            "least tail ESS": float(self.ess_tail.min()),
+            "warm-up": self.num_warmup,
+            "seed": self.seed,
+        }
+        return html_table("Draws", rows)
 
 
 def warn_of(

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aevb.data.seeds import fresh_if_none
 from aevb.inference.mcmc.difficulties import Funnel, funnel_of
 from aevb.inference.mcmc.draws import Draws, SamplerState, warn_of
 from aevb.inference.mcmc.functions import FunctionDensity
@@ -15,6 +16,7 @@ from aevb.inference.mcmc.preconditioning import choose_kind
 from aevb.inference.mcmc.sampler import Sampler, begun
 from aevb.inference.process import randomness
 from aevb.inference.process.limits import refuse_below
+from aevb.inference.process.progress import progress_bar, with_progress
 from aevb.inference.programs.log_density import LogDensity
 
 __all__ = ["hmc"]
@@ -24,13 +26,14 @@ Start = Callable[[LogDensity, int], Tensor] | Tensor
 _GUIDE_DRAWS = 400
 
 
+@with_progress
 def hmc(
     model: Callable[..., Any] | None = None,
     *args: Any,
     num_chains: int | None = None,
     num_samples: int = 500,
     num_warmup: int = 500,
-    seed: int = 0,
+    seed: int | None = 0,
     guide: Callable[..., Any] | None = None,
     start: Start = LogDensity.prior_draws,
     covariance: Tensor | None = None,
@@ -41,6 +44,7 @@ def hmc(
     thinning: int = 1,
     chain_batch_size: int | None = None,
     state: SamplerState | None = None,
+    progress: bool | None = None,
 ) -> Draws:
     """Sample every posterior of a model by Hamiltonian Monte Carlo.
 
@@ -59,7 +63,8 @@ def hmc(
         num_chains: Independent chains of each posterior; 16, or as many as ``start`` has.
         num_samples: Draws that each chain keeps.
         num_warmup: Iterations before them, in which everything adapts.
-        seed: Same seed, same draws; torch's global random state is left as it was.
+        seed: Same seed, same draws; None draws one afresh,
+            which the result records; torch's global random state is left as it was.
         guide: Pyro program whose draws set the first masses, and may be where chains start.
         start: Where chains start, ``(chains, batch, dim)``, in unconstrained coordinates; or a
             function of the density and ``num_chains`` that returns it: ``LogDensity.prior_draws``,
@@ -77,6 +82,7 @@ def hmc(
         thinning: Iterations for each draw that is kept.
         chain_batch_size: Chains evaluated at once, to bound the memory.
         state: ``draws.state`` to go on from, in place of a start.
+        progress: Show progress bars; by default in notebooks alone.
 
     Raises:
         ValueError: If a number is out of range, the model has discrete latents, cannot be
@@ -94,6 +100,8 @@ def hmc(
         >>> draws.samples["z"].shape
         torch.Size([4, 50, 3, 2])
     """
+    del progress  # see with_progress
+    seed = fresh_if_none(seed)
     if num_chains is None:
         num_chains = len(start) if isinstance(start, Tensor) else 16
     refuse_below(
@@ -105,18 +113,24 @@ def hmc(
         raise ValueError(f"target_acceptance: must lie in (0, 1); got {target_acceptance}")
     density = _density(model, args, guide, log_density, start)
     kind = choose_kind(mass, density.batch, density.dim)
-    with torch.no_grad(), randomness.stream(seed, "hmc", density.device):
-        work = (num_warmup + num_samples * thinning) * 4  # steps of a trajectory, about
+    iterations = num_warmup + num_samples * thinning
+    with (
+        torch.no_grad(),
+        randomness.stream(seed, "hmc", density.device),
+        progress_bar(iterations, "iteration", description="HMC") as bar,
+    ):
+        work = iterations * 4  # steps of a trajectory, about
         evaluate = PathGradient(density, chain_batch_size, work)
         if state is None:
             metric = _first_metric(density, covariance, kind)
             u = _positions(density, start, num_chains)
             state = begun(evaluate, u, metric, target_acceptance)
         sampler = Sampler(evaluate, state, target_acceptance, max_num_steps, kind)
-        sampler.warm_up(num_warmup)
+        sampler.warm_up(num_warmup, bar.update)
         kept, stats = [], []
         for number in range(num_samples * thinning):
             stat = sampler.iterate()
+            bar.update()
             if (number + 1) % thinning == 0:
                 kept.append(sampler.point.u)
                 stats.append(stat)

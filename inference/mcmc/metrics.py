@@ -39,7 +39,7 @@ class Metric(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagonal:
     """Masses of single dimensions.
 
@@ -53,6 +53,10 @@ class Diagonal:
     """
 
     scale: Tensor
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"Diagonal({len(self.scale)} posteriors of {self.scale.shape[-1]} dimensions)"
 
     @property
     def variance(self) -> Tensor:
@@ -77,7 +81,7 @@ class Diagonal:
         return u / self.scale
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dense:
     """A full matrix for each datapoint.
 
@@ -91,6 +95,10 @@ class Dense:
     """
 
     factor: Tensor
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"Dense({len(self.factor)} posteriors of {self.factor.shape[-1]} dimensions)"
 
     @classmethod
     def of(cls, covariance: Tensor) -> "Dense":
@@ -129,7 +137,7 @@ class Dense:
         return torch.linalg.solve_triangular(self.factor, columns, upper=False).movedim(-1, 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LowRank:
     r"""Few stretched directions U beside the diagonal S: :math:`W = S (I + U (D - I) U^T)`.
 
@@ -149,6 +157,10 @@ class LowRank:
     scale: Tensor
     directions: Tensor
     stretch: Tensor
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"LowRank({len(self.scale)} posteriors of {self.scale.shape[-1]} dimensions)"
 
     @property
     def variance(self) -> Tensor:

@@ -1,5 +1,7 @@
 """Chains under way: what is adapted in warm-up, and what is recorded of each iteration."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -86,7 +88,7 @@ class Sampler:
         """Longest trajectory, ``(batch,)``."""
         return (self.lengths.log_length if self.guard else self.lengths.average).exp()
 
-    def warm_up(self, num_warmup: int) -> None:
+    def warm_up(self, num_warmup: int, tell: Callable[[], object] = lambda: None) -> None:
         """Adapt step sizes and lengths at each iteration, masses at the ends of windows."""
         ends = warmup_windows(num_warmup)
         window: list[Point] = []
@@ -97,6 +99,7 @@ class Sampler:
         for number in range(num_warmup):
             self.settled = number >= settled
             self.iterate(most)
+            tell()
             window.append(_without(self.point, self.guard.share < 1))
             if number + 1 in ends:
                 draws, gradients = (

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 __all__ = ["Cost", "cost_of"]
 
@@ -33,6 +32,8 @@ def cost_of(computation: Callable[[], Any]) -> Cost:
         >>> cost_of(lambda: torch.ones(2, 3) @ torch.ones(3, 4)).num_flops
         48
     """
+    from torch.utils.flop_counter import FlopCounterMode  # which imports Triton
+
     with torch.no_grad(), FlopCounterMode(display=False) as flops, _BytesReturned() as made:
         computation()
     return Cost(max(1, made.total), flops.get_total_flops())

@@ -15,7 +15,7 @@ from aevb.inference.programs.layouts import float64_log_prob, sites, value_of
 __all__ = ["Simulation", "simulate", "unobserved"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Simulation:
     """One draw of everything in a model.
 
@@ -41,6 +41,14 @@ class Simulation:
     args: tuple[Any, ...]
     sources: tuple[str | None, ...]
     hidden: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """One line: the shapes of latents and data."""
+        latents, data = (
+            {name: tuple(value.shape) for name, value in sites.items()}
+            for sites in (self.latents, self.data)
+        )
+        return f"Simulation(latents={latents}, data={data})"
 
 
 def unobserved(model: Callable[..., Any]) -> Callable[..., Any]:

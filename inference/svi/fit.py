@@ -6,18 +6,21 @@ from typing import Literal
 import torch
 from pyro.infer.elbo import ELBO as Estimator
 
+from aevb.data.seeds import fresh_if_none
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import pick_device
 from aevb.inference.process.limits import refuse_below
 from aevb.inference.process.precision import PRECISIONS
 from aevb.inference.programs.protocol import ProgramPair, as_module
+from aevb.inference.svi.checkpoint import load_checkpoint
 from aevb.inference.svi.feeds import Data, Feed
 from aevb.inference.svi.objectives import ELBO, Objective
 from aevb.inference.svi.preparation import prepare_training
 from aevb.inference.svi.pyro_loss import as_objective
+from aevb.inference.svi.run import Run
 from aevb.inference.svi.steps import check_level
 from aevb.inference.svi.stopping import UntilConverged
-from aevb.inference.svi.training import Optimizer, Run, Schedule, Training
+from aevb.inference.svi.training import CHECKPOINT, Optimizer, Schedule, Training
 
 __all__ = ["fit"]
 
@@ -36,7 +39,7 @@ def fit(
     batch_size: int | None = None,
     validation: Data | None = None,
     patience: int | None = None,
-    seed: int = 0,
+    seed: int | None = 0,
     device: str | torch.device = "auto",
     out: str | Path | None = None,
     resume: bool = False,
@@ -85,9 +88,11 @@ def fit(
             as long as the minibatch is scaled to the whole data, unless the program does so.
         validation: Data for the validation ELBO (one draw per datapoint, the same at every epoch).
         patience: Stop after so many validations without a better one, with the best weights.
-        seed: Of everything random in training. Torch's global state outside is left as it was. The
-            programs run once before the first step, so that subsamples and draws are others than
-            ``pyro.infer.SVI`` makes of the same seed; from equal states the steps are equal.
+        seed: Of everything random in training; None draws one afresh, or takes that of the run to
+            be resumed, and ``run.seed`` says which. Torch's global state outside is left as it
+            was. The programs run once before the first step, so that subsamples and draws are
+            others than ``pyro.infer.SVI`` makes of the same seed; from equal states the steps are
+            equal.
         device: ``"auto"`` takes CUDA where there is one.
         out: Run folder for metrics and checkpoints; None writes nothing.
         resume: Continue from the checkpoint in ``out``, if there is one, to the last bit on a CPU.
@@ -102,7 +107,7 @@ def fit(
         log_every: Epochs between rows of metrics (and validations); by default 1, or 100 without
             minibatches.
         checkpoint_seconds: Time between checkpoints; one is always written at the end.
-        progress: Show a progress bar; by default only on a terminal.
+        progress: Show a progress bar; by default in notebooks and on a terminal.
 
     Returns:
         The finished or interrupted :class:`Run`. SIGINT and SIGTERM end training after the current
@@ -139,6 +144,8 @@ def fit(
     module = as_module(program)
     target = pick_device(device)
     folder = None if out is None else Path(out)
+    if seed is None:
+        seed = fresh_if_none(_seed_to_resume(folder) if resume else None)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     objective = as_objective(objective)
@@ -176,6 +183,14 @@ def fit(
         run = training.run(last_epoch, last_step, checkpoint_seconds, progress)
         module.eval()
         return run
+
+
+def _seed_to_resume(folder: Path | None) -> int | None:
+    path = None if folder is None else folder / CHECKPOINT
+    if path is None or not path.exists():
+        return None
+    seed: int | None = load_checkpoint(path)["settings"].get("seed")
+    return seed
 
 
 def _number(name: str, given: int | str | UntilConverged | None) -> int | None:

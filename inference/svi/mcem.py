@@ -13,6 +13,7 @@ from pyro.infer.elbo import ELBO as Estimator
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from aevb.data.seeds import fresh_if_none
 from aevb.inference.graphs.compile import graph_function
 from aevb.inference.graphs.tracing import NotTraceableError
 from aevb.inference.mcmc import kernel
@@ -28,7 +29,7 @@ from aevb.inference.programs.protocol import ProgramPair, as_module, evaluation_
 from aevb.inference.svi.feeds import Data, Feed
 from aevb.inference.svi.fit import fit
 from aevb.inference.svi.objectives import Objective
-from aevb.inference.svi.training import Run
+from aevb.inference.svi.run import Run
 
 __all__ = ["mcem"]
 
@@ -46,7 +47,7 @@ def mcem(
     target_accept: float = 0.9,
     updates_per_draw: int = 5,
     batch_size: int | None = None,
-    seed: int = 0,
+    seed: int | None = 0,
     device: str | torch.device = "auto",
     **settings: Any,
 ) -> Run:
@@ -89,6 +90,7 @@ def mcem(
         >>> run.step
         20
     """
+    seed = fresh_if_none(seed)
     objective = _CompleteData(num_steps, target_accept, updates_per_draw)
     for name in ("objective", "validation", "patience"):
         if settings.pop(name, None) is not None:

@@ -1,13 +1,10 @@
-"""The record of a run while it trains: history, metrics.csv, TensorBoard and a progress bar."""
+"""The record of a run while it trains: history, metrics.csv and TensorBoard."""
 
 import csv
-import sys
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-__all__ = ["COLUMNS", "MetricsLog", "progress_bar", "summary", "validated"]
+__all__ = ["COLUMNS", "MetricsLog", "summary", "validated"]
 
 COLUMNS = (
     "epoch",
@@ -67,19 +64,6 @@ class MetricsLog:
             self._board.close()
 
 
-def progress_bar(total: int, unit: str, done: int, show: bool | None) -> "tqdm[Any]":
-    """A bar with rate and time left on standard error; hidden where that is no terminal."""
-    hidden = not sys.stderr.isatty() if show is None else not show
-    return tqdm(
-        total=total,
-        initial=done,
-        unit=f" {unit}s",
-        unit_scale=total >= 1000,
-        disable=hidden,
-        dynamic_ncols=True,
-    )
-
-
 def validated(row: dict[str, Any]) -> float | None:
     """The figure that patience and plateaus look at."""
     for name in ("validation_elbo", "validation_log_joint"):
@@ -95,7 +79,7 @@ def summary(row: dict[str, Any], unit: str) -> str:
     name = "objective"
     if validation is not None:
         name = "validation ELBO" if row["validation_elbo"] is not None else "validation log joint"
-    return f"{name} {shown:.2f} {unit}, {row['datapoints_per_second']:,.0f} datapoints/s"
+    return f"{name} {shown:.2f} {unit}, {row['datapoints_per_second']:,.0f} points/s"
 
 
 def _writer(file: Any) -> "csv.DictWriter[str]":

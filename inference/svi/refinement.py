@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from torch import distributions as torch_dist
 from torch.distributions import transform_to
 
+from aevb.data.seeds import fresh_if_none
 from aevb.inference.graphs.compile import graph_function
 from aevb.inference.graphs.tracing import NotTraceableError
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of, moved
 from aevb.inference.process.limits import refuse_below
+from aevb.inference.process.progress import progress_bar
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.joint import Joint
 from aevb.inference.programs.layouts import in_plate, read_layout, sites, sum_log_prob, value_of
@@ -122,7 +124,7 @@ class _Family(nn.Module):
         return transformed.to_event(self.event_dim - transformed.event_dim)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Refinement:
     """The outcome of :func:`refine`.
 
@@ -139,6 +141,13 @@ class Refinement:
     num_steps: int
     is_converged: Tensor
 
+    def __repr__(self) -> str:
+        """One line."""
+        return (
+            f"Refinement({int(self.is_converged.sum())} of {len(self.elbo)} converged, "
+            f"{self.num_steps:,} steps, mean ELBO {float(self.elbo.mean()):.4g})"
+        )
+
 
 def refine(
     model: Callable[..., Any],
@@ -147,7 +156,7 @@ def refine(
     num_particles: int = 50,
     learning_rate: float = 5e-3,
     max_steps: int = 5000,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> Refinement:
     r"""Maximize the ELBO of each datapoint over the parameters of its own posterior.
 
@@ -179,6 +188,7 @@ def refine(
         >>> refine(vae.model, vae.guide, x, num_particles=5, max_steps=100).elbo.shape
         torch.Size([5])
     """
+    seed = fresh_if_none(seed)
     refuse_below(1, num_particles=num_particles, max_steps=max_steps)
     device = device_of(model, guide, args=args)
     args = moved(args, device)
@@ -216,6 +226,7 @@ def _fitted(
     kept = [p.detach().clone() for p in parameters]
     stale = torch.zeros_like(best)
     made = 0
+    bar = progress_bar(max_steps, "step", description="refinement")
     while made < max_steps and bool((stale < _PATIENCE).any()):
         total = torch.zeros_like(best)
         window = min(_WINDOW, max_steps - made)
@@ -227,6 +238,7 @@ def _fitted(
                 parameter.grad = gradient
             optimizer.step()
         made += window
+        bar.update(window)
         mean = total / window
         better = (mean > best) & (stale < _PATIENCE)
         best = torch.where(better, mean, best)
@@ -237,6 +249,7 @@ def _fitted(
                 middle = 0.5 * (before + parameter)
                 wide = better.view(-1, *[1] * (parameter.ndim - 1))
                 kept[place] = torch.where(wide, middle, kept[place])
+    bar.close()
     with torch.no_grad():
         for parameter, value in zip(parameters, kept, strict=True):
             parameter.copy_(value)

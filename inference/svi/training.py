@@ -4,7 +4,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,20 @@ from torch import Tensor
 from aevb.inference.graphs.python_watch import PythonWatch
 from aevb.inference.process.interrupts import Interrupts
 from aevb.inference.process.precision import tf32_products
+from aevb.inference.process.progress import progress_bar
 from aevb.inference.svi.checkpoint import save_checkpoint
 from aevb.inference.svi.diagnosis import FailureSearch
 from aevb.inference.svi.feeds import Data, Feed
 from aevb.inference.svi.loss import StepLoss
-from aevb.inference.svi.metrics import MetricsLog, progress_bar, summary, validated
+from aevb.inference.svi.metrics import MetricsLog, summary, validated
 from aevb.inference.svi.preparation import Reading
+from aevb.inference.svi.run import Run
 from aevb.inference.svi.run_state import Progress, RunState
 from aevb.inference.svi.steps import EagerStep, Stepper
-from aevb.inference.svi.stopping import BoundWatch, Rise, UntilConverged
+from aevb.inference.svi.stopping import BoundWatch, UntilConverged
 from aevb.inference.svi.validation import mean_elbo
 
-__all__ = ["CHECKPOINT", "Optimizer", "Run", "Schedule", "Training"]
+__all__ = ["CHECKPOINT", "Optimizer", "Schedule", "Training"]
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -37,36 +38,6 @@ _ASSUMED_STEPS = 10_000
 
 Optimizer = Callable[..., torch.optim.Optimizer]
 Schedule = Callable[[torch.optim.Optimizer], Any]
-
-
-@dataclass
-class Run:
-    """What :func:`fit` gives back.
-
-    Attributes:
-        program: The trained pair; with early stopping, at its best validation ELBO.
-        history: One row of metrics per logged epoch, as in ``metrics.csv``.
-        epoch: Completed epochs.
-        step: Completed steps.
-        level: How steps were made at the end: ``"eager"``, ``"traced"`` or ``"compiled"``.
-        stopped: ``"finished"``, ``"converged"``, ``"patience"``, ``"SIGINT"`` or ``"SIGTERM"``.
-        seconds: Time spent training, earlier parts of a resumed run included.
-        out: The run folder, or None.
-        unit: Of the objective: ``"nats per datapoint"`` with minibatches or a plate ``"data"``,
-            else ``"nats"`` of the whole data.
-        rise: With ``steps="auto"``, how the bound still moved at the last look.
-    """
-
-    program: Any
-    history: list[dict[str, Any]]
-    epoch: int
-    step: int
-    level: str
-    stopped: str
-    seconds: float
-    out: Path | None
-    unit: str = "nats per datapoint"
-    rise: Rise | None = None
 
 
 class Training:
@@ -126,7 +97,7 @@ class Training:
             progress.stopped = "converged" if self.watch.stopped else progress.stopped
         saved = time.monotonic()
         with (
-            progress_bar(goal, "step", progress.step, show) as bar,
+            progress_bar(goal, "step", progress.step, show, delay=0.0, on_terminal=True) as bar,
             Interrupts() as interrupts,
             tf32_products(self.state.settings["precision"] == "tf32"),
             warnings.catch_warnings(),
@@ -140,8 +111,10 @@ class Training:
                 if self.burst(goal, interval, interrupts):
                     self.end_epoch()
                     if self.log.history:
-                        shown = summary(self.log.history[-1], self.unit)
-                        bar.set_postfix_str(shown, refresh=False)
+                        row = self.log.history[-1]
+                        of = f"/{epochs:,}" if epochs else ""
+                        bar.set_description_str(f"epoch {row['epoch']:,}{of}", refresh=False)
+                        bar.set_postfix_str(summary(row, self.unit), refresh=False)
                 bar.update(progress.step - bar.n)
                 if interrupts.requested is not None:
                     progress.stopped = progress.stopped or interrupts.requested.name
@@ -290,6 +263,7 @@ class Training:
             out=self.folder,
             unit=self.unit,
             rise=None if self.watch is None else self.watch.rise,
+            seed=self.state.settings["seed"],
         )
 
     def save(self) -> None:

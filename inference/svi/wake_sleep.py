@@ -18,8 +18,8 @@ from aevb.inference.svi.feeds import Data
 from aevb.inference.svi.fit import fit
 from aevb.inference.svi.objectives import Objective
 from aevb.inference.svi.requirements import check_scores
+from aevb.inference.svi.run import Run
 from aevb.inference.svi.site_sums import latent_names
-from aevb.inference.svi.training import Run
 
 __all__ = ["WakeSleep", "wake_sleep"]
 

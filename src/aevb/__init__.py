@@ -5,11 +5,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aevb import data, evaluation, inference, models
+    from aevb import data, evaluation, inference, models, sklearn
 
 __version__ = version("aevb")
 
-__all__ = ["__version__", "data", "evaluation", "inference", "models"]
+__all__ = ["__version__", "data", "evaluation", "inference", "models", "sklearn"]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,7 @@ from command_runs import BRIEF, FIGURES, metrics
 FILES = {
     "checkpoint.safetensors",
     "config.yaml",
+    "index.html",
     "loss.png",
     "manifold.png",
     "metrics.csv",

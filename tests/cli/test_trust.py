@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from aevb.cli import main, trust
 from aevb.cli.configurations import NEEDED
-from aevb.cli.errors import _FAMILIES
+from aevb.cli.families import FLAGS
 from aevb.cli.parts import members
 from aevb.cli.trust import TrustError, _Remembered, read_config
 
@@ -271,7 +271,7 @@ def test_results_are_not_written_through_a_link(command: str, run: Path, aevb: A
 
 
 def test_all_parts_and_the_classes_of_torch_are_let_through() -> None:
-    families = [(module, members(module, base)) for module, base in _FAMILIES.values()]
+    families = [(module, members(module, base)) for module, base in FLAGS.values()]
     names = {f"{module.__name__}.{part.__name__}" for module, parts in families for part in parts}
     names |= {f"torch.nn.{name}" for name in ("Tanh", "ReLU", "Sigmoid", "Linear", "Sequential")}
     names |= {"torchvision.models.ResNet", "torch.optim.adam.Adam"}

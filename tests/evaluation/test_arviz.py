@@ -28,7 +28,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import arviz as az
 
-adapter = importlib.import_module("aevb.evaluation.arviz")
+adapter = importlib.import_module("aevb.inference.process.arviz")
 INSTALLED = int(az.__version__.split(".")[0])
 STATS = {
     "lp", "acceptance_rate", "step_size", "diverging", "energy", "energy_error", "n_steps",
@@ -76,7 +76,7 @@ def line(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int
     """Both lines; trees need xarray alone, InferenceData the old ArviZ."""
     if request.param == 0 and INSTALLED > 0:
         pytest.skip("ArviZ 0.x is not installed")
-    monkeypatch.setattr(adapter, "_has_trees", lambda: request.param == 1)
+    monkeypatch.setattr(adapter, "has_trees", lambda: request.param == 1)
     return request.param
 
 
@@ -294,7 +294,7 @@ def test_trees_hold_for_the_new_line() -> None:
     pytest.importorskip("arviz_base", reason="ArviZ 1.x is absent")
     _, _, draws = oracle()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adapter, "_has_trees", lambda: True)
+        patch.setattr(adapter, "has_trees", lambda: True)
         new = to_arviz(draws)
     found = stats.rhat(new)["z"].to_numpy().max(-1)
     np.testing.assert_allclose(found, rhat(draws), rtol=1e-6)

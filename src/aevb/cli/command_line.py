@@ -1,25 +1,29 @@
-"""The ``aevb`` command: its words understood, its result printed, its errors in one line."""
+"""The ``aevb`` command as far as no model is concerned: help, version, words that are none.
+
+Nothing heavy is imported here, so that these answer at once; the rest is in ``running``.
+"""
 
 import argparse
-import inspect
-import math
+import difflib
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from jsonargparse import ArgumentError, Namespace
-
-from aevb.cli.configurations import reopen, with_saved_config, write_config
-from aevb.cli.errors import explain
-from aevb.cli.files import as_json
-from aevb.cli.jsonargparse_hooks import hooked
-from aevb.cli.parser import COMMANDS, Parser, command_line
-from aevb.cli.runs import open_run
-from aevb.cli.trust import TrustError
+from aevb.cli.commands import COMMANDS
 
 __all__ = ["main"]
+
+_FIRST = """\
+first steps:
+  aevb train                 a variational autoencoder of handwritten digits, in seconds
+  aevb train --help          the flags of training; --help-all shows all of them
+  aevb parts                 priors, likelihoods, posteriors and objectives to choose from
+
+A run folder RUN, as training leaves it, is what the other commands take: aevb compare RUN.
+Completion by TAB: aevb --print_completion bash (or zsh, tcsh) says how to switch it on.
+"""
+_SHELLS = ("bash", "zsh", "tcsh")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,93 +33,94 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words of the command line; by default those of the process.
 
     Returns:
-        Exit code: 0, 1 if the work failed, 2 if the command was not understood, and 130 or 143
-        after Ctrl-C or SIGTERM.
+        Exit code: 0, 1 if the work failed, 2 if the command was not understood, 130 or 143
+        after Ctrl-C or SIGTERM, and 141 if nobody read the result.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    parser, parsers = command_line()
-    try:
-        trusted, words = _trusted(words)
+    trusted, words = _trusted(words)
+    if words and words[0] in COMMANDS and all(map(_is_module, trusted)):
         if (trusted or _names_own(words)) and str(Path.cwd()) not in sys.path:
             # last, so that nothing installed is replaced by a file that happens to lie here
             sys.path.append(str(Path.cwd()))
-        for child in parsers.values():
-            child.trusted = trusted
-        with hooked():
-            return _run(parser.parse_args(with_saved_config(words)), parsers)
-    except (ArgumentError, ValueError, OSError) as error:
-        print(f"aevb: error: {_shielded(explain(error, words, parsers))}", file=sys.stderr)  # noqa: T201
-        return 2
-    except (ArithmeticError, RuntimeError) as error:
-        print(f"aevb: error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
-        return 1
-    except KeyboardInterrupt:
-        print("aevb: interrupted", file=sys.stderr)  # noqa: T201
-        return 130
+        from aevb.cli.running import run
+
+        return run(words[0], words[1:], trusted)
+    return _answer(words, trusted)
+
+
+def _answer(words: list[str], trusted: list[str]) -> int:
+    """What needs no command."""
+    from aevb import __version__
+
+    if words[:1] in (["-h"], ["--help"], ["--help-all"]):
+        print(_help())  # noqa: T201
+        return 0
+    if words[:1] == ["--version"]:
+        print(f"aevb {__version__}")  # noqa: T201
+        return 0
+    if words[:1] == ["--print_completion"] and words[1:2] and words[1] in _SHELLS:
+        from aevb.cli.completion import completion
+
+        return completion(words[1])
+    print(f"aevb: error: {_mistake(words, trusted)}", file=sys.stderr)  # noqa: T201
+    return 2
+
+
+def _mistake(words: list[str], trusted: list[str]) -> str:
+    if wrong := next((module for module in trusted if not _is_module(module)), None):
+        return f"--trust: {wrong!r} is no module; expected a name, such as mine for mine.py"
+    if words[:1] == ["--print_completion"]:
+        return f"--print_completion: expected a shell, one of {', '.join(_SHELLS)}"
+    if not words:
+        return f"no command; valid: {', '.join(COMMANDS)}"
+    if words[0].startswith("-"):
+        return (
+            f"unknown flag {words[0]} before the command; valid: --help, --version, "
+            f"--print_completion, or a command: {', '.join(COMMANDS)}"
+        )
+    close = difflib.get_close_matches(words[0], COMMANDS, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in words[0])
+    return f"unknown command {shown!r}{hint}; valid: {', '.join(COMMANDS)}"
+
+
+def _help() -> str:
+    parser = argparse.ArgumentParser(
+        prog="aevb",
+        usage="aevb COMMAND [flags]      aevb COMMAND --help says which",
+        description="Deep latent-variable models, trained and judged.",
+        epilog=_FIRST,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="")
+    for name, text in COMMANDS.items():
+        commands.add_parser(name, help=text)
+    options = parser.add_argument_group("options")
+    options.add_argument("--help", action="store_true", help="show this help")
+    options.add_argument("--version", action="store_true", help="show the version")
+    options.add_argument(
+        "--print_completion", metavar="SHELL", help="print a script for completion in the shell"
+    )
+    return parser.format_help().rstrip()
 
 
 def _trusted(words: list[str]) -> tuple[list[str], list[str]]:
     """The modules that the command line trusts, and its other words; no file may add to them."""
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     reader.add_argument("--trust", action="append", default=[])
-    found, others = reader.parse_known_args(words)
-    for module in found.trust:
-        if not all(part.isidentifier() for part in module.split(".")):
-            raise TrustError(
-                f"--trust: {module!r} is no module; expected a name, such as mine for mine.py"
-            )
+    try:
+        found, others = reader.parse_known_args(words)
+    except argparse.ArgumentError:  # without its value, which the parser of the command says
+        return [], words
     return found.trust, others
+
+
+def _is_module(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
 
 
 def _names_own(words: list[str]) -> bool:
     """Whether flags name a module that lies in the working directory."""
     names = {name for word in words for name in re.findall(r"([^\W\d]\w*)\.[^\W\d]", word)}
     return any(Path(f"{name}.py").is_file() or Path(name).is_dir() for name in names)
-
-
-def _run(config: Namespace, parsers: dict[str, Parser]) -> int:
-    parser, settings = parsers[config.command], config[config.command]
-    wants_json = settings.pop("json")
-    settings.pop("config", None)
-    settings.pop("trust", None)
-    command, _ = COMMANDS[config.command]
-    needed, values = inspect.signature(command).parameters, vars(parser.instantiate(settings))
-    if "write_config" in needed:
-        values["write_config"] = lambda path: write_config(parser, settings, path)
-    if "saved" in needed:
-        opening = {key: values.pop(key) for key in values.keys() - needed.keys()}
-        values["saved"] = open_run(reopen(parsers["train"], opening["run"]), **opening)
-    if "reopen" in needed:
-        values["reopen"] = lambda run: open_run(reopen(parsers["train"], run), run, device="cpu")
-    result = command(**values)
-    print(as_json(result) if wants_json else _shown(result))  # noqa: T201
-    if isinstance(result, dict) and result.get("outside"):
-        return 1
-    stopped = result.get("stopped", "") if isinstance(result, dict) else ""
-    return {"SIGINT": 130, "SIGTERM": 143}.get(stopped, 0)
-
-
-def _shielded(text: str) -> str:
-    """Without what a terminal would obey: the text may quote a stranger's file."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def _shown(result: dict[str, Any] | list[dict[str, str]]) -> str:
-    """A table: a line for each entry of a dict, or a row for each dict of a list."""
-    if isinstance(result, list):
-        return "\n\n".join(_part(row) for row in result)
-    if "table" in result:
-        return str(result["table"])
-    width = max(map(len, result))
-    return "\n".join(f"{name:<{width}}  {_number(value)}" for name, value in result.items())
-
-
-def _part(row: dict[str, str]) -> str:
-    lines = [f"{row['family']}  {row['name']}({row['parameters']})", row["summary"], row["source"]]
-    return "\n    ".join(line for line in lines if line)
-
-
-def _number(value: Any) -> str:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "–"  # not defined, as the error of a mean over one datapoint is
-    return f"{value:z.3f}" if isinstance(value, float) else str(value)

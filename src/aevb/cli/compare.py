@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from aevb import evaluation
 from aevb.cli.files import refuse_read_only, replace_whole, write_json, write_text
-from aevb.cli.runs import REPORT, SavedRun, Split, check
+from aevb.cli.runs import PAGE, REPORT, SavedRun, Split, check
+from aevb.cli.telling import Told, next_steps, of_run, rows
 
 __all__ = ["compare"]
 
@@ -49,6 +49,8 @@ def compare(
     Returns:
         The verdict and the figures behind it.
     """
+    from aevb import evaluation
+
     check(datapoints=datapoints, population=population)
     refuse_read_only(saved.folder)
     x, many = (saved.values(split, count) for count in (datapoints, population))
@@ -99,4 +101,8 @@ def compare(
     write_json(figures, {**result, "each": each})
     replace_whole(draws, lambda path: trial.to_arviz().to_netcdf(str(path), engine="h5netcdf"))
     lines = [*trial.verdict(), "", trial.table(), "", f"report: {page}", f"draws:  {draws}"]
-    return {**result, "table": "\n".join(lines), "report": str(page), "draws": str(draws)}
+    figures = {**result, "table": "\n".join(lines), "report": str(page), "draws": str(draws)}
+    known = of_run(saved.folder)
+    where = {"report": str(page), "draws": str(draws), "page": str(saved.folder / PAGE)}
+    steps = next_steps([known["posterior"], known["evaluate"]])
+    return Told(figures, "\n".join([*trial.verdict(), "", rows(where), "", steps]))

@@ -29,9 +29,9 @@ _CHANGEABLE = {
 NEEDED = ("data", "data_root", "binarize", "model", "seed")
 
 
-def with_saved_config(words: list[str]) -> list[str]:
+def with_saved_config(command: str, words: list[str]) -> list[str]:
     """Put the configuration of the run to be resumed in front of the flags that change it."""
-    if words[:1] != ["train"]:
+    if command != "train":
         return words
     for position, word in enumerate(words):
         flag, _, value = word.partition("=")
@@ -41,7 +41,7 @@ def with_saved_config(words: list[str]) -> list[str]:
             if not saved.is_file():
                 raise FileNotFoundError(f"--resume: {folder} is no run folder: it has no {CONFIG}")
             refuse_links(folder)
-            return ["train", "--config", str(saved), *words[1:]]
+            return ["--config", str(saved), *words]
     return words
 
 

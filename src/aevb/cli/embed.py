@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from aevb import evaluation
-from aevb.cli.files import destination
-from aevb.cli.runs import SavedRun, Split, check
+from aevb.cli.files import destination, write_json
+from aevb.cli.runs import PAGE, SavedRun, Split, check
+from aevb.cli.telling import Told, counted, next_steps, of_run, rows, with_error
 
 __all__ = ["embed"]
 
@@ -26,6 +26,8 @@ def embed(
     Returns:
         Figures, and the files written.
     """
+    from aevb import evaluation
+
     check(limit=limit)
     x, seed, model = saved.values(split, limit), saved.seed, saved.at_means
     path = destination(out or saved.folder / f"embedding-{split}-{len(x)}-seed{seed}.npz", ".npz")
@@ -47,7 +49,7 @@ def embed(
     evaluation.embedding_plot(
         embedding.mean[:, order].cpu(), [embedding.names[place] for place in order], picture
     )
-    return {
+    figures = {
         "run": str(saved.folder),
         "split": split,
         **use.summary(),
@@ -56,3 +58,23 @@ def embed(
         "array": str(path),
         "picture": str(picture),
     }
+    write_json(path.with_suffix(".json"), figures)
+    return Told(figures, _told(figures, saved))
+
+
+def _told(figures: dict[str, Any], saved: SavedRun) -> str:
+    latents = counted(figures["latents"], "latent")
+    kl = f"not defined: {figures.get('why_no_kl')}"
+    if figures["kl"] is not None:
+        kl = f"{with_error(figures['kl'], figures['kl_error'])} nats per datapoint from the prior"
+    shown = {
+        "embedded": counted(figures["num_datapoints"], f"{figures['split']} datapoint")
+        + f" of {saved.dataset.name}",
+        "active": f"{figures['active_units']} of {latents}: the data move their means",
+        "KL": kl,
+        "array": figures["array"],
+        "picture": figures["picture"],
+        "page": str(saved.folder / PAGE),
+    }
+    known = of_run(saved.folder)
+    return "\n".join([rows(shown), "", next_steps([known["compare"], known["sample"]])])

@@ -1,52 +1,42 @@
 """Errors of the command line in one line that names the valid choices."""
 
-import difflib
+import argparse
 import inspect
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from jsonargparse import ArgumentError, ArgumentParser
+from torch import nn
 
-from aevb.cli.parts import FAMILIES, members
+from aevb.cli.families import names_of, part_flags
+from aevb.cli.near_misses import did_you_mean
 from aevb.cli.trust import TrustError
 
 __all__ = ["explain"]
 
-# Which names a flag takes, by the last word of the flag.
-_FAMILIES: dict[str, tuple[Any, type]] = {
-    **FAMILIES,
-    "optimizer": (torch.optim, torch.optim.Optimizer),
-    "schedule": (torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler),
-}
 # What jsonargparse says first of all, and what is meant; anything else is clear as it is.
 _MEANT = {
-    r"Expected a typing\.Literal\[(.*?)\]\. Got value: (.*)": r"got '\2'; valid: \1",
     r"Expected a (?:<class ')?([\w.]+)'?>?.*Got value: (.*)": r"expected \1; got '\2'",
-    r"Expected a dot import path string: ?(.*)": r"unknown name '\1'",
     r"Unexpected import path format: (.*)": r"'\1' is no name",
     r"(No module named '(?!aevb)(\w+).*)": (
         r"\1 (run from the folder of \2.py, or add that folder to PYTHONPATH)"
     ),
+    r"source: (.*)": r"--data: \1",
 }
 
 
-def explain(error: Exception, words: Sequence[str], parsers: Mapping[str, ArgumentParser]) -> str:
+def explain(error: Exception, command: str, parsers: Mapping[str, ArgumentParser]) -> str:
     """Say in one line what is wrong and what would be right.
 
     Args:
         error: What parsing or the command raised.
-        words: The command line.
+        command: Its name.
         parsers: Parser of each command.
     """
     if not isinstance(error, ArgumentError):
-        return _line(error)
-    command = next((word for word in words if word in parsers), None)
-    if command is None:
-        what = f"unknown command {words[0]!r}" if words else "no command"
-        return f"{what}; valid: {', '.join(parsers)}"
+        return _meant(_line(error))
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__) and not isinstance(causes[-1], TrustError):
         causes.append(cause)
@@ -54,31 +44,56 @@ def explain(error: Exception, words: Sequence[str], parsers: Mapping[str, Argume
     if found := re.search(r"unrecognized arguments: (\S+)|not accept option '(\S+)'", text):
         return _unknown_flag(found[1] or f"--{found[2]}", command, parsers[command])
     keys = re.findall(r'Parser key "([\w.]+)"', text)
-    if not keys or isinstance(causes[-1], TrustError):
+    if isinstance(causes[-1], TrustError):
         return root
+    option = re.match(r"Option '([\w.]+)' is not accepted", root)
+    if not keys:
+        return _unknown_flag(f"--{option[1]}", command, parsers[command]) if option else root
     flag = "--" + ".".join(keys)
-    if found := re.match(r"Option '(\w+)' is not accepted", root):
-        return _unknown_option(flag, found[1], causes)
+    if option:
+        return _unknown_option(flag, option[1], causes)
     if found := re.match("the following arguments are required: (.*)", root):
         return f"{flag}: needs {', '.join(f'{flag}.{name}' for name in found[1].split(', '))}"
-    for said, meant in _MEANT.items():
-        root = re.sub(f"^{said}$", meant, root)
-    if family := _FAMILIES.get(flag.lstrip("-").rpartition(".")[2]):
-        names = [part.__name__ for part in members(*family)]
-        return f"{flag}: {root}; valid: {', '.join(names)}, or an import path"
-    hint = "; expected an import path, such as torch.nn.ReLU" * root.startswith("unknown name")
-    return f"{flag}: {root}{hint}"
+    if found := re.match(r"Expected a typing\.Literal\[(.*?)\]\. Got value: (.*)", root):
+        hint = did_you_mean(found[2], re.findall(r"'([^']*)'", found[1]))
+        return f"{flag}: got '{found[2]}'{hint}; valid: {found[1]}"
+    return _wrong_name(flag, root)
 
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def _meant(text: str) -> str:
+    for said, meant in _MEANT.items():
+        text = re.sub(f"^{said}$", meant, text)
+    return text
+
+
+def _wrong_name(flag: str, root: str) -> str:
+    """A value that is no part, or no value of its flag."""
+    unknown = re.match(r"Expected a dot import path string: ?(.*)", root)
+    said = f"unknown name '{unknown[1]}'" if unknown else _meant(root)
+    found = unknown or re.search(r"No module|has no attribute|import.*'(\w+)'", root)
+    name = unknown[1] if unknown else (found[1] if found and found.groups() else None)
+    if names := names_of(flag.rpartition(".")[2].lstrip("-")):
+        hint = did_you_mean(name, names) if name else ""
+        return f"{flag}: {said}{hint}; valid: {', '.join(names)}, or an import path"
+    if unknown:
+        known = [f"torch.nn.{key}" for key in dir(nn) if key[0].isupper()]
+        hint = did_you_mean(f"torch.nn.{name}", known)
+        return f"{flag}: {said}{hint}; expected an import path, such as torch.nn.ReLU"
+    return f"{flag}: {said}"
+
+
 def _unknown_flag(flag: str, command: str, parser: ArgumentParser) -> str:
-    known = [o for a in parser._actions for o in a.option_strings if o.startswith("--")]
+    shown = [a for a in parser._actions if a.help != argparse.SUPPRESS]
+    known = [o for a in shown for o in a.option_strings if o.startswith("--")]
     known = [option for option in known if not option.endswith((".help", "+"))]
-    close = difflib.get_close_matches(flag.split("=")[0], known, n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
+    if not flag.startswith("-"):
+        return f"unexpected word {flag!r} of {command}; flags: {' '.join(known)}"
+    others = part_flags() if command == "train" else []
+    hint = did_you_mean(flag.split("=")[0], [*known, *others])
     return f"unknown flag {flag} of {command}{hint}; valid: {' '.join(known)}"
 
 
@@ -88,8 +103,9 @@ def _unknown_option(flag: str, option: str, causes: Sequence[BaseException]) -> 
     path = next((found[1] for found in reversed(paths) if found), "")
     module, _, name = path.rpartition(".")
     # as it is loaded: the text of an error may be made to name any module
-    owner = getattr(sys.modules.get(module), name, None)
+    owner: Any = getattr(sys.modules.get(module), name, None)
     if owner is None:
         return f"{flag}: has no option {option!r}"
     valid = [key for key in inspect.signature(owner).parameters if key not in ("shape", "params")]
-    return f"{flag}: {name} has no option {option!r}; valid: {', '.join(valid)}"
+    hint = did_you_mean(option, valid)
+    return f"{flag}: {name} has no option {option!r}{hint}; valid: {', '.join(valid)}"

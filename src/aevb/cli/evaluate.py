@@ -4,9 +4,10 @@ import math
 import time
 from typing import Any, Literal
 
-from aevb import evaluation, inference
+from aevb import inference
 from aevb.cli.files import refuse_read_only, write_json
-from aevb.cli.runs import SavedRun, Split, check
+from aevb.cli.runs import PAGE, SavedRun, Split, check
+from aevb.cli.telling import Told, evidence_lines, in_short, next_steps, of_run, rows
 from aevb.models import LatentVariableModel, Likelihood
 from aevb.models.likelihoods import Grid
 
@@ -118,6 +119,8 @@ def evaluate(
     kind = kinds.get(estimator, f"{estimator}-")
     name = f"evidence-{kind}{split}-{len(x)}x{amount}-seed{seed}"
     if curve:
+        from aevb import evaluation
+
         figures["curve"] = evaluation.importance_curve(
             model.model, model.guide, x[:_CURVE_DATAPOINTS], num_samples=num_samples, seed=seed
         )
@@ -125,7 +128,21 @@ def evaluate(
         evaluation.evidence_curve(figures["curve"], picture)
         figures["picture"] = str(picture)
     write_json(saved.folder / f"{name}.json", figures)
-    return figures
+    return Told(figures, _told(figures, saved))
+
+
+def _told(figures: dict[str, Any], saved: SavedRun) -> str:
+    on = f"{in_short(saved.model)} on {saved.dataset.name}, after {saved.epoch:,} epochs"
+    known = of_run(saved.folder)
+    steps = [known["compare"], known["posterior"]]
+    if better := figures.get("better"):
+        steps.insert(0, (better, "a better estimate"))
+    shown = {
+        **evidence_lines(figures),
+        "curve": figures.get("picture"),
+        "page": str(saved.folder / PAGE),
+    }
+    return "\n".join([on, "", rows(shown), "", next_steps(steps)])
 
 
 def _better(

@@ -75,7 +75,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or leave the old one, whatever happens in between."""
-    replace_whole(path, lambda partial: partial.write_text(text))
+    replace_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def replace_whole(path: Path, write: Callable[[Path], object]) -> None:

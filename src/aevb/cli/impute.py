@@ -7,9 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aevb import evaluation
 from aevb.cli.files import PICTURES, destination, refuse_read_only, write_json
-from aevb.cli.runs import SavedRun, Split, check
+from aevb.cli.runs import PAGE, SavedRun, Split, check
+from aevb.cli.telling import Told, counted, rows, with_error
 
 __all__ = ["impute"]
 
@@ -41,6 +41,8 @@ def impute(
     Returns:
         Errors over the hidden values, and the picture.
     """
+    from aevb import evaluation
+
     check(datapoints=datapoints, num_steps=num_steps, num_chains=num_chains)
     if not 0 < missing < 1:
         raise ValueError(f"missing: must lie between 0 and 1; got {missing}")
@@ -89,7 +91,28 @@ def impute(
     if "hmc" in rows and rows["hmc"].draws is not None:
         figures["hmc_suspicious"] = int(rows["hmc"].draws.suspicious.sum())
     write_json(saved.folder / f"{stem}.json", figures)
-    return figures
+    return Told(figures, _told(figures, saved))
+
+
+def _told(figures: dict[str, Any], saved: SavedRun) -> str:
+    on = counted(figures["num_datapoints"], f"{figures['split']} datapoint")
+    where = "at random" if figures["pattern"] == "random" else "as a square"
+    errors = {
+        f"by {words}": with_error(figures[f"mse_{name}"], figures[f"mse_{name}_error"], 4)
+        for name, words in (("chain", "chain"), ("hmc", "HMC"))
+        if f"mse_{name}" in figures
+    }
+    unsure = figures.get("hmc_suspicious")
+    shown = {
+        "hidden": f"{figures['missing']:.0%} of the values of {on} of {saved.dataset.name}, "
+        + where,
+        **{name: f"mean squared error {error}" for name, error in errors.items()},
+        "by 1/2": f"mean squared error {figures['mse_half']:.4f}, of a guess without a model",
+        "unsure": f"the chains of HMC did not mix at {unsure} of {on}" if unsure else None,
+        "picture": figures["picture"],
+        "page": str(saved.folder / PAGE),
+    }
+    return rows(shown)
 
 
 def _mask(x: Tensor, missing: float, pattern: str, seed: int) -> Tensor:

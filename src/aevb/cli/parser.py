@@ -1,7 +1,7 @@
-"""The parser: flags and YAML from the type hints of the commands."""
+"""The parsers: flags and YAML from the type hints of the commands."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +11,12 @@ from jsonargparse import (  # type: ignore[attr-defined] # one is not in its __a
     set_parsing_settings,
 )
 
-import aevb
-from aevb.cli.compare import compare
-from aevb.cli.embed import embed
-from aevb.cli.evaluate import evaluate
-from aevb.cli.impute import impute
-from aevb.cli.parts import parts
-from aevb.cli.posterior import posterior
-from aevb.cli.reproduce import reproduce
+from aevb.cli.commands import COMMANDS, command
 from aevb.cli.runs import open_run
-from aevb.cli.sample import sample
-from aevb.cli.train import train
 from aevb.cli.trust import guarded, read_config
 
-__all__ = ["COMMANDS", "Parser", "command_line"]
+__all__ = ["Parser", "Parsers"]
 
-# Each command with its line of help. Those that take a ``saved`` run are given an opened one.
-COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
-    "train": (train, "train a model, evaluate it and draw its pictures"),
-    "evaluate": (evaluate, "estimate the evidence of a run"),
-    "compare": (compare, "put the posterior of a run on trial against chains"),
-    "posterior": (posterior, "draw posteriors that pass their test"),
-    "embed": (embed, "posterior means of the data of a run, and the units in use"),
-    "impute": (impute, "hide values of the data of a run and fill them in"),
-    "sample": (sample, "draw from the model of a run"),
-    "parts": (parts, "list what models can be made of"),
-    "reproduce": (reproduce, "regenerate a figure or table of the papers"),
-}
 # Arguments that functions get from the command line itself and not from the user.
 _WIRED: set[str | int] = {"write_config", "saved", "settings", "reopen", "name", "listing"}
 
@@ -58,6 +37,27 @@ class Parser(ArgumentParser):
         super().__init__(*args, **{**options, "allow_abbrev": False})
 
 
+class Parsers(dict[str, Parser]):
+    """The parser of each command, made when it is asked for.
+
+    Args:
+        trusted: Modules beyond ours that a configuration file may name.
+
+    Example:
+        >>> Parsers()["sample"].parse_args(["run", "--num", "3"]).num
+        3
+    """
+
+    def __init__(self, trusted: Sequence[str] = ()) -> None:
+        super().__init__()
+        self._trusted = trusted
+
+    def __missing__(self, name: str) -> Parser:
+        self[name] = _parser(name)
+        self[name].trusted = self._trusted
+        return self[name]
+
+
 class _ConfigFile(ActionConfigFile):
     """A YAML file of flags, checked before anything that it names is imported."""
 
@@ -72,36 +72,26 @@ class _ConfigFile(ActionConfigFile):
             self.apply_config(parser, cfg, self.dest, f"#{' ' * 4096}\n{config.text}")
 
 
-def command_line() -> tuple[Parser, dict[str, Parser]]:
-    """The whole parser, and those of the commands."""
-    parser = Parser(prog="aevb", description="Deep latent-variable models, trained and judged.")
-    parser.exit_on_error = False
-    parser.add_argument("--version", action="version", version=f"aevb {aevb.__version__}")
-    subcommands = parser.add_subcommands(required=True, dest="command")
-    parsers = {}
-    for name, (command, text) in COMMANDS.items():
-        child = Parser(description=text, exit_on_error=False)
-        child.add_argument(
-            "--config", action=_ConfigFile, help="YAML file with any of these flags"
+def _parser(name: str) -> Parser:
+    function = command(name)
+    parser = Parser(prog=f"aevb {name}", description=COMMANDS[name], exit_on_error=False)
+    parser.add_argument("--config", action=_ConfigFile, help="YAML file with any of these flags")
+    parser.add_argument(
+        "--trust",
+        metavar="MODULE",
+        help="a module beyond aevb and torch whose classes a run or YAML file may name, found "
+        "from the working directory; may be repeated",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object, no more")
+    if "saved" in inspect.signature(function).parameters:
+        parser.add_function_arguments(open_run, as_positional=True, skip=_WIRED)
+    if name == "reproduce":  # a word that may be missing, and a flag without a value
+        parser.add_argument("name", nargs="?", help="item to regenerate")
+        parser.add_argument(
+            "--list",
+            dest="listing",
+            action="store_true",
+            help="list the items, how far each is and what it costs",
         )
-        child.add_argument(
-            "--trust",
-            metavar="MODULE",
-            help="a module beyond aevb and torch whose classes a run or YAML file may name, found "
-            "from the working directory; may be repeated",
-        )
-        child.add_argument("--json", action="store_true", help="print one JSON object, no more")
-        if "saved" in inspect.signature(command).parameters:
-            child.add_function_arguments(open_run, as_positional=True, skip=_WIRED)
-        if command is reproduce:  # a word that may be missing, and a flag without a value
-            child.add_argument("name", nargs="?", help="item to regenerate")
-            child.add_argument(
-                "--list",
-                dest="listing",
-                action="store_true",
-                help="list the items, how far each is and what it costs",
-            )
-        child.add_function_arguments(command, as_positional=True, skip=_WIRED)
-        subcommands.add_subcommand(name, child, help=text)
-        parsers[name] = child
-    return parser, parsers
+    parser.add_function_arguments(function, as_positional=True, skip=_WIRED)
+    return parser

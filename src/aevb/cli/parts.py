@@ -7,7 +7,7 @@ from typing import Any
 
 from aevb import inference, models
 
-__all__ = ["FAMILIES", "members", "parts"]
+__all__ = ["FAMILIES", "members", "parts", "summary"]
 
 # Which names a flag takes, by the last word of the flag.
 FAMILIES: dict[str, tuple[Any, type]] = {
@@ -62,7 +62,7 @@ def parts(family: str | None = None) -> list[dict[str, str]]:
         {
             "family": name,
             "name": part.__name__,
-            "summary": _summary(part),
+            "summary": summary(part),
             "parameters": _parameters(part),
             "source": _source(part),
         }
@@ -72,8 +72,8 @@ def parts(family: str | None = None) -> list[dict[str, str]]:
     ]
 
 
-def _summary(part: type) -> str:
-    """The first sentence, formulas as they are written."""
+def summary(part: type) -> str:
+    """The first sentence of a part's docstring, formulas as they are written."""
     text = inspect.getdoc(part) or ""
     first = " ".join(text.split("\n\n")[0].split())
     return re.sub(r":math:`([^`]*)`", r"\1", first).replace("``", "").replace("`", "")

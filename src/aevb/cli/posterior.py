@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from aevb import evaluation, inference
+from aevb import inference
 from aevb.cli.files import destination, write_json
-from aevb.cli.runs import SavedRun, Split, check
+from aevb.cli.runs import PAGE, SavedRun, Split, check
+from aevb.cli.telling import Told, counted, next_steps, of_run, rows
 
 __all__ = ["posterior"]
 
@@ -39,6 +40,8 @@ def posterior(
     Returns:
         How many posteriors passed and by which means, and the file.
     """
+    from aevb import evaluation
+
     check(limit=limit, num_samples=num_samples, num_draws=num_draws, num_chains=num_chains)
     x, seed = saved.values(split, limit), saved.seed
     name = f"posterior-{split}-{len(x)}-seed{seed}"
@@ -67,4 +70,17 @@ def posterior(
         "draws": str(path),
     }
     write_json(saved.folder / f"{name}.json", result)
-    return result
+    return Told(result, _told(result, saved))
+
+
+def _told(result: dict[str, Any], saved: SavedRun) -> str:
+    by = ", ".join(f"{num:,} by {name}" for name, num in result["sources"].items() if num)
+    total = counted(result["num_posteriors"], "posterior")
+    shown = {
+        "passed": f"{result['num_passed']:,} of {total} of {saved.dataset.name}: {by}",
+        "unproved": result["unproved"],
+        "draws": result["draws"],
+        "page": str(saved.folder / PAGE),
+    }
+    known = of_run(saved.folder)
+    return "\n".join([rows(shown), "", next_steps([known["compare"], known["evaluate"]])])

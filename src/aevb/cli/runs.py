@@ -13,11 +13,13 @@ from torch import Tensor
 
 from aevb import data, inference, models
 from aevb.cli.files import write_json
-from aevb.evaluation.limits import check_at_least
+from aevb.inference.process.limits import refuse_below
 from aevb.models.composed import ComposedModel
 
 __all__ = [
     "CONFIG",
+    "PAGE",
+    "RECORD",
     "REPORT",
     "Device",
     "SavedRun",
@@ -30,6 +32,7 @@ __all__ = [
 
 CONFIG = "config.yaml"
 RECORD = "record.json"
+PAGE = "index.html"
 REPORT = ("report.html", "report.json", "draws.nc")
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -144,4 +147,4 @@ def write_record(folder: Path, dataset: data.Dataset, device: torch.device) -> N
 
 
 # Refuse numbers below 1, by name.
-check = partial(check_at_least, 1)
+check = partial(refuse_below, 1)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from aevb import evaluation
 from aevb.cli.files import PICTURES, destination
-from aevb.cli.runs import SavedRun, check
+from aevb.cli.runs import PAGE, SavedRun, check
+from aevb.cli.telling import Told, counted, rows
 
 __all__ = ["sample"]
 
@@ -24,6 +24,8 @@ def sample(saved: SavedRun, num: int = 64, out: Path | None = None) -> dict[str,
     Returns:
         The files written.
     """
+    from aevb import evaluation
+
     check(num=num)
     seed = saved.seed
     picture = destination(out or saved.folder / f"samples-{num}-seed{seed}.png", *PICTURES)
@@ -31,7 +33,7 @@ def sample(saved: SavedRun, num: int = 64, out: Path | None = None) -> dict[str,
     evaluation.image_grid(means, picture, math.isqrt(num), f"{num} samples, seed {seed}")
     array = picture.with_suffix(".npy")
     np.save(array, means.numpy(), allow_pickle=False)
-    return {
+    figures = {
         "run": str(saved.folder),
         "num": num,
         **saved.weights,
@@ -39,3 +41,10 @@ def sample(saved: SavedRun, num: int = 64, out: Path | None = None) -> dict[str,
         "picture": str(picture),
         "array": str(array),
     }
+    shown = {
+        "drawn": f"{counted(num, 'mean')} E[x|z] of {saved.dataset.name}, z from the prior",
+        "picture": str(picture),
+        "array": str(array),
+        "page": str(saved.folder / PAGE),
+    }
+    return Told(figures, rows(shown))

@@ -12,9 +12,10 @@ from torch.distributions import constraints
 from torch.optim.lr_scheduler import LRScheduler
 
 from aevb import data as datasets
-from aevb import evaluation, inference
+from aevb import inference
 from aevb.cli.evaluate import evaluate
-from aevb.cli.runs import CONFIG, REPORT, Device, SavedRun, build_model, check, write_record
+from aevb.cli.runs import CONFIG, PAGE, REPORT, Device, SavedRun, build_model, check, write_record
+from aevb.cli.telling import Told, counted, evidence_lines, in_short, next_steps, of_run, rows
 from aevb.inference import ELBO, Objective
 from aevb.inference.process.randomness import stream
 from aevb.models import VAE, Initializer, LatentVariableModel, Likelihood
@@ -150,7 +151,7 @@ def train(
         summary["rise"] = run.rise.expected
         summary["rise_standard_error"] = run.rise.standard_error
     if run.stopped.startswith("SIG"):
-        return summary
+        return Told(summary, _interrupted(run, folder, epochs))
     _save_weights(folder, built)
     saved = SavedRun(folder, built.eval(), dataset, run.epoch, target, seed)
     try:
@@ -160,7 +161,43 @@ def train(
     except inference.NoDensityError as error:
         figures = {"evidence": None, "why": str(error)}  # an ordinary autoencoder
     _draw(saved, run.history)
-    return {**summary, **figures}
+    return Told({**summary, **figures}, _told(saved, training, summary, figures))
+
+
+def _told(
+    saved: SavedRun,
+    training: datasets.Split,
+    summary: dict[str, Any],
+    figures: dict[str, Any],
+) -> str:
+    """What was trained on what, how good it is, where its pictures are and what comes next."""
+    folder, shape = saved.folder, "×".join(map(str, saved.dataset.shape))
+    data = f"{counted(len(training), 'datapoint')} of {saved.dataset.name} ({shape}"
+    data += f", binarized {training.binarize})" if training.binarize != "none" else ")"
+    how = {"finished": "", "patience": ", stopped early", "converged": ", until it converged"}
+    length = f"{counted(summary['epochs'], 'epoch')} in {summary['seconds']:.1f} s"
+    known, trusted = of_run(folder), figures.get("verdict") == "trusted"
+    steps = ["compare", "sample", "embed"] if trusted else ["posterior", "evaluate", "compare"]
+    if "verdict" not in figures:
+        steps = ["sample", "embed"]
+    return "\n".join(
+        [
+            f"{in_short(saved.model)}, trained on {data}: {length}"
+            + how.get(summary["stopped"], ""),
+            "",
+            rows({**evidence_lines(figures), "pictures": str(folder / PAGE)}),
+            "",
+            next_steps([known[name] for name in steps]),
+        ]
+    )
+
+
+def _interrupted(run: inference.Run, folder: Path, epochs: int | str) -> str:
+    of = f" of {epochs:,}" if isinstance(epochs, int) else ""
+    return (
+        f"interrupted in epoch {run.epoch + 1:,}{of}, after {counted(run.step, 'step')}\n"
+        f"resume it with: aevb train --resume {folder}"
+    )
 
 
 def _progress(folder: Path) -> tuple[int, int]:
@@ -213,6 +250,8 @@ def _splits(
 
 def _draw(saved: SavedRun, history: list[dict[str, Any]]) -> None:
     """The pictures of a run."""
+    from aevb import evaluation  # with matplotlib, which training does not need
+
     folder, model = saved.folder, saved.at_means
     evaluation.training_curve(history, folder / "loss.png")
     samples = evaluation.prior_means(model.model, 64)

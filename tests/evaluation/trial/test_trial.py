@@ -9,12 +9,12 @@ from typing import Any
 import pyro
 import pytest
 import torch
-from markupsafe import escape
 from pyro import distributions as dist
 from torch import Tensor
 
 from aevb import evaluation, inference
-from aevb.evaluation.trial.verdict import sentences
+from aevb.evaluation.trial.pages import explained
+from aevb.evaluation.trial.verdict import headline, sentences
 
 from oracles import (
     FALSE_ALARM_RATE,
@@ -30,6 +30,7 @@ from oracles import (
 SECTIONS = [
     "What may be believed of this posterior", "The worst datapoints", "Evidence and gaps",
     "Calibration", "Predictive checks", "Latents", "Diagnostics", "Settings",
+    "Words",
 ]  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def test_exact_guide_is_said_to_be_calibrated(oracle: Any) -> None:
     page = evaluation.trial_page(trial, {"seed": 0})
     titles = re.findall("<h[12]>(.*?)</h[12]>", page)
     assert titles == SECTIONS
-    assert escape(said(trial, "calibrated")) in page
+    assert explained(said(trial, "calibrated")) in page
     assert trial.summary() == json.loads(json.dumps(trial.summary()))
 
 
@@ -108,7 +109,7 @@ def test_what_cannot_be_had_has_its_reason(oracle: Any) -> None:
     ):
         sentence = said(trial, f"No {name}: ")
         assert reason in sentence
-        assert escape(sentence) in page
+        assert explained(sentence) in page
     assert reason in trial.summary()["why_no_latents"]
     assert re.findall("<h[12]>(.*?)</h[12]>", page) == SECTIONS
 
@@ -144,7 +145,7 @@ def test_a_joint_posterior_is_tried_as_one_datapoint() -> None:
         assert "one joint posterior" in said(trial, "No gaps: ")
         assert trial.predictive_checks is not None
         assert trial.to_arviz()["posterior"]["b"].shape == (8, 300, 2)
-        assert "Trust report" in evaluation.trial_page(trial, {})
+        assert "What may be believed" in evaluation.trial_page(trial, {})
 
 
 def test_a_joint_posterior_of_a_network_is_refused_in_one_line() -> None:
@@ -221,9 +222,9 @@ def gap_sentence(family: float, network: float, error: float, **counts: int) -> 
 
 
 def test_the_larger_gap_is_named_only_where_it_is_known() -> None:
-    unknown = "which of the two is larger cannot be told"
-    assert "a better family would gain more" in gap_sentence(2.0, 1.0, 0.4)
-    assert "a better encoder would gain more" in gap_sentence(1.0, 2.0, 0.4)
+    unknown = "Which of the two is larger cannot be told"
+    assert "A better family would gain more" in gap_sentence(2.0, 1.0, 0.4)
+    assert "A better encoder would gain more" in gap_sentence(1.0, 2.0, 0.4)
     assert unknown in gap_sentence(2.0, 1.0, 0.6)
     assert unknown in gap_sentence(2.0, 1.0, 0.1, num_unrefined=10)
     assert unknown in gap_sentence(1.0, 2.0, 0.1, num_untrusted=10)
@@ -232,7 +233,47 @@ def test_the_larger_gap_is_named_only_where_it_is_known() -> None:
     bounded = gap_sentence(1.0, 2.0, 0.1, num_untrusted=3, num_unrefined=4)
     assert "at least 3.00 ± 0.10 nats below log p(x), which is only bounded from" in bounded
     assert "at 3 of 40" in bounded
-    assert "refinement stopped early at 4 of 40, so that the split between family" in bounded
+    assert "refinement stopped early at 4 of 40, where the family's part is too large" in bounded
+
+
+def test_sentence_of_the_gaps_does_not_contradict_itself() -> None:
+    for family, network in ((1.0, 2.0), (2.0, 1.0), (1.0, 1.0)):
+        for unrefined in (0, 1, 20):
+            for untrusted in (0, 1, 20):
+                said = gap_sentence(
+                    family, network, 0.1, num_unrefined=unrefined, num_untrusted=untrusted
+                )
+                assert "not known" not in said
+                assert "so that" not in said
+                assert ("cannot be told" in said) != ("would gain more" in said)
+
+
+def figures_of(judged: int, differing: int, corrected: int, calibrated: bool) -> dict[str, Any]:
+    return {
+        "num_datapoints": 40, "num_judged": judged, "num_differing": differing,
+        "num_corrected": corrected, "calibration": {"is_calibrated": calibrated},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "level", "following"),
+    [
+        (figures_of(40, 0, 40, True), "good", "aevb evaluate RUN"),
+        (figures_of(40, 2, 0, True), "good", "aevb evaluate RUN"),
+        (figures_of(40, 0, 40, False), "fair", "aevb posterior RUN"),
+        (figures_of(40, 30, 39, True), "fair", "aevb posterior RUN"),
+        (figures_of(40, 30, 3, True), "bad", "aevb posterior RUN"),
+        (figures_of(10, 0, 40, True), "fair", "aevb compare RUN"),
+        (figures_of(0, 0, 0, True), "fair", "aevb compare RUN"),
+    ],
+)
+def test_headline_has_a_colour_and_the_next_command(
+    found: dict[str, Any], level: str, following: str
+) -> None:
+    first = headline(found, "RUN")
+    assert first["level"] == level
+    assert first["next"].startswith(following)
+    assert headline(found)["next"].startswith("aevb.")
 
 
 def test_untrusted_and_unrefined_datapoints_are_counted(oracle: Any) -> None:
