@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Partition", "by_permutation", "by_position", "tenths"]
+__all__ = ["Partition", "by_permutation", "by_position", "given", "tenths"]
 
 # one for every shuffled dataset: the split is part of the data, not of the experiment, so that it
 # does not follow the seed of a run
@@ -20,17 +20,20 @@ class Partition(NamedTuple):
         validation: To choose by.
         test: To report.
         rule: How the parts were chosen, for the record of a run.
+        indices: Positions of each part's datapoints in the array or file that they come from,
+            ``(N,)`` int64 each.
 
     Example:
         >>> part = np.zeros((10, 2))
-        >>> Partition(part, part, part, "given by the user").rule
-        'given by the user'
+        >>> given(part, part, part, "given by the user").indices[2][:3]
+        array([0, 1, 2])
     """
 
     train: NDArray[Any]
     validation: NDArray[Any]
     test: NDArray[Any]
     rule: str
+    indices: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 
 def tenths(count: int) -> tuple[int, int, int]:
@@ -75,9 +78,31 @@ def by_permutation(array: NDArray[Any], sizes: tuple[int, int, int], where: str)
     train, validation, test = np.split(order, np.cumsum(sizes)[:2])
     rule = (
         f"fixed permutation (PCG64, seed {PERMUTATION_SEED}) of all {len(array):,} datapoints: "
-        f"first {sizes[0]:,} train, next {sizes[1]:,} validation, last {sizes[2]:,} test"
+        f"first {sizes[0]:,} train, next {sizes[1]:,} validation, last {sizes[2]:,} test of "
+        f"numpy.argsort(numpy.random.PCG64({PERMUTATION_SEED}).random_raw({len(array)}), "
+        "kind='stable')"
     )
-    return Partition(array[train], array[validation], array[test], rule)
+    indices = (train, validation, test)
+    return Partition(array[train], array[validation], array[test], rule, indices)
+
+
+def given(
+    train: NDArray[Any], validation: NDArray[Any], test: NDArray[Any], rule: str
+) -> Partition:
+    """Parts that are arrays of their own, in their own order.
+
+    Args:
+        train: Values, ``(N, *shape)``.
+        validation: The same.
+        test: The same.
+        rule: How they were chosen.
+
+    Example:
+        >>> given(np.zeros((6, 2)), np.zeros((2, 2)), np.zeros((2, 2)), "").indices[1]
+        array([0, 1])
+    """
+    first, second, third = (np.arange(len(part)) for part in (train, validation, test))
+    return Partition(train, validation, test, rule, (first, second, third))
 
 
 def by_position(
@@ -111,4 +136,6 @@ def by_position(
         f"training file in its order: first {sizes[0]:,} train, last {sizes[1]:,} validation; "
         f"test file: {sizes[2]:,} test"
     )
-    return Partition(training[: sizes[0]], training[sizes[0] :], test, rule)
+    positions = np.arange(len(training))
+    indices = (positions[: sizes[0]], positions[sizes[0] :], np.arange(len(test)))
+    return Partition(training[: sizes[0]], training[sizes[0] :], test, rule, indices)

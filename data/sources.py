@@ -11,13 +11,16 @@ from torch import Tensor
 
 from aevb.data.locations import data_root
 from aevb.data.partitions import Partition, by_permutation, by_position
-from aevb.data.readers.arrays import read_npy, read_npz, shuffled
+from aevb.data.readers.arrays import read_array, read_npz, shuffled
 from aevb.data.readers.folders import read_folder
 from aevb.data.readers.frey import frey_file, read_frey
+from aevb.data.readers.h5ad import read_h5ad
+from aevb.data.readers.tables import read_parquet, read_text
 from aevb.data.readers.torchvision_sets import read_set
-from aevb.data.values import from_tensor
+from aevb.data.rows import Rows, Table
+from aevb.data.values import Meaning, from_tensor
 
-__all__ = ["DATASETS", "Raw", "Source", "read"]
+__all__ = ["DATASETS", "Raw", "Source", "read", "read_rows"]
 
 Source = str | os.PathLike[str] | NDArray[Any] | Tensor
 
@@ -36,6 +39,14 @@ SIZES = {
 
 DATASETS = tuple(SIZES)
 
+_ARRAYS = (".npy", ".npz")
+_TABLES = {
+    ".csv": read_text,
+    ".tsv": read_text,
+    ".parquet": read_parquet,
+    ".h5ad": read_h5ad,
+}
+
 
 class Raw(NamedTuple):
     """A dataset as it was read, before any binarization.
@@ -45,6 +56,8 @@ class Raw(NamedTuple):
         source: The path it was read from, or what stands in for one.
         divisor: What scales the stored values.
         partition: The three parts and the rule that made them.
+        ids: What the file calls its rows, in its order, ``(N,)``; None where it has no names.
+        columns: What it calls the features; None where it has no names.
 
     Example:
         >>> read("digits").divisor
@@ -55,10 +68,17 @@ class Raw(NamedTuple):
     source: str
     divisor: float
     partition: Partition
+    ids: NDArray[np.str_] | None = None
+    columns: tuple[str, ...] | None = None
 
 
 def read(
-    source: Source, *, root: str | os.PathLike[str] | None = None, download: bool = True
+    source: Source,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    download: bool = True,
+    kind: Meaning = "auto",
+    table: Table = Table(),
 ) -> Raw:
     """Read and split a dataset; a string that is one of ``DATASETS`` is always that dataset.
 
@@ -66,6 +86,8 @@ def read(
         source: As of :func:`aevb.data.load`, as are the others.
         root: The folder of the named datasets; None for the default.
         download: Whether to download what is missing.
+        kind: What the values of an array, file or folder are.
+        table: How a table is read.
 
     Returns:
         The dataset in its stored form.
@@ -80,14 +102,53 @@ def read(
     """
     if isinstance(source, str) and source in DATASETS:
         return _read_named(source, data_root(root), download)
+    path = Path(source).expanduser() if isinstance(source, (str, os.PathLike)) else None
+    if path is not None and path.is_file() and path.suffix.lower() == ".npz":
+        return Raw(path.stem, str(path.absolute()), *read_npz(path, kind))
+    rows = read_rows(source, table)
+    name, location = ("tensor" if isinstance(source, Tensor) else "array"), "source"
+    if path is not None:
+        name, location = path.stem, str(path)
+    divisor, partition = shuffled(rows.array, location, kind)
+    location = f"{name} in memory" if path is None else str(path.absolute())
+    return Raw(name, location, divisor, partition, rows.ids, rows.columns)
+
+
+def read_rows(source: Source, table: Table = Table()) -> Rows:
+    """Read all rows of an array, file or folder in their order, without splitting them.
+
+    Args:
+        source: As of :func:`aevb.data.load`, without the named datasets; of an ``.npz`` file
+            exactly one array.
+        table: How a table is read.
+
+    Returns:
+        The values as they are stored, and the names of rows and columns.
+
+    Raises:
+        ValueError: If the source is none of these, or does not hold what it should.
+
+    Example:
+        >>> read_rows(np.zeros((3, 2))).array.shape
+        (3, 2)
+    """
     if isinstance(source, Tensor):
-        values = from_tensor(source, "source")
-        return Raw("tensor", "tensor in memory", *shuffled(values, "source"))
+        return Rows(from_tensor(source, "source"))
     if isinstance(source, np.ndarray):
-        return Raw("array", "array in memory", *shuffled(source, "source"))
-    if isinstance(source, (str, os.PathLike)):
-        return _read_path(Path(source).expanduser())
-    raise ValueError(f"source: {type(source).__name__}; expected {_expected()}")
+        return Rows(source)
+    if not isinstance(source, (str, os.PathLike)):
+        raise ValueError(f"source: {type(source).__name__}; expected {_expected()}")
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return read_folder(path)
+    if path.is_file() and path.suffix.lower() in _ARRAYS:
+        return Rows(read_array(path))
+    if path.is_file() and path.suffix.lower() in _TABLES:
+        return _TABLES[path.suffix.lower()](path, table)
+    found = "is no such file" if path.is_file() else "does not exist"
+    close = difflib.get_close_matches(str(path).lower(), DATASETS, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    raise ValueError(f"source: {str(path)!r} {found}{hint}; expected {_expected()}")
 
 
 def _read_named(name: str, root: Path, download: bool) -> Raw:
@@ -109,21 +170,8 @@ def _read_digits() -> Raw:
     return Raw("digits", where, 16.0, by_permutation(images, SIZES["digits"], where))
 
 
-def _read_path(path: Path) -> Raw:
-    name, location = path.stem, str(path.absolute())
-    if path.is_dir():
-        return Raw(name, location, *shuffled(read_folder(path), str(path)))
-    if path.is_file() and path.suffix.lower() in (".npy", ".npz"):
-        reader = read_npy if path.suffix.lower() == ".npy" else read_npz
-        return Raw(name, location, *reader(path))
-    found = "is no such file" if path.is_file() else "does not exist"
-    close = difflib.get_close_matches(str(path).lower(), DATASETS, n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    raise ValueError(f"source: {str(path)!r} {found}{hint}; expected {_expected()}")
-
-
 def _expected() -> str:
     return (
-        f"one of {', '.join(DATASETS)}, the path of an .npy file, an .npz file or a folder of "
-        "images, a torch tensor or a NumPy array"
+        f"one of {', '.join(DATASETS)}, the path of an .npy file, an .npz file, a table "
+        f"({', '.join(_TABLES)}) or a folder of images, a torch tensor or a NumPy array"
     )

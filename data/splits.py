@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from aevb.data.binarization import (
@@ -47,9 +49,13 @@ class Split:
         divisor: What scales the stored values: 255 for 8-bit pixels.
         binarize: ``"none"``, ``"fixed"`` or ``"dynamic"``.
         seed: Of the draw for evaluation.
+        indices: Position of each datapoint in the array or file that it comes from, ``(N,)`` int64
+            on the CPU; by default 0..N−1.
+        ids: What that file calls each datapoint, ``(N,)`` strings, or None.
 
     Raises:
-        ValueError: If ``binarize`` is unknown, or the values cannot be binarized.
+        ValueError: If ``binarize`` is unknown, the values cannot be binarized, or there are not
+            as many indices or ids as datapoints.
 
     Example:
         >>> pixels = torch.tensor([[0, 255], [255, 51]], dtype=torch.uint8)
@@ -65,12 +71,21 @@ class Split:
     divisor: float = 1.0
     binarize: str = "none"
     seed: int = 0
+    indices: Tensor = None  # type: ignore[assignment]
+    ids: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         """Refuses what could not be presented."""
+        if self.indices is None:
+            object.__setattr__(  # type: ignore[unreachable] # of the default alone
+                self, "indices", torch.arange(len(self.values))
+            )
         if self.values.ndim < 2 or self.values.numel() == 0:
             found = tuple(self.values.shape)
             raise ValueError(f"values: shape {found}; expected (N, *shape), not empty")
+        for name, named in (("indices", self.indices), ("ids", self.ids)):
+            if named is not None and len(named) != len(self.values):
+                raise ValueError(f"{name}: {len(named)}; expected one for each datapoint")
         if self.divisor <= 0:
             raise ValueError(f"divisor: {self.divisor}; expected a positive number")
         check_binarize(self.binarize)
@@ -128,7 +143,9 @@ class Split:
             >>> len(Split(torch.zeros(9, 2)).first(4))
             4
         """
-        return replace(self, values=self.values[: self._limited(limit)])
+        rows = slice(self._limited(limit))
+        ids = None if self.ids is None else self.ids[rows]
+        return replace(self, values=self.values[rows], indices=self.indices[rows], ids=ids)
 
     def joined(self, other: Split) -> Split:
         """Both splits as one, under this one's name.
@@ -146,7 +163,13 @@ class Split:
         kinds = [(s.shape, s.divisor, s.binarize, s.values.dtype) for s in (self, other)]
         if kinds[0] != kinds[1]:
             raise ValueError(f"other presents {kinds[1]}; expected {kinds[0]}")
-        return replace(self, values=torch.cat([self.values, other.values]))
+        values, indices = (
+            torch.cat([getattr(self, name), getattr(other, name)])
+            for name in ("values", "indices")
+        )
+        named = self.ids is not None and other.ids is not None
+        ids = np.concatenate([self.ids, other.ids]) if named else None
+        return replace(self, values=values, indices=indices, ids=ids)
 
     def gather(self, indices: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Present datapoints for training.

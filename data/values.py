@@ -1,13 +1,15 @@
 """What the numbers of an array are (pixels, binary values, counts or reals), told by its dtype."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["MIN_DATAPOINTS", "Values", "from_tensor", "interpret"]
+__all__ = ["MIN_DATAPOINTS", "Meaning", "Values", "from_tensor", "interpret"]
+
+Meaning = Literal["auto", "pixels", "counts"]
 
 # the fewest that leave one datapoint for each tenth of an 80/10/10 split
 MIN_DATAPOINTS = 10
@@ -37,7 +39,9 @@ class Values(NamedTuple):
     divisor: float
 
 
-def interpret(array: NDArray[Any], where: str, *, minimum: int = MIN_DATAPOINTS) -> Values:
+def interpret(
+    array: NDArray[Any], where: str, meaning: Meaning = "auto", *, minimum: int = MIN_DATAPOINTS
+) -> Values:
     """Check an array and bring it to the form in which its values are stored.
 
     The dtype says what the values are. uint8 are pixels, stored as they are and presented divided
@@ -48,6 +52,8 @@ def interpret(array: NDArray[Any], where: str, *, minimum: int = MIN_DATAPOINTS)
     Args:
         array: Values, ``(N, *shape)``.
         where: The file or argument that holds them, for the errors.
+        meaning: What the values are whatever their dtype: ``"counts"``, whole numbers that are not
+            negative, or ``"pixels"``, whole numbers from 0 to 255; ``"auto"`` lets the dtype tell.
         minimum: The fewest datapoints to accept.
 
     Returns:
@@ -60,8 +66,12 @@ def interpret(array: NDArray[Any], where: str, *, minimum: int = MIN_DATAPOINTS)
     Example:
         >>> interpret(np.eye(10, dtype=bool), "mask.npy").array.dtype
         dtype('uint8')
+        >>> interpret(np.full((10, 2), 200, dtype=np.uint8), "x.npy", "counts").divisor
+        1.0
     """
     _check_shape(array, where, minimum)
+    if meaning != "auto":
+        return _meant(array, where, meaning)
     kind, size = array.dtype.kind, array.dtype.itemsize
     if array.dtype == np.uint8:
         return Values(_pixels(array, where), 255.0)
@@ -117,12 +127,30 @@ def _check_shape(array: NDArray[Any], where: str, minimum: int) -> None:
         raise ValueError(f"{where}: {len(array)} datapoints; expected at least {minimum}")
 
 
+def _meant(array: NDArray[Any], where: str, meaning: Meaning) -> Values:
+    """Values of which the user has said what they are."""
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{where}: dtype {array.dtype}; expected {FORMS}")
+    _check_finite(array, where)
+    low, high = array.min(), array.max()
+    most = 255 if meaning == "pixels" else MAX_COUNT
+    if low < 0 or high > most or not bool((array == np.rint(array)).all()):
+        raise ValueError(
+            f"{where}: values from {low:g} to {high:g}"
+            f"{', not all whole' * bool((array != np.rint(array)).any())}; expected whole numbers "
+            f"from 0 to {most} with kind={meaning!r}"
+        )
+    if meaning == "pixels":
+        return Values(array.astype(np.uint8), 255.0)
+    return Values(array.astype(np.int32), 1.0)
+
+
 def _pixels(array: NDArray[Any], where: str) -> NDArray[Any]:
     # binary data saved as uint8 would be presented as 0 and 1/255, a mistake no model reports
     if array.max() == 1:
         raise ValueError(
             f"{where}: uint8 values that are all 0 or 1; expected pixels 0..255 as uint8, "
-            "or binary values as bool (array.astype(bool))"
+            "binary values as bool (array.astype(bool)), or kind='counts'"
         )
     return array
 

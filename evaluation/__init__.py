@@ -2,10 +2,16 @@
 
 from aevb.evaluation.arviz import guide_to_arviz, posterior_to_arviz, to_arviz
 from aevb.evaluation.diagnostics import ess_bulk, ess_tail, rhat
+from aevb.evaluation.image_plots import image_grid, imputation_plot, manifold_plot
 from aevb.evaluation.latents.embedding import ActiveUnits, Embedding, active_units, embed
 from aevb.evaluation.latents.kl import KLPerDimension, kl_per_dimension
 from aevb.evaluation.latents.use import LatentUse, latent_use
-from aevb.evaluation.plots import embedding_plot, evidence_curve, image_grid, training_curve
+from aevb.evaluation.plots import (
+    embedding_plot,
+    evidence_curve,
+    training_curve,
+    training_curves,
+)
 from aevb.evaluation.posterior.calibration import Calibration, calibrate
 from aevb.evaluation.posterior.errors import (
     PosteriorErrors,
@@ -22,6 +28,7 @@ from aevb.evaluation.predictive.samples import (
     reconstructions,
 )
 from aevb.evaluation.summaries import importance_curve, summarize
+from aevb.evaluation.table_plots import reconstruction_plot, table_plot
 from aevb.evaluation.trial.compare import compare
 from aevb.evaluation.trial.found import Trial
 from aevb.evaluation.trial.report import trial_page
@@ -52,19 +59,24 @@ __all__ = [
     "importance_curve",
     "impute",
     "impute_hmc",
+    "imputation_plot",
     "inference_gaps",
     "kl_per_dimension",
     "latent_manifold",
     "latent_use",
+    "manifold_plot",
     "posterior_errors",
     "posterior_to_arviz",
     "predictive_check",
     "prior_means",
     "prior_samples",
+    "reconstruction_plot",
     "reconstructions",
     "rhat",
     "summarize",
+    "table_plot",
     "to_arviz",
     "training_curve",
+    "training_curves",
     "trial_page",
 ]

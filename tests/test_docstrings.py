@@ -14,7 +14,7 @@ from aevb.models.likelihoods import Head
 def modules() -> list[str]:
     """All modules of the package, by their installed names."""
     names = []
-    for layer in ("data", "models", "inference", "evaluation", "cli"):
+    for layer in ("data", "models", "inference", "evaluation", "cli", "explore"):
         package: ModuleType = importlib.import_module(f"aevb.{layer}")
         found = pkgutil.walk_packages(package.__path__, f"aevb.{layer}.")
         names += [module.name for module in found]

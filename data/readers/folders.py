@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aevb.data.rows import Rows
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -18,7 +20,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 MODES = ("1", "L", "RGB", "P")
 
 
-def read_folder(folder: Path) -> NDArray[Any]:
+def read_folder(folder: Path) -> Rows:
     """Read every image below a folder, in the order of the sorted paths.
 
     1-bit images become bool, grey ones uint8, both ``(H, W)``; RGB and palette images become uint8
@@ -28,7 +30,7 @@ def read_folder(folder: Path) -> NDArray[Any]:
         folder: Searched recursively for files with one of ``SUFFIXES``.
 
     Returns:
-        Levels, ``(N, H, W)`` or ``(N, 3, H, W)``.
+        Levels, ``(N, H, W)`` or ``(N, 3, H, W)``, with the paths within the folder as ids.
 
     Raises:
         ValueError: If there is no image, one cannot be decoded, has transparency, several frames
@@ -39,8 +41,8 @@ def read_folder(folder: Path) -> NDArray[Any]:
         >>> from PIL import Image
         >>> folder = Path(tempfile.mkdtemp())
         >>> Image.new("RGB", (5, 4)).save(folder / "black.png")
-        >>> read_folder(folder).shape
-        (1, 3, 4, 5)
+        >>> read_folder(folder).array.shape, read_folder(folder).ids
+        ((1, 3, 4, 5), array(['black.png'], dtype='<U9'))
     """
     paths = _images(folder)
     first = _read(paths[0])
@@ -52,7 +54,7 @@ def read_folder(folder: Path) -> NDArray[Any]:
                 f"{path}: image of {_form(image)}; expected {_form(first)} like {paths[0]}"
             )
         images[index] = image
-    return images
+    return Rows(images, np.array([path.relative_to(folder).as_posix() for path in paths]))
 
 
 def _images(folder: Path) -> list[Path]:

@@ -64,8 +64,8 @@ def headline(found: dict[str, Any], run: str | None = None) -> dict[str, str]:
     if judged < (1 - _LACKING) * total:
         level, text, following = (
             "fair",
-            f"The chains mixed at {judged or 'none'} of {counted(total, 'datapoint')}: draw longer "
-            "before anything is believed.",
+            f"The chains mixed at {judged or 'none'} of {counted(total, 'datapoint')}: draw "
+            "longer before anything is believed.",
             longer,
         )
     elif differing <= _LACKING * judged and calibrated:

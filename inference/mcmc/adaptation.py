@@ -29,7 +29,7 @@ _PULL = 0.1
 _LEAST_SHARE = 1e-6
 
 # By what power of its length a trajectory is counted as dearer.
-_PRICE = 0.5
+_PRICE = 0.25
 
 
 def first_step_size(evaluate: Callable[[Tensor], Point], point: Point, metric: Metric) -> Tensor:
@@ -166,10 +166,15 @@ class ChEES:
     Not most of all, as in the paper, by which trajectories become several times as long where a
     posterior is nearly a funnel, for little more change.
 
+    Positions are those along the widest direction, as in SNAPER, not all: of ten dimensions, nine
+    are gone through in half a period, and lengths that suit these leave the tenth to diffuse.
+
     References:
         An Adaptive-MCMC Scheme for Setting Trajectory Lengths in Hamiltonian Monte Carlo
         (Hoffman, Radul & Sountsov, 2021), section 3,
-        https://proceedings.mlr.press/v130/hoffman21a.html
+        https://proceedings.mlr.press/v130/hoffman21a.html; Focusing on Difficult Directions for
+        Learning HMC Trajectory Lengths (Sountsov & Hoffman, 2021),
+        https://arxiv.org/abs/2110.11576
 
     Args:
         log_length: Log of the first lengths, ``(batch,)``, float64.

@@ -52,10 +52,13 @@ def hmc(
     its own, with step size, masses and trajectory length adapted to it alone, and what happens to
     one leaves the others' draws as they are, bit for bit. Otherwise there is one joint posterior.
 
+    A chain that warm-up finds in a mode of less than e⁻¹⁰ of another's weight goes on from where
+    another chain is; modes that count keep theirs, and R̂ tells of them.
+
     References:
         MCMC using Hamiltonian dynamics (Neal, 2011), https://arxiv.org/abs/1206.1901; step sizes
         as in The No-U-Turn Sampler (Hoffman & Gelman, 2014); lengths as in An Adaptive-MCMC Scheme
-        for Setting Trajectory Lengths (Hoffman, Radul & Sountsov, 2021)
+        for Setting Trajectory Lengths (Hoffman, Radul & Sountsov, 2021), on the widest direction
 
     Args:
         model: Pyro program of the joint distribution.

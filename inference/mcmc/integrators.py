@@ -36,6 +36,17 @@ class Point(NamedTuple):
             torch.where(choice, self.tilt, other.tilt),
         )
 
+    def of_chains(self, numbers: Tensor) -> "Point":
+        """At each place that of another chain, by ``(chains, batch)`` numbers."""
+        places = numbers, torch.arange(numbers.shape[1], device=numbers.device)
+        wide = (..., *places, slice(None))
+        return Point(
+            self.u[wide],
+            self.log_density[..., *places],
+            self.gradient[wide],
+            self.tilt[..., *places],
+        )
+
 
 class Trajectory(NamedTuple):
     """Where Hamilton's equations lead.

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from aevb.inference.mcmc.metrics import Dense, Diagonal, LowRank, Metric
 
-__all__ = ["KINDS", "choose_kind", "fitted_metric"]
+__all__ = ["KINDS", "choose_kind", "fitted_metric", "widest_direction"]
 
 KINDS = ("auto", "diagonal", "dense", "low-rank")
 
@@ -16,6 +16,8 @@ _MOST_DENSE_NUMBERS = 2**26
 # Directions of a low rank at most, and by how much their variances must stand out.
 _LARGEST_RANK = 16
 _LEAST_STRETCH = 2.0
+# Of a direction, between two that are about as wide it need not decide.
+_POWER_ITERATIONS = 20
 # Stan's: so many draws' worth of belief in a variance of a thousandth of the diagonal's.
 _PRIOR_DRAWS, _PRIOR_VARIANCE = 5.0, 1e-3
 
@@ -82,6 +84,35 @@ def fitted_metric(draws: Tensor, gradients: Tensor, kind: str) -> Metric:
         # of a square root, which is no Cholesky factor, take the triangular one
         return Dense(torch.linalg.qr(factor.mT).R.mT.contiguous().to(dtype))
     return _low_rank(*rows, scale, dtype)
+
+
+def widest_direction(draws: Tensor, metric: Metric) -> Tensor:
+    """The direction in which whitened draws vary most, ``(batch, dim)``, by power iteration.
+
+    Where masses fit to the curvature, it is along the tails that a normal has not, which take
+    longest to go through.
+
+    Args:
+        draws: ``(draws, batch, dim)``.
+        metric: That whitens them.
+
+    Example:
+        >>> draws = torch.randn(200, 1, 3, generator=torch.manual_seed(0)) * torch.tensor(
+        ...     [1, 5, 1]
+        ... )
+        >>> widest_direction(draws, Diagonal(torch.ones(1, 3))).abs().argmax(-1)
+        tensor([1])
+    """
+    rows = metric.whiten(draws).double()
+    rows = (rows - rows.mean(0)).movedim(0, 1)
+    # a draw that stands still, or is not finite, has none, and any will do
+    rows = torch.where(torch.isfinite(rows).all(1, keepdim=True), rows, 0.0)
+    farthest = rows.square().sum(-1).argmax(-1)
+    direction = rows[torch.arange(len(rows), device=rows.device), farthest].unsqueeze(-1)
+    for _ in range(_POWER_ITERATIONS):
+        direction = torch.nn.functional.normalize(direction, dim=1)
+        direction = rows.mT @ (rows @ direction)
+    return torch.nn.functional.normalize(direction.squeeze(-1), dim=-1)
 
 
 def _covariance(rows: Tensor) -> Tensor:

@@ -14,11 +14,12 @@ from aevb.inference.mcmc.adaptation import (
     halton,
     warmup_windows,
 )
+from aevb.inference.mcmc.basins import stand_ins
 from aevb.inference.mcmc.draws import SamplerState
 from aevb.inference.mcmc.integrators import Point
 from aevb.inference.mcmc.metrics import Metric
 from aevb.inference.mcmc.path_gradients import PathGradient
-from aevb.inference.mcmc.preconditioning import fitted_metric
+from aevb.inference.mcmc.preconditioning import fitted_metric, widest_direction
 from aevb.inference.process import randomness
 
 __all__ = ["Sampler", "begun"]
@@ -69,6 +70,7 @@ class Sampler:
         self.target = target
         self.max_num_steps, self.kind = max_num_steps, kind
         self.settled = False
+        self.widest: Tensor | None = None
         randomness.restore_torch(state.random, self.density.device)
 
     def state(self) -> SamplerState:
@@ -102,11 +104,14 @@ class Sampler:
             tell()
             window.append(_without(self.point, self.guard.share < 1))
             if number + 1 in ends:
-                draws, gradients = (
-                    torch.cat([getattr(point, name) for point in window])
-                    for name in ("u", "gradient")
-                )
+                points = Point(*map(torch.stack, zip(*window, strict=True)))
+                if number + 1 == settled:
+                    places = stand_ins(points, self.metric)
+                    self.point, points = (p.of_chains(places) for p in (self.point, points))
+                draws, gradients = (v.flatten(0, 1) for v in (points.u, points.gradient))
                 self.metric = fitted_metric(draws, gradients, self.kind)
+                if number + 1 >= settled:
+                    self.widest = widest_direction(draws, self.metric)
                 window = []
                 self.steps.log_step = self.steps.average
                 self.steps.restart()
@@ -135,9 +140,9 @@ class Sampler:
             self.steps.update(self.guard.rate(info.acceptance_rate, settled=self.settled))
         if self.guard and self.settled:
             self.lengths.update(
-                metric.whiten(before.u),
-                metric.whiten(info.proposal.end.u),
-                info.proposal.momentum,
+                self._along(metric.whiten(before.u)),
+                self._along(metric.whiten(info.proposal.end.u)),
+                self._along(info.proposal.momentum),
                 torch.where(torch.eq(share, 1), info.acceptance_rate, 0.0),
                 length / longest,
             )
@@ -151,6 +156,12 @@ class Sampler:
             "step_size": step_size.expand(shape),
             "n_steps": num_steps.long().expand(shape),
         }
+
+    def _along(self, rows: Tensor) -> Tensor:
+        """Whitened rows as far as they lie along the widest direction, if that is known."""
+        if self.widest is None:
+            return rows
+        return (rows.double() * self.widest).sum(-1, keepdim=True)
 
 
 def _without(point: Point, lost: Tensor) -> Point:

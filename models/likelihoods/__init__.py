@@ -2,6 +2,7 @@
 
 from aevb.models.likelihoods.base import Grid, Head, Heads, Likelihood
 from aevb.models.likelihoods.bounded import Bernoulli, Binomial, ContinuousBernoulli
+from aevb.models.likelihoods.compositions import DirichletMultinomial, Multinomial
 from aevb.models.likelihoods.continuous import Laplace, Normal, StudentT
 from aevb.models.likelihoods.counts import Categorical, NegativeBinomial, Poisson
 from aevb.models.likelihoods.discretized import DiscretizedLogistic, DiscretizedLogisticMixture
@@ -11,6 +12,7 @@ __all__ = [
     "Binomial",
     "Categorical",
     "ContinuousBernoulli",
+    "DirichletMultinomial",
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",
     "Grid",
@@ -18,6 +20,7 @@ __all__ = [
     "Heads",
     "Laplace",
     "Likelihood",
+    "Multinomial",
     "NegativeBinomial",
     "Normal",
     "Poisson",

@@ -12,7 +12,7 @@ from torch.distributions import constraints
 from aevb.models.likelihoods.base import FromHeads, Head, Likelihood
 from aevb.models.settings import at_least, positive
 
-__all__ = ["Categorical", "NegativeBinomial", "Poisson"]
+__all__ = ["Categorical", "Counts", "LogNegativeBinomial", "NegativeBinomial", "Poisson"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Categorical(Likelihood):
         return "number the classes from 0, and set num_classes to how many there are"
 
 
-class _Counts(Likelihood):
+class Counts(Likelihood):
     """What likelihoods of counts have in common."""
 
     def encoder_view(self, x: Tensor) -> Tensor:
@@ -74,11 +74,14 @@ class _Counts(Likelihood):
     @property
     def remedy(self) -> str:
         """How other data become admissible."""
-        return "give the counts themselves, not rates or logarithms, or use Normal()"
+        return (
+            "give the counts themselves, not rates or logarithms (8-bit ones are taken for pixels "
+            "without aevb.data.load(..., kind='counts')), or use Normal()"
+        )
 
 
 @dataclass(frozen=True)
-class Poisson(_Counts):
+class Poisson(Counts):
     r"""Independent counts whose variance is their mean; the decoder gives its logarithm.
 
     .. math:: p(x|z) = \prod_i e^{-\lambda_i(z)} \lambda_i(z)^{x_i} / x_i!
@@ -97,7 +100,7 @@ class Poisson(_Counts):
 
 
 @dataclass(frozen=True)
-class NegativeBinomial(_Counts):
+class NegativeBinomial(Counts):
     r"""Independent counts with more variance than a Poisson's.
 
     .. math:: E\,x_i = \mu_i(z), \qquad \mathrm{var}\,x_i = \mu_i + \mu_i^2 / r_i
@@ -162,7 +165,7 @@ class _LogPoisson(dist.Poisson):
 _LARGE_DISPERSION = 100.0
 
 
-class _LogNegativeBinomial(dist.NegativeBinomial):  # type: ignore[misc]
+class LogNegativeBinomial(dist.NegativeBinomial):  # type: ignore[misc]
     """A negative binomial of any dispersion, up to the Poisson's."""
 
     def __init__(
@@ -173,12 +176,14 @@ class _LogNegativeBinomial(dist.NegativeBinomial):  # type: ignore[misc]
         super().__init__(log_dispersion.exp(), logits=logits, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
-        new = self._get_checked_instance(_LogNegativeBinomial, _instance)
+        """The same over a larger batch."""
+        new = self._get_checked_instance(LogNegativeBinomial, _instance)
         new.log_mean = self.log_mean.expand(batch_shape)
         new.log_dispersion = self.log_dispersion.expand(batch_shape)
         return super().expand(batch_shape, new)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """Of counts, accurate at any dispersion."""
         if self._validate_args:
             self._validate_sample(value)
         r = self.total_count
@@ -197,7 +202,7 @@ class _NegativeBinomial(FromHeads):
     def __init__(
         self, dispersion: float, in_features: int, shape: tuple[int, ...], head: Head
     ) -> None:
-        super().__init__(_LogNegativeBinomial, in_features, shape, head, log_mean=0)
+        super().__init__(LogNegativeBinomial, in_features, shape, head, log_mean=0)
         self.log_dispersion = nn.Parameter(torch.full(shape, dispersion).log())
 
     def forward(self, features: Tensor) -> TorchDistributionMixin:

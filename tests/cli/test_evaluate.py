@@ -212,8 +212,8 @@ def test_embedding_is_written_with_its_picture(run: Path, aevb: Any) -> None:
 @pytest.mark.parametrize(
     ("command", "asked", "written"),
     [
-        ("embed", "new/emb", ["new/emb.npz", "new/emb.png"]),
-        ("embed", "emb.v2", ["emb.v2.npz", "emb.v2.png"]),
+        ("embed", "new/emb", ["new/emb.npz", "new/emb.csv", "new/emb.png"]),
+        ("embed", "emb.v2", ["emb.v2.npz", "emb.v2.csv", "emb.v2.png"]),
         ("sample", "new/draws", ["new/draws.png", "new/draws.npy"]),
         ("impute", "new/filled", ["new/filled.png"]),
         ("impute", "filled.jpg", ["filled.jpg"]),
@@ -228,7 +228,7 @@ def test_files_are_written_where_they_are_said_to_be(
     code, out, err = aevb(command, run, *flags[command], "--out", asked, "--json")
     assert (code, err) == (0, "")
     figures = json.loads(out)
-    assert {figures[key] for key in ("picture", "array") if key in figures} == set(written)
+    assert {figures[key] for key in ("picture", "array", "rows") if key in figures} == set(written)
     assert all(Path(path).stat().st_size > 100 for path in written)
 
 

@@ -22,6 +22,17 @@ from aevb.inference.svi.training import Training
 from command_runs import BRIEF, Result, metrics, snapshot
 
 
+def test_interrupted_run_says_how_to_resume_it(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from aevb.cli.train import _interrupted
+
+    run: Any = SimpleNamespace(epoch=3, step=1040)
+    said = _interrupted(run, Path("runs/x"), 200)
+    assert "interrupted in epoch 4 of 200, after 1,040 steps" in said
+    assert said.endswith("aevb train --resume runs/x")
+
+
 def terminate_after_an_epoch(folder: Path) -> Result:
     """Start a real process, of which nothing but a signal is known."""
     words = ["train", *BRIEF, "--epochs", "1000000", "--out", str(folder), "--json"]

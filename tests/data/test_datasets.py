@@ -120,7 +120,8 @@ def test_record_is_json_and_says_which_data() -> None:
         "source": "scikit-learn load_digits",
         "sizes": {"train": 1297, "validation": 250, "test": 250},
         "split_rule": "fixed permutation (PCG64, seed 0) of all 1,797 datapoints: first 1,297 "
-        "train, next 250 validation, last 250 test",
+        "train, next 250 validation, last 250 test of "
+        "numpy.argsort(numpy.random.PCG64(0).random_raw(1797), kind='stable')",
         "binarize": "dynamic",
         "seed": 7,
         "divisor": 16.0,

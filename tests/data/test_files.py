@@ -140,6 +140,6 @@ def test_unknown_source_is_an_error_that_lists_the_names(
 
 
 def test_file_of_another_kind_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text("1,2")
-    with pytest.raises(ValueError, match=r"x.csv' is no such file; .* the path of an .npy file"):
-        load(tmp_path / "x.csv")
+    (tmp_path / "x.txt").write_text("1,2")
+    with pytest.raises(ValueError, match=r"x.txt' is no such file; .* the path of an .npy file"):
+        load(tmp_path / "x.txt")

@@ -63,6 +63,8 @@ LIKELIHOODS: list[models.Likelihood] = [
     models.Categorical(num_classes=3),
     models.Poisson(),
     models.NegativeBinomial(),
+    models.Multinomial(total=6.0),
+    models.DirichletMultinomial(total=6.0, concentration=3.0),
 ]
 
 

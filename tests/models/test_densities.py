@@ -50,8 +50,10 @@ DISCRETE = (
     models.Bernoulli,
     models.Binomial,
     models.Categorical,
+    models.DirichletMultinomial,
     models.DiscretizedLogistic,
     models.DiscretizedLogisticMixture,
+    models.Multinomial,
     models.NegativeBinomial,
     models.Poisson,
 )

@@ -12,10 +12,12 @@ COMMANDS: dict[str, str] = {
     "compare": "put the posterior of a run on trial against chains",
     "posterior": "draw posteriors that pass their test",
     "embed": "posterior means of the data of a run, and the units in use",
+    "explore": "look at the latents, posteriors and evidence of a run on a page",
     "impute": "hide values of the data of a run and fill them in",
     "sample": "draw from the model of a run",
     "export": "encoder, decoder and log-weights of a run as torch.export and ONNX",
     "card": "make a run folder a Hugging Face repository, with a model card",
+    "diff": "settings, evidences and curves of runs beside each other",
     "parts": "list what models can be made of",
     "reproduce": "regenerate a figure or table of the papers",
 }

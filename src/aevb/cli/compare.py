@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from aevb.cli.files import refuse_read_only, replace_whole, write_json, write_text
+from aevb.cli.files import names_of_rows, refuse_read_only, replace_whole, write_json, write_text
 from aevb.cli.runs import PAGE, REPORT, SavedRun, Split, check
 from aevb.cli.telling import Told, next_steps, of_run, rows
 
@@ -34,7 +34,7 @@ def compare(
     Args:
         saved: The run.
         datapoints: The first so many of the split.
-        split: train, validation or test.
+        split: train, validation, test or all.
         num_chains: Chains of each datapoint.
         num_samples: Draws that each chain keeps.
         num_warmup: Iterations before.
@@ -53,7 +53,8 @@ def compare(
 
     check(datapoints=datapoints, population=population)
     refuse_read_only(saved.folder)
-    x, many = (saved.values(split, count) for count in (datapoints, population))
+    found, many = saved.datapoints(split, datapoints), saved.values(split, population)
+    x = found.values
     settings: dict[str, Any] = {
         "num_chains": num_chains, "num_samples": num_samples, "num_warmup": num_warmup,
         "num_importance_samples": num_importance_samples, "num_temperatures": num_temperatures,
@@ -84,7 +85,8 @@ def compare(
     write_text(page, evaluation.trial_page(trial, record))
     own = ("judged", "differs", "rhat", "ess_bulk", "ess_tail", "khat")
     errors = ("mean_error", "log_scale_ratio", "energy_distance", "p_value")
-    each: dict[str, Any] = {name: getattr(trial, name).tolist() for name in own}
+    each: dict[str, Any] = {k: names.tolist() for k, names in names_of_rows(found).items()}
+    each |= {name: getattr(trial, name).tolist() for name in own}
     each |= {name: getattr(trial.errors, name).tolist() for name in errors}
     if trial.gaps is not None:
         each |= {
@@ -101,8 +103,8 @@ def compare(
     write_json(figures, {**result, "each": each})
     replace_whole(draws, lambda path: trial.to_arviz().to_netcdf(str(path), engine="h5netcdf"))
     lines = [*trial.verdict(), "", trial.table(), "", f"report: {page}", f"draws:  {draws}"]
-    figures = {**result, "table": "\n".join(lines), "report": str(page), "draws": str(draws)}
+    found = {**result, "table": "\n".join(lines), "report": str(page), "draws": str(draws)}
     known = of_run(saved.folder)
     where = {"report": str(page), "draws": str(draws), "page": str(saved.folder / PAGE)}
     steps = next_steps([known["posterior"], known["evaluate"]])
-    return Told(figures, "\n".join([*trial.verdict(), "", rows(where), "", steps]))
+    return Told(found, "\n".join([*trial.verdict(), "", rows(where), "", steps]))

@@ -26,7 +26,7 @@ _CHANGEABLE = {
     "patience",
 }
 # What a run is rebuilt from; nothing else of its configuration is made into objects.
-NEEDED = ("data", "data_root", "binarize", "model", "seed")
+NEEDED = ("data", "data_root", "binarize", "data_kind", "table", "model", "seed")
 
 
 def with_saved_config(command: str, words: list[str]) -> list[str]:

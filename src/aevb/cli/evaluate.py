@@ -5,7 +5,7 @@ import time
 from typing import Any, Literal
 
 from aevb import inference
-from aevb.cli.files import refuse_read_only, write_json
+from aevb.cli.files import refuse_read_only, write_json, write_rows
 from aevb.cli.runs import PAGE, SavedRun, Split, check
 from aevb.cli.telling import Told, evidence_lines, in_short, next_steps, of_run, rows
 from aevb.models import LatentVariableModel, Likelihood
@@ -26,6 +26,8 @@ _SHOWN = {
     "hmc": "posterior draws and a density of them (AEVB, appendix D)",
 }
 _CURVE_DATAPOINTS = 100
+# What is written of each datapoint, of any estimator that has it.
+_EACH = ("log_evidence", "standard_error", "is_trusted", "elbo", "khat")
 
 
 def evaluate(
@@ -48,7 +50,7 @@ def evaluate(
         saved: The run.
         num_samples: Importance samples for each datapoint, 5,000 by default; for hmc draws of each
             chain, 500 by default.
-        split: train, validation or test; of bdmc only the number of datapoints is taken.
+        split: train, validation, test or all; of bdmc only the number of datapoints is taken.
         limit: Only the first so many datapoints.
         estimator: importance; ais, annealing; bounds, from both sides given draws of the
             posterior; bdmc, the same on simulated data; or hmc, posterior draws (AEVB, appendix
@@ -71,7 +73,8 @@ def evaluate(
         num_temperatures=num_temperatures,
     )  # fmt: skip
     refuse_read_only(saved.folder)
-    x, seed, model = saved.values(split, limit), saved.seed, saved.at_means
+    found = saved.datapoints(split, limit)
+    x, seed, model = found.values, saved.seed, saved.at_means
     began = time.perf_counter()
     evidence: inference.Evidence
     if estimator == "importance":
@@ -127,6 +130,13 @@ def evaluate(
         picture = saved.folder / f"{name}-curve.png"
         evaluation.evidence_curve(figures["curve"], picture)
         figures["picture"] = str(picture)
+    if estimator != "bdmc":  # whose datapoints are simulated
+        columns = {key: getattr(evidence, key, None) for key in _EACH}
+        write_rows(
+            saved.folder / f"{name}.csv",
+            found,
+            {key: value.tolist() for key, value in columns.items() if value is not None},
+        )
     write_json(saved.folder / f"{name}.json", figures)
     return Told(figures, _told(figures, saved))
 

@@ -1,19 +1,25 @@
 """Files that are written whole, where they are said to be, as any program reads them."""
 
+import csv
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aevb.data import Datapoints
 
 __all__ = [
     "PICTURES",
     "as_json",
     "destination",
+    "names_of_rows",
     "refuse_read_only",
     "replace_whole",
     "write_json",
+    "write_rows",
     "write_text",
 ]
 
@@ -76,6 +82,31 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or leave the old one, whatever happens in between."""
     replace_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def names_of_rows(found: "Datapoints") -> dict[str, Any]:
+    """Arrays that say which datapoints these are: ``id``, if the file has any, index and split."""
+    names = {"index": found.indices.numpy(), "split": found.splits}
+    return names if found.ids is None else {"id": found.ids, **names}
+
+
+def write_rows(path: Path, found: "Datapoints", columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write a line for each datapoint, which begins with which it is.
+
+    Args:
+        path: A ``.csv`` file.
+        found: The datapoints; their ``index`` is the position in the file that they come from.
+        columns: Values of each, by name; floats are written to their last digit.
+    """
+    table = {**names_of_rows(found), **columns}
+
+    def write(partial: Path) -> None:
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(table)
+            writer.writerows(zip(*table.values(), strict=True))
+
+    replace_whole(path, write)
 
 
 def replace_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -13,6 +13,8 @@ from aevb.cli.telling import Told, counted, rows, with_error
 
 __all__ = ["impute"]
 
+_SHOWN = {"chain": "chain", "hmc": "HMC"}
+
 
 def impute(
     saved: SavedRun,
@@ -32,7 +34,7 @@ def impute(
         missing: Share of the values that is hidden.
         pattern: random, or square: one in the middle.
         datapoints: The first so many of the split.
-        split: train, validation or test.
+        split: train, validation, test or all.
         num_steps: Of the Markov chain, whose second half counts.
         num_chains: Of both methods, for each datapoint.
         num_samples: Draws, and warm-up, of each chain of HMC; 0 for none.
@@ -66,10 +68,9 @@ def impute(
             model.model, x, observed, guide=model.guide, num_chains=num_chains,
             num_samples=num_samples, num_warmup=num_samples, seed=seed, truth=x,
         )  # fmt: skip
-    columns = [x, torch.where(observed, x, 0.5 * torch.ones_like(x))]
-    columns += [row.mean.to(x) for row in rows.values()]
-    shown = torch.stack([column[:16] for column in columns], 1).flatten(0, 1)
-    evaluation.image_grid(shown.cpu(), picture, len(columns), "data, observed, " + ", ".join(rows))
+    filled = {_SHOWN[name]: row.mean.to(x)[:16].cpu() for name, row in rows.items()}
+    title = f"{missing:.0%} of the values hidden; means by {' and '.join(filled)}"
+    evaluation.imputation_plot(x[:16].cpu(), observed[:16].cpu(), filled, picture, title=title)
     figures: dict[str, Any] = {
         "run": str(saved.folder),
         "split": split,

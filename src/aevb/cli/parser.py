@@ -18,7 +18,15 @@ from aevb.cli.trust import guarded, read_config
 __all__ = ["Parser", "Parsers"]
 
 # Arguments that functions get from the command line itself and not from the user.
-_WIRED: set[str | int] = {"write_config", "saved", "settings", "reopen", "name", "listing"}
+_WIRED: set[str | int] = {
+    "write_config",
+    "saved",
+    "settings",
+    "reopen",
+    "name",
+    "listing",
+    "folders",
+}
 
 # A class that stands where any value may stand is left as text: nothing asks for it.
 set_parsing_settings(instantiate_subclass_spec_in_any=False)
@@ -85,6 +93,10 @@ def _parser(name: str) -> Parser:
     parser.add_argument("--json", action="store_true", help="print one JSON object, no more")
     if "saved" in inspect.signature(function).parameters:
         parser.add_function_arguments(open_run, as_positional=True, skip=_WIRED)
+    if name == "diff":
+        parser.add_argument(
+            "folders", nargs="+", type=Path, help="run folders, the first to compare to"
+        )
     if name == "reproduce":  # a word that may be missing, and a flag without a value
         parser.add_argument("name", nargs="?", help="item to regenerate")
         parser.add_argument(

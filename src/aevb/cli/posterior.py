@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from aevb import inference
-from aevb.cli.files import destination, write_json
+from aevb.cli.files import destination, names_of_rows, write_json
 from aevb.cli.runs import PAGE, SavedRun, Split, check
 from aevb.cli.telling import Told, counted, next_steps, of_run, rows
 
@@ -30,7 +30,7 @@ def posterior(
 
     Args:
         saved: The run.
-        split: train, validation or test.
+        split: train, validation, test or all.
         limit: Only the first so many datapoints.
         num_samples: Weighted draws of each posterior.
         num_draws: Draws that count alike, resampled from them, that are written.
@@ -43,7 +43,8 @@ def posterior(
     from aevb import evaluation
 
     check(limit=limit, num_samples=num_samples, num_draws=num_draws, num_chains=num_chains)
-    x, seed = saved.values(split, limit), saved.seed
+    rows, seed = saved.datapoints(split, limit), saved.seed
+    x = rows.values
     name = f"posterior-{split}-{len(x)}-seed{seed}"
     path = destination(out or saved.folder / f"{name}.nc", ".nc", ".npz")
     began = time.perf_counter()
@@ -51,14 +52,18 @@ def posterior(
         saved.at_means, x, num_samples=num_samples, num_chains=num_chains, seed=seed
     )
     if path.suffix == ".nc":
-        evaluation.posterior_to_arviz(found, num_draws=num_draws).to_netcdf(str(path))
+        tree = evaluation.posterior_to_arviz(found, num_draws=num_draws)
+        for key, values in names_of_rows(rows).items():
+            tree["constant_data"][key] = ("datapoint", values)
+        tree.to_netcdf(str(path))
     else:
         arrays: dict[str, Any] = {
             **found.resampled(num_draws, seed),
             "log_evidence": found.log_evidence, "source": found.source, "ess": found.ess,
             "is_passed": found.is_passed, "khat_pooled": found.khat_pooled, "rhat": found.rhat,
         }  # fmt: skip
-        np.savez_compressed(path, **{name: value.numpy() for name, value in arrays.items()})
+        arrays = {name: value.numpy() for name, value in arrays.items()}
+        np.savez_compressed(path, **arrays, **names_of_rows(rows))
     result = {
         **found.summary(),
         "split": split,

@@ -66,7 +66,9 @@ def _run(name: str, settings: Namespace, parsers: Parsers) -> tuple[Any, bool]:
         opening = {key: values.pop(key) for key in values.keys() - needed.keys()}
         values["saved"] = open_run(reopen(parsers["train"], opening["run"]), **opening)
     if "reopen" in needed:
-        values["reopen"] = lambda run: open_run(reopen(parsers["train"], run), run, device="cpu")
+        values["reopen"] = lambda run, **how: open_run(
+            reopen(parsers["train"], run), run, **{"device": "cpu", **how}
+        )
     with showing_progress(sys.stderr.isatty() and not wants_json):
         result = function(**values)
     if isinstance(result, Told) and (folder := result.get("run") or values.get("saved")):

@@ -30,7 +30,12 @@ def sample(saved: SavedRun, num: int = 64, out: Path | None = None) -> dict[str,
     seed = saved.seed
     picture = destination(out or saved.folder / f"samples-{num}-seed{seed}.png", *PICTURES)
     means = evaluation.prior_means(saved.at_means.model, num, seed).cpu()
-    evaluation.image_grid(means, picture, math.isqrt(num), f"{num} samples, seed {seed}")
+    if means.ndim == 2:  # a table
+        data, draws = saved.values("test"), saved.sample(num)
+        title = f"Test data and {num} draws, seed {seed}"
+        evaluation.table_plot(data, draws, picture, saved.dataset.columns, title=title)
+    else:
+        evaluation.image_grid(means, picture, math.isqrt(num), f"{num} samples, seed {seed}")
     array = picture.with_suffix(".npy")
     np.save(array, means.numpy(), allow_pickle=False)
     figures = {

@@ -1,7 +1,7 @@
 """What a command returns: figures for programs, and a few lines for people."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def in_short(model: Any) -> str:
     Example:
         >>> from aevb.models import FactorAnalysis
         >>> in_short(FactorAnalysis((5,), 2))
-        'FactorAnalysis (2 latents, 37 parameters)'
+        'FactorAnalysis (2 latents, 20 parameters)'
     """
     sizes = []
     latents = getattr(model, "latent_dim", None)
@@ -71,7 +71,7 @@ def _decimal(value: float | None, digits: int) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:z,.{digits}f}"
 
 
-def rows(entries: dict[str, str | None]) -> str:
+def rows(entries: Mapping[str, str | None]) -> str:
     """Lines of a name and what there is to say of it; None is left out."""
     shown = {name: text for name, text in entries.items() if text}
     width = max(map(len, shown), default=0)

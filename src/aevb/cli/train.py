@@ -16,6 +16,7 @@ from aevb import inference
 from aevb.cli.evaluate import evaluate
 from aevb.cli.runs import CONFIG, PAGE, REPORT, Device, SavedRun, build_model, check, write_record
 from aevb.cli.telling import Told, counted, evidence_lines, in_short, next_steps, of_run, rows
+from aevb.data import Table
 from aevb.inference import ELBO, Objective
 from aevb.inference.process.randomness import stream
 from aevb.models import VAE, Initializer, LatentVariableModel, Likelihood
@@ -23,6 +24,7 @@ from aevb.models import VAE, Initializer, LatentVariableModel, Likelihood
 __all__ = ["train"]
 
 WEIGHTS = "weights.safetensors"
+_DRAWN = 1000  # datapoints, and draws, that a picture of a table is made from
 
 _ALGORITHMS: dict[str, Callable[..., inference.Run]] = {
     "svi": inference.fit,
@@ -37,6 +39,8 @@ def train(
     data: str = "digits",
     data_root: Path | None = None,
     binarize: Literal["none", "fixed", "dynamic"] = "dynamic",
+    data_kind: Literal["auto", "pixels", "counts"] = "auto",
+    table: Table = Table(),
     model: Callable[[tuple[int, ...]], LatentVariableModel] = VAE,
     algorithm: Literal["svi", "wake-sleep", "mcem"] = "svi",
     objective: Objective = ELBO(),
@@ -66,9 +70,12 @@ def train(
     Args:
         write_config: Writes the resolved configuration to a file.
         data: digits, mnist, fashion-mnist, kmnist, cifar10, svhn, frey-face, or the path of a
-            .npy or .npz array or of an image folder.
+            .npy or .npz array, of a .csv, .tsv, .parquet or .h5ad table, or of an image folder.
         data_root: Folder with the data; otherwise AEVB_DATA or the user's cache.
         binarize: none; fixed, drawn once; or dynamic, redrawn at every presentation.
+        data_kind: What numbers of a file are: pixels, from 0 to 255; counts; auto goes by their
+            type, and takes 8-bit values for counts if the likelihood does.
+        table: How a table is read.
         model: A model by name or import path; its parts are flags below it.
         algorithm: svi ascends the objective; wake-sleep trains the guide on what the model
             dreams; mcem is Monte Carlo EM by HMC, which trains no guide.
@@ -99,10 +106,12 @@ def train(
     """
     target = inference.pick_device(device)
     check(num_samples=num_samples, limit=limit)  # now, and not when the training is done
-    dataset = datasets.load(data, root=data_root, binarize=binarize, seed=seed)
-    training, watched = _splits(dataset, train_on, num_train, validate_on, patience)
+    dataset = datasets.load(
+        data, root=data_root, binarize=binarize, seed=seed, kind=data_kind, table=table
+    )
     with stream(seed, "weights", torch.device("cpu")):
-        built = build_model(model, dataset)
+        built, dataset = build_model(model, dataset)
+        training, watched = _splits(dataset, train_on, num_train, validate_on, patience)
         if initializer is not None:
             initializer(built, training.evaluation().mean(0))
     _warn_of_binary_data(built, dataset)
@@ -153,7 +162,7 @@ def train(
     if run.stopped.startswith("SIG"):
         return Told(summary, _interrupted(run, folder, epochs))
     _save_weights(folder, built)
-    saved = SavedRun(folder, built.eval(), dataset, run.epoch, target, seed)
+    saved = SavedRun(folder, built.eval(), dataset, run.epoch, target, seed, run.history)
     try:
         if algorithm == "mcem":
             raise inference.NoDensityError(_NO_GUIDE)
@@ -252,18 +261,32 @@ def _draw(saved: SavedRun, history: list[dict[str, Any]]) -> None:
     """The pictures of a run."""
     from aevb import evaluation  # with matplotlib, which training does not need
 
-    folder, model = saved.folder, saved.at_means
-    evaluation.training_curve(history, folder / "loss.png")
+    folder, model, dataset = saved.folder, saved.at_means, saved.dataset
+    what = f"{type(model).__name__} on {dataset.name}"
+    evaluation.training_curve(history, folder / "loss.png", title=f"Training: {what}")
+    x = saved.values("test", 40)
+    means = evaluation.reconstructions(model.model, model.guide, x)
+    if x.ndim == 2:  # a table
+        data = dataset.test.evaluation(_DRAWN)
+        draws = evaluation.prior_samples(model.model, _DRAWN)
+        evaluation.table_plot(
+            data,
+            draws,
+            folder / "samples.png",
+            dataset.columns,
+            title=f"Test data and draws: {what}",
+        )
+        evaluation.reconstruction_plot(x, means, folder / "reconstructions.png")
+        return
     samples = evaluation.prior_means(model.model, 64)
     evaluation.image_grid(samples, folder / "samples.png", 8, "E[x|z], z from the prior")
-    x = saved.values("test", 40)
-    pairs = torch.stack([x, evaluation.reconstructions(model.model, model.guide, x)], dim=1)
+    pairs = torch.stack([x, means], dim=1)
     evaluation.image_grid(
         pairs.flatten(0, 1), folder / "reconstructions.png", 10, "test data and reconstructions"
     )
     if getattr(model, "latent_dim", None) == 2:
         plane = evaluation.latent_manifold(model.model)
-        evaluation.image_grid(plane, folder / "manifold.png", 20, "E[x|z] over the latent plane")
+        evaluation.manifold_plot(plane, folder / "manifold.png", title=f"E[x|z]: {what}")
 
 
 def _warn_of_binary_data(model: LatentVariableModel, dataset: datasets.Dataset) -> None:

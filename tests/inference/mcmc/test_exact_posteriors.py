@@ -233,7 +233,10 @@ def test_draws_agree_with_pyros_own_nuts(
 
 def worst_of_funnel() -> float:
     """Error of the mean or variance of the scale's log, in standard errors of chains."""
-    draws = hmc(funnel, num_chains=32, num_samples=200, num_warmup=150, seed=1)
+    # at the usual 0.8 steps are too long for the neck: v² comes out low, with divergences
+    draws = hmc(
+        funnel, num_chains=32, num_samples=200, num_warmup=150, seed=1, target_acceptance=0.95
+    )
     v = draws.samples["v"].double()
     errors = []
     for values, wanted in ((v, 0.0), (v.square(), 1.0)):

@@ -47,12 +47,12 @@ HARD = [(centred_schools, SCHOOLS), (neals_funnel, ())]
 def test_hard_posteriors_are_said_not_to_mix(
     model: Callable[..., Any], args: tuple[Tensor, ...]
 ) -> None:
-    brief = {"num_chains": 4, "num_samples": 200, "num_warmup": 100, "max_num_steps": 5}
+    brief = {"num_chains": 4, "num_samples": 200, "num_warmup": 100, "max_num_steps": 3}
     draws, said = said_of(model, *args, **brief)
     assert draws.rhat.shape == draws.ess_bulk.shape == draws.ess_tail.shape == ()
     assert "HMC: chains of the posterior have not mixed: R̂ is up to " in said
     assert f"{float(draws.rhat):.3f}" in said
-    assert "HMC: trajectories of the posterior reach max_num_steps=5" in said
+    assert "HMC: trajectories of the posterior reach max_num_steps=3" in said
     assert float(draws.ess_bulk) < 200
 
 
