@@ -186,8 +186,9 @@ def evidence_curve(
         >>> from aevb import models
         >>> from aevb.evaluation import importance_curve
         >>> fa, x = models.FactorAnalysis((5,), 2), torch.zeros(3, 5)
-        >>> evidence_curve(importance_curve(fa.model, fa.guide, x, num_samples=64)).axes[0].get_xlabel()
-        'samples'
+        >>> curve = importance_curve(fa.model, fa.guide, x, num_samples=64)
+        >>> evidence_curve(curve).axes[0].get_xlabel()
+        'importance samples K'
     """
     figure, axes = axes_for(ax, 6, 4)
     counts = curve["num_samples"]

@@ -14,7 +14,9 @@ from aevb.cli import main
 from pages import blocks, commands, pages
 
 PAGES = pages()
-TUTORIALS = [page for page in PAGES if page.startswith("docs/tutorials/") and "exec" in PAGES[page]]
+TUTORIALS = [
+    page for page in PAGES if page.startswith("docs/tutorials/") and "exec" in PAGES[page]
+]
 ELSEWHERE = {
     "README.md",  # in test_readme
     "docs/contributing.md",  # likewise

@@ -45,7 +45,9 @@ def test_site_builds_without_a_warning(tmp_path: Path) -> None:
     foreign = {
         address
         for page in tmp_path.rglob("*.html")
-        for address in re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(http[^"]+)', page.read_text())
+        for address in re.findall(
+            r'<(?:script|link|img)[^>]+(?:src|href)="(http[^"]+)', page.read_text()
+        )
     }
     assert not foreign  # the pages are read without a network
 
