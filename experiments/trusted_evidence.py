@@ -88,7 +88,7 @@ def _found(
     covered = np.abs(each["log_evidence"]) <= 2 * each["standard_error"] + 1e-12
     alone = khat <= _OLD_LIMIT
     limit = khat_limit(num_samples)
-    pooled = pooled_khat(khat, num_samples, each["ess"]) <= limit
+    pooled = pooled_khat(khat, num_samples) <= limit
     return (
         float(np.median(khat)),
         alone.mean(), covered[alone].mean() if alone.any() else math.nan,

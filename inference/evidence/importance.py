@@ -183,8 +183,7 @@ def importance_evidence(
             estimates.append(estimates_from_log_weights(weights))
             bar.update()
     merged = {name: torch.cat([part[name] for part in estimates]) for name in estimates[0]}
-    khat, ess = merged["khat"].numpy(), merged["ess"].numpy()
-    pooled = torch.from_numpy(pooled_khat(khat, num_samples, ess))
+    pooled = torch.from_numpy(pooled_khat(merged["khat"].numpy(), num_samples))
     return ImportanceEvidence(
         **merged, khat_pooled=pooled, num_samples=num_samples, seed=seed, proposal=proposal
     )

@@ -13,10 +13,11 @@ __all__ = ["khat_limit", "pareto_khat", "pooled_khat"]
 _TRUSTED = 0.45
 # Of few draws less is asked for; Vehtari et al. (2024) have 1 in its place, for weaker a demand.
 _DRAWS_NEEDED = 1.2
-_ALIKE = 0.9  # share of draws that count
 # Measured over the asymptotic error of the fit, which of few in the tail is too small; where it
 # is, noise passes for differences between datapoints.
 _EXCESS = 1.15
+# Errors of the fit by which others may pull a datapoint's own shape down, and no more.
+_TRANSLATION = 1.5
 _ONE_SIDED = 1.645  # normal quantile of 95 %
 # The fit needs five weights, and a fifth of the samples is the tail.
 _FEWEST_SAMPLES = 25
@@ -71,7 +72,7 @@ def pareto_khat(log_weights: Tensor) -> Array:
     return khat.reshape(samples.shape[1:])
 
 
-def pooled_khat(khat: Array, num_samples: int, ess: Array | None = None) -> Array:
+def pooled_khat(khat: Array, num_samples: int) -> Array:
     r"""Upper limits of the shapes of many datapoints' weights, each in view of all.
 
     A single k̂ passes most easily where the draws missed the tail, which is where the estimate is
@@ -82,18 +83,19 @@ def pooled_khat(khat: Array, num_samples: int, ess: Array | None = None) -> Arra
     .. math:: \hat k_i \sim N(k_i, s^2), \quad k_i \sim N(m, \tau^2), \quad
         s = 1.15\, \frac{(1 + m) \sqrt M}{M + 10}
 
-    with M weights in the tail, and s the error of the fit under its prior.
+    with M weights in the tail, and s the error of the fit under its prior. A datapoint that is
+    unlike the others keeps its own: no shape is taken to be more than 1.5 s below what was fitted.
 
     References:
         Pareto Smoothed Importance Sampling (Vehtari, Simpson, Gelman, Yao & Gabry, 2024), appendix
         G (the prior); Stein's Estimation Rule and Its Competitors: An Empirical Bayes Approach
-        (Efron & Morris, 1973), https://doi.org/10.1080/01621459.1973.10481350
+        (Efron & Morris, 1973), https://doi.org/10.1080/01621459.1973.10481350; Limiting the Risk
+        of Bayes and Empirical Bayes Estimators, Part II (Efron & Morris, 1972),
+        https://doi.org/10.1080/01621459.1972.10481215 (how far others may pull)
 
     Args:
         khat: Of each datapoint, ``(B,)``, all of the same number of draws.
         num_samples: Of each.
-        ess: Effective draws of each, ``(B,)``: where nine tenths of all count, the weights are too
-            much alike for the shape of a tail to matter or to be told, and it counts as 0.
 
     Returns:
         ``(B,)``, where negative ones count as 0; where k̂ is infinite or NaN, as it is.
@@ -102,10 +104,14 @@ def pooled_khat(khat: Array, num_samples: int, ess: Array | None = None) -> Arra
         >>> alike = np.random.default_rng(0).normal(0.9, 0.15, 500)
         >>> bool((alike < 0.7).any()), bool((pooled_khat(alike, 1000) < 0.7).any())
         (True, False)
+        >>> odd = np.append(np.full(99, 0.1), 0.8)  # an image that the guide does not know
+        >>> (
+        ...     bool((pooled_khat(odd, 1000)[:-1] < 0.45).all()),
+        ...     bool(pooled_khat(odd, 1000)[-1] < 0.45),
+        ... )
+        (True, False)
     """
     limits = khat.copy()
-    if ess is not None:
-        limits[ess >= _ALIKE * num_samples] = 0.0
     known = np.isfinite(limits)
     found = np.maximum(limits[known], 0.0)  # below, weights are bounded, and by how much is idle
     if not len(found):
@@ -118,7 +124,8 @@ def pooled_khat(khat: Array, num_samples: int, ess: Array | None = None) -> Arra
     variance = own * error**2 + (1 - own) ** 2 * (between + error**2 if own < 1 else 0) / len(
         found
     )
-    limits[known] = mean + own * (found - mean) + _ONE_SIDED * variance**0.5
+    shapes = np.maximum(mean + own * (found - mean), found - _TRANSLATION * error)
+    limits[known] = shapes + _ONE_SIDED * variance**0.5
     return limits
 
 

@@ -161,7 +161,7 @@ class _Repair:
     def _judge(self, chosen: Tensor, source: int) -> None:
         estimates = estimates_from_log_weights(self.log_weights[:, chosen])
         khat, ess = estimates["khat"], estimates["ess"]
-        pooled = torch.from_numpy(pooled_khat(khat.numpy(), self.num_samples, ess.numpy()))
+        pooled = torch.from_numpy(pooled_khat(khat.numpy(), self.num_samples))
         for name, values in (*estimates.items(), ("khat_pooled", pooled)):
             if name in self.figures:
                 self.figures[name][chosen] = values

@@ -76,7 +76,10 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))
-def test_help_of_each_command_is_short_and_whole(command: str, aevb: Any) -> None:
+def test_help_of_each_command_is_short_and_whole(
+    command: str, aevb: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     code, out, err = aevb(command, "--help")
     assert (code, err) == (0, "")
     assert out.startswith(f"usage: aevb {command}")

@@ -74,7 +74,7 @@ def weigh(space: LatentSpace, num_samples: int) -> Steps:
         yield {"share": len(figures["khat"]) / len(x), "figures": figures}
     names = ("log_evidence", "standard_error", "ess", "khat", "elbo", "elbo_standard_error")
     merged = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-    pooled = inference.pooled_khat(merged["khat"].numpy(), num_samples, merged["ess"].numpy())
+    pooled = inference.pooled_khat(merged["khat"].numpy(), num_samples)
     whole = ImportanceEvidence(
         **merged, khat_pooled=torch.from_numpy(pooled), num_samples=num_samples,
         seed=space.seed, proposal="guide",
