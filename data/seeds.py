@@ -1,6 +1,7 @@
 """Seeds of the streams of random numbers that one seed stands for."""
 
 import hashlib
+import operator
 import secrets
 
 __all__ = ["fresh_if_none", "stream_seed"]
@@ -11,13 +12,21 @@ def fresh_if_none(seed: int | None) -> int:
 
     It has 31 bits, so that every format and library can hold it.
 
+    Raises:
+        ValueError: If it is no whole number.
+
     Example:
         >>> fresh_if_none(3)
         3
         >>> fresh_if_none(None) == fresh_if_none(None)
         False
     """
-    return secrets.randbits(31) if seed is None else seed
+    if seed is None:
+        return secrets.randbits(31)
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise ValueError(f"seed: expected a whole number or None; got {seed!r}") from None
 
 
 def stream_seed(seed: int, name: str) -> int:

@@ -24,6 +24,7 @@ from aevb.inference.programs.protocol import ProgramPair
 __all__ = ["BoundedEvidence", "bounded_evidence"]
 
 _STANDARD_ERRORS = 2.0
+_CONDITIONAL = "trusted from below, conditional from above"
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,12 +67,18 @@ class BoundedEvidence(TwoSided):
         passed, count = int(self.posterior.is_passed.sum()), len(self.lower)
         untrusted = int((~self.is_trusted).sum())
         where = f"{untrusted} of {counted(count, 'datapoint')}"
+        condition = (
+            "the upper bound holds where the draws that it starts from are the posterior's: they "
+            f"passed their test at {passed} of {count}, which sees no mode that none came near"
+        )
+        judged = verdict(self.is_trusted, f"one of the sides is not to be believed at {where}")
+        if judged["verdict"] == "trusted":
+            judged = {"verdict": _CONDITIONAL, "why": condition}
         return {
             **self.figures(),
             "standard_error": error_of_mean(self.lower),
-            "condition": "the upper bound holds where the draws that it starts from are the "
-            f"posterior's: they passed their test at {passed} of {count}",
-            **verdict(self.is_trusted, f"one of the sides is not to be believed at {where}"),
+            "condition": condition,
+            **judged,
         }
 
 
@@ -112,7 +119,8 @@ def bounded_evidence(
 
     Raises:
         ValueError: As :func:`~aevb.inference.ais_evidence` and
-            :func:`~aevb.inference.posterior`.
+            :func:`~aevb.inference.posterior`; if ``draws`` are of another number of datapoints or
+            of other latents.
 
     Example:
         >>> from aevb.models import FactorAnalysis
@@ -129,6 +137,15 @@ def bounded_evidence(
         program.model, program.guide, args, num_chains, num_temperatures, schedule,
         num_leapfrog_steps, target_acceptance, chain_batch_size, seed=seed,
     )  # fmt: skip
+    found, expected = (
+        draws.unconstrained.shape[1:],
+        (annealing.density.batch, annealing.density.dim),
+    )
+    if tuple(found) != expected:
+        raise ValueError(
+            f"draws: of {found[0]} datapoints with {found[1]} latent numbers; the arguments have "
+            f"{expected[0]} with {expected[1]}. Use those of `posterior` at the same arguments"
+        )
     starts = _starts(draws, num_chains, seed, annealing.density.device)
     device = annealing.density.device
     with torch.no_grad(), randomness.stream(seed, "bounds", device):

@@ -34,7 +34,7 @@ class Posterior:
         khat_pooled: As of :class:`~aevb.inference.ImportanceEvidence`, ``(B,)``; NaN of chains.
         rhat: Of chains, the largest over dimensions, ``(B,)``; NaN of weights.
         log_evidence: By the weights that judged them, ``(B,)``, in nats; trusted where those
-            passed, and elsewhere a lower bound.
+            passed, as far as no mode escaped them (``unproved``), and elsewhere a lower bound.
         standard_error: Of ``log_evidence``; likewise.
         num_evaluations: Of the model at each datapoint, ``(B,)``; a gradient counts as three.
         seed: Of everything random.

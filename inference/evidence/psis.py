@@ -16,8 +16,6 @@ _DRAWS_NEEDED = 1.2
 # Measured over the asymptotic error of the fit, which of few in the tail is too small; where it
 # is, noise passes for differences between datapoints.
 _EXCESS = 1.15
-# Errors of the fit by which others may pull a datapoint's own shape down, and no more.
-_TRANSLATION = 1.5
 _ONE_SIDED = 1.645  # normal quantile of 95 %
 # The fit needs five weights, and a fifth of the samples is the tail.
 _FEWEST_SAMPLES = 25
@@ -84,7 +82,7 @@ def pooled_khat(khat: Array, num_samples: int) -> Array:
         s = 1.15\, \frac{(1 + m) \sqrt M}{M + 10}
 
     with M weights in the tail, and s the error of the fit under its prior. A datapoint that is
-    unlike the others keeps its own: no shape is taken to be more than 1.5 s below what was fitted.
+    unlike the others keeps its own: no limit is more than s below what was fitted to it.
 
     References:
         Pareto Smoothed Importance Sampling (Vehtari, Simpson, Gelman, Yao & Gabry, 2024), appendix
@@ -124,8 +122,8 @@ def pooled_khat(khat: Array, num_samples: int) -> Array:
     variance = own * error**2 + (1 - own) ** 2 * (between + error**2 if own < 1 else 0) / len(
         found
     )
-    shapes = np.maximum(mean + own * (found - mean), found - _TRANSLATION * error)
-    limits[known] = shapes + _ONE_SIDED * variance**0.5
+    pooled = mean + own * (found - mean) + _ONE_SIDED * variance**0.5
+    limits[known] = np.maximum(pooled, found - error)
     return limits
 
 

@@ -147,7 +147,9 @@ class _Repair:
                 kept.append(density.unconstrain(latents, count).cpu())
                 return latents, log_q
 
-            weights = log_weights(part, draw, self.num_samples, self.seed, block, evaluate).cpu()
+            # of their own, since the guide's draws are what chose these datapoints
+            seed = stream_seed(self.seed, f"weights/{source}")
+            weights = log_weights(part, draw, self.num_samples, seed, block, evaluate).cpu()
             own = ~self.passed[places]  # programs that cannot be cut have all
             here = places[own]
             self.unconstrained[:, here] = torch.cat(kept)[:, own]

@@ -1,10 +1,13 @@
 """Numbers that a caller may give."""
 
+from numbers import Integral
+from typing import Any
+
 __all__ = ["refuse_below"]
 
 
-def refuse_below(least: int, **numbers: int | None) -> None:
-    """Refuse numbers that are too small, by name; None is none.
+def refuse_below(least: int, **numbers: Any) -> None:
+    """Refuse numbers that are too small or not whole, by name; None is none.
 
     Raises:
         ValueError: Names the first.
@@ -13,5 +16,9 @@ def refuse_below(least: int, **numbers: int | None) -> None:
         >>> refuse_below(1, num_chains=4, chain_batch_size=None)
     """
     for name, value in numbers.items():
-        if value is not None and value < least:
+        if value is None:
+            continue
+        if not isinstance(value, Integral):
+            raise ValueError(f"{name}: must be a whole number; got {value!r}")
+        if value < least:
             raise ValueError(f"{name}: must be at least {least}; got {value}")

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from aevb.inference.process.patches import sums_of_operations
+from aevb.inference.programs.guide_checks import sites
 
-__all__ = ["enumerated", "is_enumerable", "summed_out", "summing_out"]
+__all__ = ["enumerated", "is_enumerable", "packed_trace", "summed_out", "summing_out"]
 
 Program = Callable[..., Any]
 
@@ -71,6 +72,30 @@ class _DetachedData(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def packed_trace(trace: poutine.Trace, log_prob: Callable[[Any], Tensor]) -> poutine.Trace:
+    """A copy with the sites that have a density, scored, whose dimensions have names.
+
+    Args:
+        trace: Of an :func:`enumerated` program; left as it was.
+        log_prob: Of a site without its mask, ``(*values, *plates)``.
+    """
+    work: Any = poutine.Trace()
+    nodes: dict[str, Any] = dict(prune_subsample_sites(trace).nodes)
+    for name, site in nodes.items():
+        if site["type"] != "sample" or site["infer"].get("_deterministic"):
+            continue
+        whole = log_prob(site)
+        mask = site["mask"]
+        masked = whole if mask is None else torch.where(torch.as_tensor(mask), whole, 0.0)
+        work.nodes[name] = {
+            **site, "infer": dict(site["infer"]), "scale": 1.0, "mask": site["mask"],
+            "unscaled_log_prob": whole, "log_prob": masked,
+        }  # fmt: skip
+    work.pack_tensors()
+    packed_work: poutine.Trace = work
+    return packed_work
+
+
 def summed_out(trace: poutine.Trace, log_prob: Callable[[Any], Tensor]) -> poutine.Trace:
     r"""A trace in which sums over the values of enumerated sites stand for what depends on them.
 
@@ -92,28 +117,14 @@ def summed_out(trace: poutine.Trace, log_prob: Callable[[Any], Tensor]) -> pouti
     Raises:
         ValueError: If a site is scaled, or plates are crossed so that no elimination is known.
     """
-    nodes: dict[str, Any] = dict(prune_subsample_sites(trace).nodes)
-    found: dict[str, Any] = {
-        name: site
-        for name, site in nodes.items()
-        if site["type"] == "sample" and not site["infer"].get("_deterministic")
-    }
-    if not any(site["infer"].get("_enumerate_dim") is not None for site in found.values()):
+    if not any(site["infer"].get("_enumerate_dim") is not None for _, site in sites(trace)):
         return trace
-    work: Any = poutine.Trace()
-    for name, site in found.items():
-        whole = log_prob(site)
-        mask = site["mask"]
-        masked = whole if mask is None else torch.where(torch.as_tensor(mask), whole, 0.0)
-        work.nodes[name] = {
-            **site, "infer": dict(site["infer"]), "scale": 1.0, "mask": site["mask"],
-            "unscaled_log_prob": whole, "log_prob": masked,
-        }  # fmt: skip
-    work.pack_tensors()
+    work = packed_trace(trace, log_prob)
     _, factors, _, dims, _ = _compute_model_factors(work, poutine.Trace())
     with sums_of_operations():
         sums = contract_tensor_tree(factors, dims, cache={})
 
+    found: dict[str, Any] = {name: trace.nodes[name] for name in work.nodes}
     result: Any = poutine.Trace()
     for name, site in found.items():
         inside: Any = work.nodes[name]

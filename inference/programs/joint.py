@@ -12,8 +12,9 @@ from torch import Tensor
 from aevb.inference.process import randomness
 from aevb.inference.process.devices import device_of, moved
 from aevb.inference.process.switches import SingularAsNaN, argument_checks
+from aevb.inference.programs.assignments import refuse_other_factors
 from aevb.inference.programs.cost import Cost, cost_of
-from aevb.inference.programs.enumeration import enumerated, summed_out
+from aevb.inference.programs.enumeration import enumerated, packed_trace, summed_out
 from aevb.inference.programs.layouts import (
     Layout,
     float64_log_prob,
@@ -110,8 +111,8 @@ class Joint:
         """How several draws are evaluated: ``"plate"``, ``"vmap"`` or ``"loop"``.
 
         Raises:
-            ValueError: If the program can be evaluated in no way, or has another density at each
-                call.
+            ValueError: If the program can be evaluated in no way, has another density at each
+                call, or other factors with all values of a discrete latent at once.
         """
         if self._way is None:
             with randomness.stream(0, "ways", self.device):
@@ -256,10 +257,33 @@ class Joint:
         if not self.layout.summed_out or program is not self.model:
             inside = wrapped(poutine.condition(program, data=values))
             return poutine.trace(inside).get_trace(*self.args)
-        whole = enumerated(program, values, self.layout.nesting)
+        return summed_out(self._at_once(values, wrapped), _log_prob)
+
+    def _at_once(
+        self, values: Latents, wrapped: Callable[[Program], Program] = lambda p: p
+    ) -> poutine.Trace:
+        """The trace of the model at values of its latents, with all those of the discrete ones."""
+        whole = enumerated(self.model, values, self.layout.nesting)
         inside = wrapped(poutine.condition(whole, data=values))
-        trace = poutine.trace(inside).get_trace(*self.args)
-        return summed_out(trace, lambda site: float64_log_prob(site["fn"], site["value"]))
+        return poutine.trace(inside).get_trace(*self.args)
+
+    def refuse_other_factors(self, values: Latents) -> None:
+        """Refuse a model that is another with the values of discrete latents at once.
+
+        Args:
+            values: One draw of the others, as in a run of its own.
+        """
+        if not self.layout.summed_out:
+            return
+
+        def run(discrete: Latents) -> list[poutine.Trace]:
+            inside = poutine.condition(self.model, data={**values, **discrete})
+            return [poutine.trace(inside).get_trace(*self.args)]
+
+        refuse_other_factors(
+            lambda: [packed_trace(self._at_once(values), _log_prob)],
+            run, self.layout.summed_out, self.device,
+        )  # fmt: skip
 
     def _natural(self, latents: Latents) -> Latents:
         """The model's latents without the places of plates that a run of its own lacks."""
@@ -297,6 +321,10 @@ class Joint:
 def together(trace: poutine.Trace) -> list[list[tuple[str, Any]]]:
     """All sites as one group of :meth:`Joint.sums`."""
     return [sites(trace)]
+
+
+def _log_prob(site: Any) -> Tensor:
+    return float64_log_prob(site["fn"], site["value"])
 
 
 def _count(latents: Latents) -> int:

@@ -1,13 +1,16 @@
 """How the sites of a Pyro program lie in plates, and their log-probabilities by datapoint."""
 
 import math
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import transform_to
 
@@ -21,6 +24,7 @@ from aevb.inference.programs.guide_checks import (
 )
 
 __all__ = [
+    "DrawsOfIntegers",
     "Layout",
     "NoDensityError",
     "batch_shape",
@@ -38,6 +42,9 @@ __all__ = [
     "sum_log_prob",
     "value_of",
 ]
+
+# What torch says of a function that it has for floating-point numbers only.
+_OF_INTEGERS = re.compile(r"not implemented for '(Long|Int|Short|Char|Byte|Bool)'")
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ def read_layout(model: Callable[..., Any], guide: Callable[..., Any], *args: Any
         ValueError: If a site is scaled or subsampled, is latent in one program only, is a point
             mass, or observes data outside its support.
     """
-    with torch.no_grad():
+    with torch.no_grad(), _no_datapoints_named():
         guide_trace = poutine.trace(guide).get_trace(*args)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
     latent = {name for name, _ in sites(guide_trace)}
@@ -95,10 +102,19 @@ def read_model_layout(model: Callable[..., Any], *args: Any) -> tuple[Layout, po
     Raises:
         ValueError: If a site is scaled or subsampled, or observes data outside its support.
     """
-    with torch.no_grad():
+    with torch.no_grad(), DrawsOfIntegers(), _no_datapoints_named():
         trace = poutine.trace(model).get_trace(*args)
     _refuse_outside_support(trace)
     return _layout(sites(trace), _summed_out(trace)), trace
+
+
+@contextmanager
+def _no_datapoints_named() -> Iterator[None]:
+    """Pyro's plates refuse the size 0 by dividing by it."""
+    try:
+        yield
+    except ZeroDivisionError as error:
+        raise ValueError("the arguments hold no datapoints: a plate has the size 0") from error
 
 
 def _summed_out(model_trace: poutine.Trace) -> frozenset[str]:
@@ -118,6 +134,29 @@ def _layout(all_sites: Iterable[tuple[str, Any]], summed_out: frozenset[str]) ->
     nesting = max((-frame.dim for stack in stacks for frame in stack), default=0)
     data = [[f.size for f in s if f.name == "data" and f.dim == -1] for s in stacks]
     return Layout(nesting, data[0][0] if data and all(data) else None, summed_out)
+
+
+class DrawsOfIntegers(Messenger):
+    """Names the site where torch cannot draw because parameters are integers, as data may be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: Any = None
+
+    def _pyro_sample(self, msg: Any) -> None:
+        self.last = msg
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        super().__exit__(kind, error, traceback)
+        if isinstance(error, NotImplementedError) and _OF_INTEGERS.search(str(error)):
+            site = "a site"  # hidden from here, as by an autoguide that looks at its model
+            if self.last is not None:
+                site = f"site {self.last['name']!r} ({family(self.last['fn'])})"
+            raise ValueError(
+                f"{site} has integer parameters, of which torch draws nothing, as "
+                "torch.zeros_like(x) of integer data is: make them floating-point, "
+                "torch.zeros_like(x, dtype=torch.get_default_dtype())"
+            ) from error
 
 
 def plate_nesting(trace: poutine.Trace) -> int:

@@ -17,6 +17,7 @@ from aevb.inference.process.devices import device_of, modules_of
 from aevb.inference.process.randomness import stream
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.arguments import Arguments
+from aevb.inference.programs.layouts import DrawsOfIntegers
 from aevb.inference.programs.protocol import ProgramPair
 
 __all__ = ["Program", "data_plate_size", "name_of", "prepare"]
@@ -264,7 +265,7 @@ def prepare(program: ProgramPair, arguments: Arguments) -> tuple[poutine.Trace, 
     """
     if isinstance(program, Program):
         program.complete = False
-    with torch.no_grad(), argument_checks(True):
+    with torch.no_grad(), argument_checks(True), DrawsOfIntegers():
         args, kwargs = arguments
         guide_trace = poutine.trace(program.guide).get_trace(*args, **kwargs)
         replayed = poutine.replay(program.model, trace=guide_trace)

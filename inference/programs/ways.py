@@ -51,6 +51,8 @@ def find_way(joint: "Joint") -> tuple[str, dict[str, int]]:
             for trace in traces
         ]
         refuse_absent_sites(traces)
+        for draw in (draws[0], draws[-1]):  # of the guide, where there is one, and of the prior
+            joint.refuse_other_factors(draw)
         ranks = {name: value.ndim for name, value in draws[0].items()}
         if not ranks:
             return "plate", ranks

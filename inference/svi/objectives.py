@@ -124,7 +124,8 @@ class EnumeratedELBO(Objective):
     values that the guide does not draw is summed out, marked or not. Of the guide, those marked
     by ``infer={"enumerate": "parallel"}`` or ``config_enumerate`` are averaged over exactly, and
     other discrete ones are drawn, with a score-function gradient. The programs must broadcast:
-    enumerated values have dimensions on the left of all plates.
+    enumerated values have dimensions on the left of all plates, and size 1 along their own, so
+    that a sum or an index over such a plate is refused.
 
     References:
         Tensor Variable Elimination for Plated Factor Graphs (Obermeyer et al., 2019),

@@ -15,6 +15,7 @@ from pyro.util import check_site_shape
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from aevb.inference.process.devices import device_of
 from aevb.inference.process.switches import argument_checks
 from aevb.inference.programs.arguments import Arguments
 from aevb.inference.programs.bijections import family
@@ -28,7 +29,12 @@ from aevb.inference.programs.guide_checks import (
 from aevb.inference.programs.layouts import Layout, in_plate, latents_of, sum_log_prob
 from aevb.inference.programs.protocol import ProgramPair
 from aevb.inference.programs.ways import agree
-from aevb.inference.svi.enumeration import EnumerationEstimator, sums_out
+from aevb.inference.svi.enumeration import (
+    EnumerationEstimator,
+    refuse_mixed_precision,
+    refuse_other_sums,
+    sums_out,
+)
 from aevb.inference.svi.site_sums import latent_names
 
 __all__ = [
@@ -158,8 +164,13 @@ def check_enumeration(
         for _, site in sites(trace):
             check_site_shape(site, math.inf)  # type: ignore[arg-type]
     args, kwargs = arguments.args, dict(arguments.kwargs)
+    refuse_other_sums(program, arguments, estimator, device_of(program, args=args))
     with torch.no_grad(), argument_checks(True):
-        estimator.loss(program.model, program.guide, *args, **kwargs)
+        try:
+            estimator.loss(program.model, program.guide, *args, **kwargs)
+        except RuntimeError as error:
+            refuse_mixed_precision(program, arguments, estimator, error)
+            raise
 
 
 def check_closed_form(name: str, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:

@@ -221,6 +221,7 @@ class Training:
                 seed=self.state.settings["seed"],
                 device=self.feed.device,
                 minibatch=self.loss.minibatch,
+                is_checked=True,
             )
             if math.isnan(validation):
                 raise self.failures.error("the validation ELBO is nan")

@@ -14,7 +14,7 @@ from aevb.inference.programs.guide_checks import is_factor, sites
 from aevb.inference.programs.layouts import plate_nesting
 from aevb.inference.programs.program import data_plate_size, prepare
 from aevb.inference.programs.protocol import ProgramPair, evaluation_mode, stands_for
-from aevb.inference.svi.enumeration import EnumerationEstimator
+from aevb.inference.svi.enumeration import EnumerationEstimator, refuse_other_sums
 from aevb.inference.svi.feeds import Data, evaluation_batches
 from aevb.inference.svi.subsampling import Minibatch
 
@@ -29,6 +29,7 @@ def mean_elbo(
     seed: int = 0,
     device: torch.device | None = None,
     minibatch: Minibatch = Minibatch(),
+    is_checked: bool = False,
 ) -> float:
     """The ELBO of the evaluation copy of ``data``, with one draw of the latents per datapoint.
 
@@ -42,6 +43,11 @@ def mean_elbo(
         seed: Of the draws; torch's global state outside is left as it was.
         device: Where the program is; by default the CPU.
         minibatch: How training counts the datapoints of one.
+        is_checked: Whether training has found the program to be the same summed out.
+
+    Raises:
+        ValueError: If the program is another where all values of its discrete latents are there
+            at once, as one that sums over a plate of them.
 
     Returns:
         Nats per datapoint, for programs with a ``"data"`` plate or minibatches; else nats.
@@ -69,6 +75,8 @@ def mean_elbo(
                 traces = prepare(program, arguments)
                 plate = data_plate_size(traces[0]) or (1, 1)
                 estimator = _estimator(*traces)
+                if isinstance(estimator, EnumerationEstimator) and not is_checked:
+                    refuse_other_sums(program, arguments, estimator, target)
             bound = -estimator.loss(program.model, guide, *arguments.args, **arguments.kwargs)
             size = num_rows(arguments)
             # a subsampled plate scales the bound to all the datapoints that it stands for

@@ -201,7 +201,8 @@ def test_picture_of_a_curve_says_that_it_has_no_limit(
     curve = {"num_samples": [1, 2], "bound": [-3.0, -2.0], "monte_carlo_error": [None, 0.1]}
     evidence_curve({**curve, "limit": None, "limit_error": None}, tmp_path / "none.png")
     evidence_curve({**curve, "limit": -1.0, "limit_error": 0.1}, tmp_path / "some.png")
-    assert titles == ["no limit can be read off: the curve is still rising"]
+    still = "no limit can be read off: the curve is still rising"
+    assert titles == [still, "Importance bound on log p(x)"]
 
 
 def test_one_datapoint_has_no_population_error() -> None:

@@ -103,8 +103,8 @@ def compare(
     write_json(figures, {**result, "each": each})
     replace_whole(draws, lambda path: trial.to_arviz().to_netcdf(str(path), engine="h5netcdf"))
     lines = [*trial.verdict(), "", trial.table(), "", f"report: {page}", f"draws:  {draws}"]
-    found = {**result, "table": "\n".join(lines), "report": str(page), "draws": str(draws)}
+    told = {**result, "table": "\n".join(lines), "report": str(page), "draws": str(draws)}
     known = of_run(saved.folder)
     where = {"report": str(page), "draws": str(draws), "page": str(saved.folder / PAGE)}
     steps = next_steps([known["posterior"], known["evaluate"]])
-    return Told(found, "\n".join([*trial.verdict(), "", rows(where), "", steps]))
+    return Told(told, "\n".join([*trial.verdict(), "", rows(where), "", steps]))

@@ -159,7 +159,7 @@ def _better(
     summary: dict[str, Any], saved: SavedRun, estimator: str, proposal: str
 ) -> dict[str, str]:
     """The command by which an estimate that is not to be trusted would be made better."""
-    if summary["verdict"] == "trusted":
+    if summary["verdict"].startswith("trusted"):
         return {}
     flags = {
         ("importance", "guide"): "--proposal refined",

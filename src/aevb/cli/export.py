@@ -60,7 +60,7 @@ def export(
     with torch.no_grad(), argument_checks(False), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # exporters warn of themselves
         with stream(saved.seed, "export", torch.device("cpu")):
-            drawn = model.guide(rows)
+            drawn: Any = model.guide(rows)
         latents = drawn if isinstance(drawn, tuple) else (drawn,)
         encoder, seen = Encoder(model, rows), latents[: 1 if _is_hierarchy(model) else None]
         wanted: dict[str, tuple[nn.Module, dict[str, Tensor], list[str]]] = {

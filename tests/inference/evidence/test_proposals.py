@@ -66,6 +66,29 @@ def test_a_single_datapoint_has_its_own_error_for_a_margin() -> None:
     assert pooled_khat(np.array([math.inf, 0.1]), 1000)[0] == math.inf
 
 
+def test_datapoints_unlike_the_others_are_not_trusted_for_their_company() -> None:
+    for odd in (0.6, 0.8, 3.0):
+        for others in (19, 99, 999):
+            khat = np.append(np.zeros(others), odd)
+            trusted = pooled_khat(khat, 1000) <= khat_limit(1000)
+            assert trusted[:-1].all()
+            assert not trusted[-1]
+            # the broken twin: the mean of all, to which empirical Bayes alone would pull it
+            assert khat.mean() <= khat_limit(1000)
+
+
+def test_a_guide_of_lighter_tails_is_not_trusted_for_its_many_effective_draws() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = 0.9 * torch.randn(1000, 300, generator=generator, dtype=torch.float64)
+    log_q = torch.distributions.Normal(0.0, 0.9).log_prob(z)
+    # t of 10 degrees with the normal's inverse scale: weights without a variance
+    weights = torch.distributions.StudentT(10.0, 0.0, 0.88).log_prob(z).double() - log_q
+    ess = torch.logsumexp(weights, 0).mul(2).sub(torch.logsumexp(2 * weights, 0)).exp()
+    assert (ess > 900).double().mean() > 0.5  # by which the broken twin would pass
+    trusted = pooled_khat(pareto_khat(weights), 1000) <= khat_limit(1000)
+    assert trusted.mean() < 0.05
+
+
 def fitted(guide: Callable[..., Any], fa: Any, x: Tensor, seed: int = 3) -> Any:
     with torch.no_grad(), inference.seeded(seed, torch.device("cpu")):
         return fit_proposal(Joint(fa.model, x, guide=guide))

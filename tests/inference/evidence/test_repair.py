@@ -173,7 +173,7 @@ def test_bounds_of_real_data_hold_the_exact_evidence_between_them() -> None:
     program = pair(fa.model, mean_field_guide(fa))
     exact = fa.log_evidence(x).detach()
     bounds = bounded_evidence(program, x, num_temperatures=20)
-    assert bounds.summary()["verdict"] == "trusted"
+    assert bounds.summary()["verdict"] == "trusted from below, conditional from above"
     assert "passed their test at 30 of 30" in bounds.summary()["condition"]
     covered = (bounds.interval[:, 0] <= exact) & (exact <= bounds.interval[:, 1])
     assert float(covered.double().mean()) > 0.95 - 5 * math.sqrt(0.05 * 0.95 / 30)
@@ -183,3 +183,24 @@ def test_bounds_of_real_data_hold_the_exact_evidence_between_them() -> None:
     wrong = bounded_evidence(program, x, draws=broken, num_temperatures=1)
     covered = (wrong.interval[:, 0] <= exact) & (exact <= wrong.interval[:, 1])
     assert float(covered.double().mean()) < 0.5
+    few = posterior(program, x[:3])
+    with pytest.raises(ValueError, match="draws: of 3 datapoints with 3 latent numbers"):
+        bounded_evidence(program, x, draws=few)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"num_samples": 1.5}, "num_samples: must be a whole number; got 1.5"),
+        ({"seed": "a"}, "seed: expected a whole number or None; got 'a'"),
+        ({}, "hold no datapoints"),
+    ],
+)
+def test_what_is_no_number_of_draws_no_seed_or_no_data_is_refused(given: Any, said: str) -> None:
+    fa = linear_gaussian()
+    x = simulate(fa, 1)[: 1 if given else 0]
+    program = pair(fa.model, mean_field_guide(fa))
+    with pytest.raises(ValueError, match=said):
+        posterior(program, x, **given)
+    with pytest.raises(ValueError, match=said):
+        inference.importance_evidence(fa.model, mean_field_guide(fa), x, **given)
