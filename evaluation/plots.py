@@ -180,6 +180,15 @@ def evidence_curve(
 
     Returns:
         The figure.
+
+    Example:
+        >>> import torch
+        >>> from aevb import models
+        >>> from aevb.evaluation import importance_curve
+        >>> fa, x = models.FactorAnalysis((5,), 2), torch.zeros(3, 5)
+        >>> curve = importance_curve(fa.model, fa.guide, x, num_samples=64)
+        >>> evidence_curve(curve).axes[0].get_xlabel()
+        'importance samples K'
     """
     figure, axes = axes_for(ax, 6, 4)
     counts = curve["num_samples"]

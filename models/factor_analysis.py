@@ -29,6 +29,11 @@ class LinearGaussian(LatentVariableModel, ABC):
 
     References:
         Pattern Recognition and Machine Learning (Bishop, 2006), section 12.2.
+
+    Example:
+        >>> fa, x = FactorAnalysis((5,), 2), torch.zeros(3, 5)
+        >>> isinstance(fa, LinearGaussian), fa.log_evidence(x).shape
+        (True, torch.Size([3]))
     """
 
     def __init__(

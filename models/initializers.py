@@ -24,6 +24,13 @@ class Initializer(Checked, ABC):
     """A rule for the weights of a new model, drawn from torch's global generator.
 
     Without one, weights start as torch starts its layers.
+
+    Example:
+        >>> from aevb.models import VAE
+        >>> vae = VAE((8, 8), latent_dim=2)
+        >>> SmallNormal(scale=0.01)(vae, torch.zeros(8, 8))
+        >>> bool(max(p.abs().max() for p in vae.parameters()) < 0.1)
+        True
     """
 
     data_mean: bool

@@ -20,6 +20,12 @@ class LatentVariableModel(nn.Module, ABC):
 
     Attributes:
         shape: Shape of one datapoint.
+
+    Example:
+        >>> from aevb.models import VAE
+        >>> vae = VAE((8, 8), latent_dim=2)
+        >>> isinstance(vae, LatentVariableModel), vae.shape
+        (True, (8, 8))
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:

@@ -18,6 +18,12 @@ class Network(ABC):
     """A family of encoders and decoders; the methods give it shapes and weights.
 
     The output layers belong to the distributions that the features parametrize (AEVB, appendix C).
+
+    Example:
+        >>> import torch
+        >>> encoder = MLP(hidden=[20]).build_encoder((8, 8))
+        >>> encoder(torch.zeros(3, 8, 8)).shape, encoder.out_features
+        (torch.Size([3, 20]), 20)
     """
 
     @abstractmethod

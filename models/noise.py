@@ -15,7 +15,13 @@ __all__ = ["BitFlip", "Dropout", "GaussianNoise", "InputNoise", "noisy"]
 
 
 class InputNoise(Checked, ABC):
-    """A kind of noise; ``build`` gives a module that adds it in training mode only."""
+    """A kind of noise; ``build`` gives a module that adds it in training mode only.
+
+    Example:
+        >>> noise = Dropout(probability=0.5).build()
+        >>> bool((noise.eval()(torch.ones(3, 4)) == 1).all())
+        True
+    """
 
     @abstractmethod
     def build(self) -> nn.Module:

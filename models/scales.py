@@ -17,7 +17,13 @@ Head = Callable[[int, int], nn.Module]
 
 
 class Scale(Checked, ABC):
-    """A choice of standard deviation, without shapes; ``build`` gives it those."""
+    """A choice of standard deviation, without shapes; ``build`` gives it those.
+
+    Example:
+        >>> import torch
+        >>> FixedScale(0.5).build(9, 4)(torch.zeros(2, 9))
+        tensor([0.5000, 0.5000, 0.5000, 0.5000])
+    """
 
     @abstractmethod
     def build(self, in_features: int, out_features: int, head: Head = nn.Linear) -> nn.Module:

@@ -18,7 +18,12 @@ __all__ = ["BayesianDecoder", "LatentWeights", "Weights"]
 
 
 class Weights:
-    """What the weights of a decoder are, where they are no parameters."""
+    """What the weights of a decoder are, where they are no parameters.
+
+    Example:
+        >>> isinstance(LatentWeights(), Weights)
+        True
+    """
 
 
 @dataclass(frozen=True)

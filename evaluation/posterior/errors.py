@@ -31,6 +31,16 @@ class PosteriorErrors:
             guide's draws, ``(B, dim)``.
         guide: The guide's draws, ``(num_draws, B, dim)``.
         chains: Those of the chains that were compared, ``(num_draws, B, dim)``.
+
+    Example:
+        >>> from aevb.evaluation import posterior_errors
+        >>> from aevb.inference import hmc
+        >>> from aevb.models import FactorAnalysis
+        >>> fa, x = FactorAnalysis((5,), 2), torch.zeros(3, 5)
+        >>> draws = hmc(fa.model, x, num_chains=4, num_samples=100, num_warmup=100)
+        >>> errors = posterior_errors(fa.model, fa.guide, x, draws=draws)
+        >>> errors.mean_error.shape, errors.p_value.shape
+        (torch.Size([3, 2]), torch.Size([3]))
     """
 
     mean_error: Tensor

@@ -46,6 +46,11 @@ def prior_means(model: Program, num: int, seed: int = 0) -> Tensor:
 
     Returns:
         ``(N, *shape)``.
+
+    Example:
+        >>> from aevb.models import VAE
+        >>> prior_means(VAE((8, 8), latent_dim=2).model, 5).shape
+        torch.Size([5, 8, 8])
     """
     with stream(seed, "prior", device_of(model)):
         return _means(model, size=num)

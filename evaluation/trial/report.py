@@ -25,6 +25,25 @@ def trial_page(trial: Trial, settings: dict[str, Any], num_worst: int = 9) -> st
 
     Returns:
         HTML, with all pictures inside.
+
+    Example:
+        >>> import torch
+        >>> from aevb.evaluation import compare
+        >>> from aevb.models import FactorAnalysis
+        >>> fa, x = FactorAnalysis((5,), 2), torch.zeros(3, 5)
+        >>> trial = compare(
+        ...     fa,
+        ...     x,
+        ...     num_chains=4,
+        ...     num_samples=100,
+        ...     num_warmup=100,
+        ...     num_simulations=0,
+        ...     num_replications=0,
+        ...     num_temperatures=0,
+        ...     max_steps=50,
+        ... )
+        >>> trial_page(trial, {"seed": 0}).lstrip()[:15].lower()
+        '<!doctype html>'
     """
     found = trial.summary()
     calibration, checks, latents = trial.calibration, trial.predictive_checks, trial.latents

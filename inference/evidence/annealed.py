@@ -36,6 +36,13 @@ class AISEvidence(Shown):
         schedule: Name of the function by which they lie.
         start: Where the chains came from, ``"prior"`` or ``"guide"``.
         seed: Of everything random.
+
+    Example:
+        >>> from aevb import inference, models
+        >>> fa, x = models.FactorAnalysis((5,), 2), torch.zeros(3, 5)
+        >>> found = inference.ais_evidence(fa.model, x, num_chains=4, num_temperatures=50)
+        >>> found.log_weights.shape, found.start, found.summary()["num_datapoints"]
+        (torch.Size([4, 3]), 'prior', 3)
     """
 
     log_evidence: Tensor
@@ -155,6 +162,13 @@ class BDMCEvidence(TwoSided):
         data: Simulated observations by site.
 
     As an :class:`~aevb.inference.Evidence` of the simulated data it is the forward annealing.
+
+    Example:
+        >>> from aevb import inference, models
+        >>> fa, x = models.FactorAnalysis((5,), 2), torch.zeros(3, 5)
+        >>> found = inference.bdmc_evidence(fa.model, x, num_chains=4, num_temperatures=50)
+        >>> found.data["x"].shape, found.lower.shape, found.upper.shape
+        (torch.Size([3, 5]), torch.Size([3]), torch.Size([3]))
     """
 
     data: dict[str, Tensor]

@@ -40,6 +40,12 @@ class Pilot(NamedTuple):
         temperatures: Its own, ``(P + 1, batch)``, float64.
         spreads: Standard deviations over chains of the log-ratio of the path's ends, at all of
             these but the first, ``(P, batch)``.
+
+    Example:
+        >>> betas = torch.linspace(0, 1, 5, dtype=torch.float64).unsqueeze(-1)
+        >>> pilot = Pilot(betas, torch.ones(4, 1, dtype=torch.float64))
+        >>> adaptive_schedule(8, pilot).shape
+        torch.Size([9, 1])
     """
 
     temperatures: Tensor

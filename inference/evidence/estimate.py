@@ -28,7 +28,16 @@ _FAILING = 0.05
 
 @runtime_checkable
 class Evidence(Protocol):
-    """Estimates of log p(x), one for each datapoint, or a single one for a joint posterior."""
+    """Estimates of log p(x), one for each datapoint, or a single one for a joint posterior.
+
+    Example:
+        >>> import torch
+        >>> from aevb import inference, models
+        >>> fa, x = models.FactorAnalysis((5,), 2), torch.zeros(3, 5)
+        >>> evidence: Evidence = inference.importance_evidence(fa.model, fa.guide, x)
+        >>> evidence.log_evidence.shape, evidence.is_trusted, evidence.summary()["verdict"]
+        (torch.Size([3]), tensor([True, True, True]), 'trusted')
+    """
 
     @property
     def log_evidence(self) -> Tensor:

@@ -47,6 +47,13 @@ class ImportanceEvidence(Shown):
         num_samples: S.
         seed: Of the draws.
         proposal: ``"guide"``, or ``"refined"``.
+
+    Example:
+        >>> from aevb import inference, models
+        >>> fa, x = models.FactorAnalysis((5,), 2), torch.zeros(3, 5)
+        >>> found = inference.importance_evidence(fa.model, fa.guide, x, num_samples=50)
+        >>> found.log_evidence.shape, found.proposal, found.num_samples
+        (torch.Size([3]), 'guide', 50)
     """
 
     log_evidence: Tensor

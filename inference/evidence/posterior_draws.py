@@ -31,6 +31,13 @@ class HMCEvidence(Shown):
         log_evidence: ``(batch,)``, in nats.
         standard_error: From the spread over chains, which are independent; ``(batch,)``.
         draws: Of the posterior.
+
+    Example:
+        >>> from aevb import inference, models
+        >>> fa, x = models.FactorAnalysis((5,), 2), torch.zeros(3, 5)
+        >>> found = inference.hmc_evidence(fa.model, x, num_chains=4, num_samples=200)
+        >>> found.log_evidence.shape, found.draws.samples["z"].shape
+        (torch.Size([3]), torch.Size([4, 200, 3, 2]))
     """
 
     log_evidence: Tensor

@@ -34,7 +34,16 @@ _BOUNDED = (
 
 
 class NoDensityError(ValueError):
-    """A guide has no density, or none at values that are not its own draws."""
+    """A guide has no density, or none at values that are not its own draws.
+
+    Example:
+        >>> import torch
+        >>> from aevb import inference, models
+        >>> vae = models.VAE((4,), posterior=models.Delta())
+        >>> inference.importance_evidence(vae.model, vae.guide, torch.zeros(2, 4))
+        Traceback (most recent call last):
+        aevb.inference.programs.guide_checks.NoDensityError: guide: ...
+    """
 
 
 def sites(trace: poutine.Trace) -> list[tuple[str, Any]]:

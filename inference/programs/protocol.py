@@ -23,6 +23,12 @@ class ProgramPair(Protocol):
     """A module with two Pyro programs, ``model(*args)`` and ``guide(*args)``.
 
     This is all that a program must be; what it may say of itself is in :class:`SelfDescription`.
+
+    Example:
+        >>> from aevb.models import FactorAnalysis
+        >>> pair: ProgramPair = FactorAnalysis((5,), 2)
+        >>> callable(pair.model), callable(pair.guide)
+        (True, True)
     """
 
     def model(self, *args: Any) -> Any:

@@ -54,6 +54,13 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is truncated, corrupt or of another format.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "state.safetensors"
+        >>> save_checkpoint(path, {"step": 3, "weights": [torch.ones(2)]})
+        >>> load_checkpoint(path)
+        {'step': 3, 'weights': [tensor([1., 1.])]}
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")

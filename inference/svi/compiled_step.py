@@ -100,6 +100,15 @@ class CompiledStep:
 
     Attributes:
         optimizer: Holds the state of the optimization.
+
+    Example:
+        >>> import torch
+        >>> from aevb import inference, models
+        >>> fa, x = models.FactorAnalysis((5,), 2), torch.zeros(3, 5)
+        >>> adam = torch.optim.Adam(fa.parameters())
+        >>> step = inference.compiled_step(fa, adam, inference.ELBO(), x, compile="eager")
+        >>> step(x).shape, step.optimizer is adam
+        (torch.Size([]), True)
     """
 
     def __init__(

@@ -28,6 +28,11 @@ class NonFiniteLossError(ArithmeticError):
         step: Number of the step, counted from 1.
         site: The parameter or sample site where the first such value stood.
         checkpoint: The last good checkpoint, or None if the run keeps none.
+
+    Example:
+        >>> error = NonFiniteLossError(7, "z", None)
+        >>> error.step, error.site, error.checkpoint
+        (7, 'z', None)
     """
 
     def __init__(self, step: int, site: str, checkpoint: Path | None) -> None:

@@ -39,7 +39,12 @@ Requirement = Callable[[str, poutine.Trace, poutine.Trace], None]
 
 
 class Objective(ABC):
-    """A bound on the log evidence, to be maximized; holds only its own hyperparameters."""
+    """A bound on the log evidence, to be maximized; holds only its own hyperparameters.
+
+    Example:
+        >>> isinstance(IWAE(num_particles=5), Objective)
+        True
+    """
 
     _requirements: ClassVar[tuple[Requirement, ...]] = ()
 

@@ -33,7 +33,15 @@ _PATIENCE = 10
 
 
 class NoFamilyError(ValueError):
-    """A guide's family has no parameters of its own for each datapoint."""
+    """A guide's family has no parameters of its own for each datapoint.
+
+    Example:
+        >>> from aevb import inference, models
+        >>> flow = models.VAE((4,), posterior=models.InverseAutoregressiveFlow())
+        >>> inference.refine(flow.model, flow.guide, torch.zeros(2, 4))
+        Traceback (most recent call last):
+        aevb.inference.svi.refinement.NoFamilyError: ...
+    """
 
 
 class LocalPosterior(nn.Module):
@@ -134,6 +142,13 @@ class Refinement:
             as the best of many, hence a little too large.
         num_steps: Steps made.
         is_converged: Where the stopping rule was met, ``(B,)``.
+
+    Example:
+        >>> from aevb import inference, models
+        >>> fa, x = models.FactorAnalysis((5,), 2, models.DiagonalNormal()), torch.zeros(3, 5)
+        >>> refined = inference.refine(fa.model, fa.guide, x, max_steps=50)
+        >>> refined.elbo.shape, refined.num_steps, refined.is_converged.shape
+        (torch.Size([3]), 50, torch.Size([3]))
     """
 
     posterior: LocalPosterior

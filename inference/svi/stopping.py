@@ -43,6 +43,13 @@ class Rise(NamedTuple):
         straightness: Of the parameters' way in the last part: squared length of the whole over
             the sum of those of its four pieces. 4 is a straight line, 1 a random walk, ¼ noise
             about a point.
+
+    Example:
+        >>> rise = Rise(
+        ...     expected=0.3, standard_error=0.1, tolerance=0.5, steps=1000, straightness=1.2
+        ... )
+        >>> rise.expected + 2 * rise.standard_error <= rise.tolerance
+        True
     """
 
     expected: float

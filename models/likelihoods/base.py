@@ -18,7 +18,16 @@ Head = Callable[[int, int], nn.Module]
 
 
 class Likelihood(Checked, ABC):
-    """A family of observation models; ``build`` gives it shapes and parameters."""
+    """A family of observation models; ``build`` gives it shapes and parameters.
+
+    Example:
+        >>> from aevb.models import Poisson
+        >>> Poisson().build(9, (4,))(torch.zeros(2, 9)).event_shape
+        torch.Size([4])
+        >>> Poisson().check(torch.tensor([0.5]))
+        Traceback (most recent call last):
+        ValueError: Poisson needs ...
+    """
 
     @abstractmethod
     def build(self, in_features: int, shape: tuple[int, ...], head: Head = nn.Linear) -> nn.Module:

@@ -19,6 +19,13 @@ class Posterior(Checked, ABC):
         support: Where its draws lie, one of :mod:`aevb.models.supports`; a prior on another
             support is met by a bijection.
         scores_any_value: Whether the density can be had at values that are not its own draws.
+
+    Example:
+        >>> import torch
+        >>> from aevb.models import DiagonalNormal
+        >>> q = DiagonalNormal().build(in_features=9, latent_dim=2)
+        >>> q(torch.zeros(3, 9)).event_shape, DiagonalNormal().support
+        (torch.Size([2]), IndependentConstraint(Real(), 1))
     """
 
     support: ClassVar[constraints.Constraint] = REAL

@@ -18,6 +18,11 @@ class Prior(Checked, ABC):
     Attributes:
         support: Where ``z`` lies, one of :mod:`aevb.models.supports`; a posterior family on
             another support is carried over to it.
+
+    Example:
+        >>> from aevb.models import StandardNormal
+        >>> StandardNormal().build(latent_dim=2)().event_shape, StandardNormal().support
+        (torch.Size([2]), IndependentConstraint(Real(), 1))
     """
 
     support: ClassVar[constraints.Constraint] = REAL
