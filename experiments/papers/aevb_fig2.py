@@ -60,9 +60,10 @@ _NUM_TRAIN = {"mnist": 50_000, "frey-face": 1_565, "digits": 1_297}
 _TOLERANCE = {1e7: 1.0, 1e8: 0.5}
 
 # The paper draws weights from N(0, 0.01) and does not say whether that is a variance. At 10⁶
-# points of 20 latents a standard deviation of 0.01 lies on its curve (−126.3 and −124.7 on training and
-# test images, the paper −126.3 and −124.2) and one of 0.1 above it (−120.2 and −119.1); of 5
-# latents it is the other way round (−146.6 and −145.3, −139.5 and −138.6; −141.0 and −138.9).
+# points of 20 latents a standard deviation of 0.01 lies on its curve (−126.3 and −124.7 on
+# training and test images, the paper −126.3 and −124.2) and one of 0.1 above it (−120.2 and
+# −119.1); of 5 latents it is the other way round (−146.6 and −145.3, −139.5 and −138.6, the paper
+# −141.0 and −138.9).
 _PAPER: dict[str, Any] = {
     "binarize": "none", "optimizer": "Adagrad", "weight_prior_scale": 1.0, "batch_size": 100,
     "initializer": "SmallNormal", "initializer.scale": 0.01, "validate_on": "test", "seed": 0,

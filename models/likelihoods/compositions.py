@@ -69,7 +69,8 @@ class DirichletMultinomial(Counts):
     whose variances are one multiple of their means, are.
 
     References:
-        As :class:`Multinomial`.
+        On the compound multinomial distribution, the multivariate β-distribution, and correlations
+        among proportions (Mosimann, 1962), https://doi.org/10.1093/biomet/49.1-2.65
 
     Args:
         total: As for :class:`Multinomial`.

@@ -29,6 +29,7 @@ FILES = {
     "tensorboard",
     "weights.safetensors",
     FIGURES,
+    FIGURES.replace(".json", ".csv"),
 }
 
 

@@ -308,7 +308,8 @@ def test_evaluation_builds_model_and_data_alone(
     monkeypatch.setattr(ArgumentParser, "instantiate", spy)
     assert aevb("evaluate", run, "--limit", 2, "--num_samples", 2)[0] == 0
     assert next(keys for keys in made if "model" in keys) == set(NEEDED)
-    assert set(NEEDED) == {"data", "data_root", "binarize", "model", "seed"}
+    data = {"data", "data_root", "binarize", "data_kind", "table"}
+    assert set(NEEDED) == {*data, "model", "seed"}
 
 
 # Modules of one's own

@@ -67,8 +67,8 @@ def _answer(words: list[str], trusted: list[str]) -> int:
 
 
 def _mistake(words: list[str], trusted: list[str]) -> str:
-    if wrong := next((module for module in trusted if not _is_module(module)), None):
-        return f"--trust: {wrong!r} is no module; expected a name, such as mine for mine.py"
+    if wrong := [module for module in trusted if not _is_module(module)]:
+        return f"--trust: {wrong[0]!r} is no module; expected a name, such as mine for mine.py"
     if words[:1] == ["--print_completion"]:
         return f"--print_completion: expected a shell, one of {', '.join(_SHELLS)}"
     if not words:
