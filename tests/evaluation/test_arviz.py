@@ -123,7 +123,10 @@ def test_groups_variables_and_dimensions(line: int) -> None:
 
 def test_several_sites_keep_their_own_dimensions(line: int) -> None:
     del line
-    draws = hmc(two_sites, torch.ones(5), num_chains=2, num_samples=50, num_warmup=200)
+    draws = hmc(
+        two_sites, torch.ones(5), num_chains=2, num_samples=50, num_warmup=200,
+        target_acceptance=0.95,
+    )  # fmt: skip
     posterior = to_arviz(draws)["posterior"]
     assert posterior["rate"].dims == ("chain", "draw", "datapoint")
     assert posterior["net.shift"].dims == ("chain", "draw", "datapoint", "net.shift_dim_0")
