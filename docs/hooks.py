@@ -17,8 +17,12 @@ ROOT = Path(__file__).parent.parent
 ROLE = re.compile(r":(?:mod|class|func|meth|attr|data):`~?([^`]+)`")
 
 
-def on_config(config: Any) -> None:
-    """Lay the package out as a wheel has it, where the reference is read from."""
+def on_startup(command: str, dirty: bool) -> None:
+    """Lay the package out as a wheel has it, where the reference is read from.
+
+    Before plugins read the configuration, since the reference passes over folders that are not
+    there yet.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     api = ROOT / "build" / "api"
     shutil.rmtree(api, ignore_errors=True)
